@@ -1,0 +1,63 @@
+//! What one side holds of a dataset: the facts that plans are made from.
+//!
+//! Read by `zfs`, sent by `protocol`, weighed by `plan`. Snapshots are told apart by guid alone;
+//! a name may have been given twice.
+
+use serde::{Deserialize, Serialize};
+
+use crate::dataset::{DatasetName, Guid, Kind, SnapName};
+
+/// One snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// Its name behind the `@`.
+    pub name: SnapName,
+    /// Its identity on every pool.
+    pub guid: Guid,
+    /// The transaction group it was made in: its place in time on this pool, and only on this one.
+    pub createtxg: u64,
+}
+
+/// A snapshot's memory of when it was, left after the data is gone: a base for incrementals.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bookmark {
+    /// Its name behind the `#`.
+    pub name: SnapName,
+    /// The guid of the snapshot it was made from.
+    pub guid: Guid,
+    /// The transaction group of that snapshot.
+    pub createtxg: u64,
+}
+
+/// The dataset that is to be replicated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceState {
+    /// Its full name.
+    pub dataset: DatasetName,
+    /// Filesystem or volume.
+    pub kind: Kind,
+    /// Whether it is encrypted, and so must be sent raw.
+    pub encrypted: bool,
+    /// All snapshots, oldest first.
+    pub snapshots: Vec<Snapshot>,
+    /// All bookmarks, oldest first.
+    pub bookmarks: Vec<Bookmark>,
+}
+
+/// The dataset that is to receive.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+pub enum TargetState {
+    /// It does not exist: a full stream makes it.
+    Absent,
+    /// It exists, with whatever it holds.
+    Present {
+        /// Filesystem or volume.
+        kind: Kind,
+        /// All snapshots, oldest first.
+        snapshots: Vec<Snapshot>,
+        /// ZFS's resume token, where an interrupted receive left its state.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        resume_token: Option<String>,
+    },
+}

@@ -1,0 +1,3 @@
+//! Parses, runs, picks the exit code.
+
+fn main() {}

@@ -1,0 +1,2 @@
+//! Every unsafe block of zferry.
+pub mod pipe;
