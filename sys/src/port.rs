@@ -1,0 +1,440 @@
+//! Where a stage waits: one thread's reads, receives and sends, and its bell, in one place.
+//!
+//! Two backends do the work behind one seam: a ring (`io_uring`) and a crew (plain system calls on
+//! helper threads), so that no stage knows which of them the machine allows. An operation owns
+//! its slot until it ends. At most one operation per descriptor and direction is in flight, for
+//! the kernel completes several in any order: reads on a pipe came back exactly reversed, sends on
+//! a socket interleaved (both shown in `tests/kernel.rs`).
+
+use std::io;
+use std::ops::Range;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::arena::Arena;
+use crate::backend::Backend;
+use crate::crew::Crew;
+use crate::loan::Loan;
+use crate::ring::Ring;
+use crate::wake::Waker;
+
+/// What is to be done, with the slot to do it on.
+#[derive(Debug)]
+pub enum Act {
+    /// Read what is there, at least a byte, into `range` of the slot; 0 bytes mean the end.
+    Read(Loan, Range<usize>),
+    /// Receive from a socket until `range` of the slot is full or the peer is done.
+    Receive(Loan, Range<usize>),
+    /// Send all of `range` of the slot. It stays readable for its other holders.
+    Send(Arc<Loan>, Range<usize>),
+    /// As `Send`, from the slot's own pages (`IORING_OP_SEND_ZC`): a [`Completion::Released`]
+    /// follows. A backend or kernel without it sends a copy.
+    SendZeroCopy(Arc<Loan>, Range<usize>),
+}
+
+/// An [`Act`] on a descriptor. `key` comes back in its completion.
+#[derive(Debug)]
+pub struct Request {
+    /// Chosen by the caller, one for each operation in flight.
+    pub key: u32,
+    /// Held until the operation ends, whoever closes it.
+    pub fd: Arc<OwnedFd>,
+    /// What to do.
+    pub act: Act,
+}
+
+/// An operation, or a part of it, has ended.
+#[derive(Debug)]
+pub enum Completion {
+    /// A read or receive: the slot is back, with as many bytes more as `result` says. Fewer than
+    /// asked are the end of a socket's stream, and no event on a pipe.
+    Filled {
+        /// The request's.
+        key: u32,
+        /// The slot that was lent.
+        loan: Loan,
+        /// Bytes; `ECANCELED` after [`Port::cancel`].
+        result: io::Result<usize>,
+    },
+    /// A send: the socket takes the next one. Fewer bytes than asked mean that it broke.
+    Sent {
+        /// The request's.
+        key: u32,
+        /// Bytes.
+        result: io::Result<usize>,
+    },
+    /// The kernel has let go of the slot of a zero-copy send; not that the peer has the bytes.
+    Released {
+        /// The request's.
+        key: u32,
+        /// The kernel made a copy all the same, as on loopback: zero-copy only costs here.
+        copied: bool,
+    },
+}
+
+/// One thread's operations. Made on the thread that uses it.
+///
+/// Dropped with operations in flight it ends them: a pipe loses nothing that was not read yet, a
+/// socket is shut down, for half a frame is no use to either side. No slot goes home before the
+/// kernel has let go of it.
+#[derive(Debug)]
+pub struct Port {
+    backend: Inner,
+    in_flight: Vec<(u32, RawFd, Direction)>,
+}
+
+#[derive(Debug)]
+enum Inner {
+    Ring(Box<Ring>),
+    Crew(Crew),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Direction {
+    In,
+    Out,
+}
+
+impl Act {
+    fn direction(&self) -> Direction {
+        match self {
+            Act::Read(..) | Act::Receive(..) => Direction::In,
+            Act::Send(..) | Act::SendZeroCopy(..) => Direction::Out,
+        }
+    }
+
+    fn fits_its_slot(&self) -> bool {
+        let (slot, range) = match self {
+            Act::Read(loan, range) | Act::Receive(loan, range) => (loan.len(), range),
+            Act::Send(loan, range) | Act::SendZeroCopy(loan, range) => (loan.len(), range),
+        };
+        range.start < range.end && range.end <= slot
+    }
+}
+
+impl Port {
+    /// Opens a port for at most `depth` operations at once on slots of `arena`.
+    ///
+    /// With [`Backend::Uring`] the arena is registered with the new ring where the limit on locked
+    /// memory allows it (`RLIMIT_MEMLOCK`); fails where no ring can be made at all.
+    pub fn new(
+        backend: Backend,
+        arena: &Arc<Arena>,
+        waker: &Arc<Waker>,
+        depth: u32,
+    ) -> io::Result<Port> {
+        let backend = match backend {
+            Backend::Uring => Inner::Ring(Box::new(Ring::new(arena, waker, depth)?)),
+            Backend::Threads => Inner::Crew(Crew::new(waker)),
+        };
+        Ok(Port { backend, in_flight: Vec::new() })
+    }
+
+    /// Hands over an operation; it starts with the next [`Port::wait`] at the latest.
+    ///
+    /// Panics where the range does not lie in the slot or is empty, or where the descriptor has an
+    /// operation of that direction in flight already: both would be mistakes of ours.
+    pub fn submit(&mut self, request: Request) -> io::Result<()> {
+        let lane = (request.fd.as_raw_fd(), request.act.direction());
+        assert!(request.act.fits_its_slot(), "operation {} leaves its slot", request.key);
+        assert!(
+            self.in_flight.iter().all(|&(key, fd, way)| (fd, way) != lane && key != request.key),
+            "operation {} is the second in flight on descriptor {}",
+            request.key,
+            lane.0
+        );
+        self.in_flight.push((request.key, lane.0, lane.1));
+        match &mut self.backend {
+            Inner::Ring(ring) => ring.submit(request),
+            Inner::Crew(crew) => crew.submit(request),
+        }
+    }
+
+    /// Asks a read to end early. Its completion comes in any case: with `ECANCELED`, or with the
+    /// bytes that were faster.
+    pub fn cancel(&mut self, key: u32) -> io::Result<()> {
+        match &mut self.backend {
+            Inner::Ring(ring) => ring.cancel(key),
+            Inner::Crew(crew) => {
+                crew.cancel(key);
+                Ok(())
+            }
+        }
+    }
+
+    /// Sleeps until an operation ends, the bell rings, or `timeout` has passed, and appends what
+    /// ended to `completions`. May return with nothing after a signal.
+    pub fn wait(
+        &mut self,
+        timeout: Option<Duration>,
+        completions: &mut Vec<Completion>,
+    ) -> io::Result<()> {
+        let first = completions.len();
+        match &mut self.backend {
+            Inner::Ring(ring) => ring.wait(timeout, completions)?,
+            Inner::Crew(crew) => crew.wait(timeout, completions)?,
+        }
+        for completion in &completions[first..] {
+            match completion {
+                Completion::Filled { key: ended, .. } | Completion::Sent { key: ended, .. } => {
+                    self.in_flight.retain(|(key, ..)| key != ended);
+                }
+                Completion::Released { .. } => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether reads go to registered buffers.
+    pub fn registered(&self) -> bool {
+        matches!(&self.backend, Inner::Ring(ring) if ring.registered())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::loan::Pool;
+    use crate::pipe::Pipe;
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+    use std::time::Instant;
+
+    const SLOT: usize = 64 << 10;
+
+    struct Bench {
+        port: Port,
+        pool: Pool,
+        waker: Arc<Waker>,
+    }
+
+    fn on_both(test: impl Fn(Bench)) {
+        for backend in [Backend::Uring, Backend::Threads] {
+            let waker = Arc::new(Waker::new().unwrap());
+            let arena = Arena::new(SLOT, 8).unwrap();
+            let pool = Pool::split(&arena, 1, &waker).remove(0);
+            let port = Port::new(backend, &arena, &waker, 8).unwrap();
+            test(Bench { port, pool, waker });
+        }
+    }
+
+    impl Bench {
+        fn loan(&self) -> Loan {
+            let [loan] = self.pool.take().expect("a slot");
+            loan
+        }
+
+        fn start(&mut self, key: u32, fd: &Arc<OwnedFd>, act: Act) {
+            self.port.submit(Request { key, fd: Arc::clone(fd), act }).unwrap();
+        }
+
+        fn next(&mut self) -> Completion {
+            let limit = Instant::now() + Duration::from_secs(10);
+            let mut completions = Vec::new();
+            while completions.is_empty() {
+                assert!(Instant::now() < limit, "nothing ended in 10 s");
+                self.port.wait(Some(Duration::from_millis(100)), &mut completions).unwrap();
+            }
+            assert_eq!(completions.len(), 1);
+            completions.remove(0)
+        }
+    }
+
+    fn filled(completion: Completion) -> (u32, Loan, io::Result<usize>) {
+        match completion {
+            Completion::Filled { key, loan, result } => (key, loan, result),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_read_gives_what_is_there_and_then_the_end() {
+        on_both(|mut bench| {
+            let pipe = Pipe::new(SLOT).unwrap();
+            let reader = Arc::new(pipe.reader);
+            std::fs::File::from(pipe.writer).write_all(b"tail").unwrap();
+            let loan = bench.loan();
+            bench.start(3, &reader, Act::Read(loan, 10..SLOT));
+            let (key, loan, result) = filled(bench.next());
+            assert_eq!((key, result.unwrap()), (3, 4));
+            assert_eq!(&loan[10..14], b"tail");
+            bench.start(4, &reader, Act::Read(loan, 0..SLOT));
+            let (_, _, result) = filled(bench.next());
+            assert_eq!(result.unwrap(), 0);
+        });
+    }
+
+    #[test]
+    fn a_receive_waits_until_its_range_is_full() {
+        on_both(|mut bench| {
+            let (ours, mut theirs) = UnixStream::pair().unwrap();
+            let ours = Arc::new(OwnedFd::from(ours));
+            let loan = bench.loan();
+            bench.start(1, &ours, Act::Receive(loan, 0..1000));
+            for part in [[1u8; 400].as_slice(), &[2; 400], &[3; 200]] {
+                theirs.write_all(part).unwrap();
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            let (_, loan, result) = filled(bench.next());
+            assert_eq!(result.unwrap(), 1000);
+            assert_eq!((loan[0], loan[799], loan[999]), (1, 2, 3));
+            bench.start(1, &ours, Act::Receive(loan, 0..1000));
+            theirs.write_all(b"short").unwrap();
+            drop(theirs);
+            let (_, _, result) = filled(bench.next());
+            assert_eq!(result.unwrap(), 5, "the end of the stream is a short receive");
+        });
+    }
+
+    #[test]
+    fn a_send_larger_than_the_socket_holds_is_sent_whole() {
+        on_both(|mut bench| {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let ours = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (mut theirs, _) = listener.accept().unwrap();
+            let ours = Arc::new(OwnedFd::from(ours));
+            let mut loan = bench.loan();
+            loan.fill(9);
+            let loan = Arc::new(loan);
+            let reader = std::thread::spawn(move || {
+                let mut all = Vec::new();
+                theirs.read_to_end(&mut all).unwrap();
+                all
+            });
+            for _ in 0..100 {
+                bench.start(0, &ours, Act::Send(Arc::clone(&loan), 0..SLOT));
+                match bench.next() {
+                    Completion::Sent { result, .. } => assert_eq!(result.unwrap(), SLOT),
+                    other => panic!("{other:?}"),
+                }
+            }
+            drop(ours);
+            assert_eq!(reader.join().unwrap(), vec![9; 100 * SLOT]);
+        });
+    }
+
+    #[test]
+    fn a_zero_copy_send_releases_its_slot_once_and_says_that_loopback_copied() {
+        let waker = Arc::new(Waker::new().unwrap());
+        let arena = Arena::new(SLOT, 2).unwrap();
+        let pool = Pool::split(&arena, 1, &waker).remove(0);
+        let port = Port::new(Backend::Uring, &arena, &waker, 8).unwrap();
+        let mut bench = Bench { port, pool, waker };
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let ours = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut theirs, _) = listener.accept().unwrap();
+        let ours = Arc::new(OwnedFd::from(ours));
+        let loan = Arc::new(bench.loan());
+        bench.start(5, &ours, Act::SendZeroCopy(loan, 0..SLOT));
+        let reader = std::thread::spawn(move || theirs.read_exact(&mut vec![0; SLOT]));
+        assert!(matches!(bench.next(), Completion::Sent { key: 5, result: Ok(SLOT) }));
+        assert!(matches!(bench.next(), Completion::Released { key: 5, copied: true }));
+        reader.join().unwrap().unwrap();
+        assert_eq!(bench.pool.free(), 2);
+    }
+
+    #[test]
+    fn a_zero_copy_send_that_fails_gives_its_slot_back() {
+        let waker = Arc::new(Waker::new().unwrap());
+        let arena = Arena::new(SLOT, 1).unwrap();
+        let pool = Pool::split(&arena, 1, &waker).remove(0);
+        let mut port = Port::new(Backend::Uring, &arena, &waker, 8).unwrap();
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        drop(theirs);
+        let [loan] = pool.take().unwrap();
+        let act = Act::SendZeroCopy(Arc::new(loan), 0..SLOT);
+        port.submit(Request { key: 1, fd: Arc::new(ours.into()), act }).unwrap();
+        let mut completions = Vec::new();
+        let limit = Instant::now() + Duration::from_secs(10);
+        while pool.free() == 0 && Instant::now() < limit {
+            port.wait(Some(Duration::from_millis(100)), &mut completions).unwrap();
+        }
+        assert!(
+            completions.iter().any(|c| matches!(c, Completion::Sent { result: Err(_), .. })),
+            "{completions:?}"
+        );
+        assert_eq!(pool.free(), 1);
+    }
+
+    #[test]
+    fn a_cancelled_read_ends_and_loses_no_byte() {
+        on_both(|mut bench| {
+            let pipe = Pipe::new(SLOT).unwrap();
+            let reader = Arc::new(pipe.reader);
+            let loan = bench.loan();
+            bench.start(7, &reader, Act::Read(loan, 0..SLOT));
+            let mut none = Vec::new();
+            bench.port.wait(Some(Duration::from_millis(20)), &mut none).unwrap();
+            assert!(none.is_empty());
+            bench.port.cancel(7).unwrap();
+            let (_, loan, result) = filled(bench.next());
+            assert_eq!(result.unwrap_err().raw_os_error(), Some(libc::ECANCELED));
+            std::fs::File::from(pipe.writer).write_all(b"later").unwrap();
+            bench.start(7, &reader, Act::Read(loan, 0..SLOT));
+            let (_, loan, result) = filled(bench.next());
+            assert_eq!(&loan[..result.unwrap()], b"later");
+        });
+    }
+
+    #[test]
+    fn the_bell_wakes_a_port_that_waits_for_nothing_else() {
+        on_both(|mut bench| {
+            let waker = Arc::clone(&bench.waker);
+            let ringer = std::thread::spawn(move || {
+                std::thread::sleep(Duration::from_millis(20));
+                waker.wake();
+            });
+            let started = Instant::now();
+            bench.port.wait(Some(Duration::from_secs(10)), &mut Vec::new()).unwrap();
+            assert!(started.elapsed() < Duration::from_secs(5), "the bell was not heard");
+            ringer.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn a_wait_without_events_ends_at_its_time_limit() {
+        on_both(|mut bench| {
+            let started = Instant::now();
+            bench.port.wait(Some(Duration::from_millis(50)), &mut Vec::new()).unwrap();
+            let waited = started.elapsed();
+            assert!(waited >= Duration::from_millis(49) && waited < Duration::from_secs(5));
+        });
+    }
+
+    #[test]
+    fn a_port_dropped_in_mid_flight_brings_every_slot_home() {
+        on_both(|mut bench| {
+            let pipe = Pipe::new(SLOT).unwrap();
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            let (quiet, full) = UnixStream::pair().unwrap();
+            let (a, b, c) = (bench.loan(), bench.loan(), Arc::new(bench.loan()));
+            bench.start(1, &Arc::new(pipe.reader), Act::Read(a, 0..SLOT));
+            bench.start(2, &Arc::new(ours.into()), Act::Receive(b, 0..SLOT));
+            full.set_nonblocking(true).unwrap();
+            while (&full).write(&[0; 4096]).is_ok() {}
+            full.set_nonblocking(false).unwrap();
+            bench.start(3, &Arc::new(full.into()), Act::Send(c, 0..SLOT));
+            bench.port.wait(Some(Duration::from_millis(20)), &mut Vec::new()).unwrap();
+            assert_eq!(bench.pool.free(), 5);
+            drop(bench.port);
+            assert_eq!(bench.pool.free(), 8);
+            drop((pipe.writer, theirs, quiet));
+        });
+    }
+
+    #[test]
+    #[should_panic(expected = "second in flight")]
+    fn two_reads_on_one_pipe_are_refused() {
+        let waker = Arc::new(Waker::new().unwrap());
+        let arena = Arena::new(SLOT, 2).unwrap();
+        let pool = Pool::split(&arena, 1, &waker).remove(0);
+        let mut port = Port::new(Backend::Threads, &arena, &waker, 8).unwrap();
+        let pipe = Pipe::new(SLOT).unwrap();
+        let reader = Arc::new(pipe.reader);
+        for (key, [loan]) in (0..2).zip(std::iter::from_fn(|| pool.take::<1>())) {
+            let act = Act::Read(loan, 0..SLOT);
+            port.submit(Request { key, fd: Arc::clone(&reader), act }).unwrap();
+        }
+    }
+}
