@@ -35,7 +35,7 @@ pub struct Header {
 }
 
 /// How a payload is packed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Codec {
     /// As it came out of `zfs send`.
@@ -138,7 +138,7 @@ const _: () = {
     assert!(PAYLOAD_BYTES.end == CRC32.start);
     assert!(CRC32.end == HEADER_CRC32.start);
     assert!(HEADER_CRC32.end == HEADER_BYTES);
-    assert!(SEQUENCE.start % 8 == 0 && OFFSET.start % 8 == 0);
+    assert!(SEQUENCE.start.is_multiple_of(8) && OFFSET.start.is_multiple_of(8));
 };
 
 /// `zfF` behind a byte that is not ASCII, so that no text looks like a frame.
