@@ -6,7 +6,7 @@
 //! it was checked.
 //!
 //! A client opens a control connection with a [`preamble`] and a `Hello`; from there the machines
-//! talk in [`message`]s, `sender` at the client, `receiver` at the server. Blocks travel on
+//! talk in [`message`]s, [`sender`] at the client, [`receiver`] at the server. Blocks travel on
 //! data connections, each behind a [`frame`] header:
 //!
 //! ```text
@@ -20,10 +20,14 @@ pub mod envelope;
 pub mod frame;
 pub mod liveness;
 pub mod message;
+pub mod misbehaved;
 pub mod negotiate;
 pub mod preamble;
+pub mod receiver;
 pub mod secret;
+pub mod sender;
 pub mod version;
 
+mod listing;
 mod stranger;
 mod text;
