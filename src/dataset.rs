@@ -1,7 +1,7 @@
 //! Names and identities of ZFS datasets and snapshots, checked once and trusted afterwards.
 //!
 //! Every name that comes from a person, a peer or `zfs` passes through here before it may become
-//! an argument of a command. What is not in ZFS's own grammar (module/zcommon/zfs_namecheck.c)
+//! an argument of a command. What is not in ZFS's own grammar (`module/zcommon/zfs_namecheck.c`)
 //! never gets further: no shell character, no `..`, nothing that looks like an option.
 
 use std::fmt;

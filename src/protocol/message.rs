@@ -1,0 +1,403 @@
+//! What is said on a control connection.
+//!
+//! JSON objects that name their type. Fields that a reader does not know are ignored and new ones
+//! are optional, so that old and new versions talk; a new type of message needs a new version.
+//! Names and secrets have types that check themselves: what decodes is well-formed. Whether it is
+//! true, and whether it may be said now, is for `sender` and `receiver` to judge.
+
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::frame::Codec;
+use super::negotiate::Limits;
+use super::secret::JoinSecret;
+use super::text::{self, TEXT_BYTES_MAX};
+use crate::dataset::{DatasetName, Guid, Kind, NameError, SnapName};
+use crate::error::Failure;
+use crate::listing::{Snapshot, TargetState};
+use crate::units::{Bytes, StreamOffset, TransferId};
+
+/// Everything that can be said.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub enum Message {
+    /// Client: who I am and what I can do.
+    Hello(Hello),
+    /// Server: who I am and what we shall do.
+    Welcome(Welcome),
+    /// Client: what do you hold of this dataset?
+    List {
+        /// Below the server's root for this client.
+        dataset: RelativeName,
+    },
+    /// Server: this, and perhaps more.
+    Listed {
+        /// What it holds, with the oldest of its snapshots.
+        target: TargetState,
+        /// Whether [`Message::ListedMore`] follows.
+        more: bool,
+    },
+    /// Server: the next snapshots of a listing too long for one message.
+    ListedMore {
+        /// In order; never empty.
+        snapshots: Vec<Snapshot>,
+        /// Whether another follows.
+        more: bool,
+    },
+    /// Client: take this stream.
+    Open(Open),
+    /// Server: ready to take it.
+    Opened {
+        /// The transfer that was asked for.
+        transfer: TransferId,
+        /// Where the stream is to go on.
+        start: Start,
+    },
+    /// Server: so far it came.
+    Ack {
+        /// The transfer.
+        transfer: TransferId,
+        /// How far.
+        reached: Watermarks,
+    },
+    /// Client: no more blocks, and why.
+    End {
+        /// The transfer.
+        transfer: TransferId,
+        /// Why.
+        ending: Ending,
+    },
+    /// Server: what became of the transfer. Never a success unless `End` said that all was sent.
+    Result {
+        /// The transfer.
+        transfer: TransferId,
+        /// What became of it.
+        outcome: Outcome,
+    },
+    /// Either: no, and that is the last that I say.
+    Refused(Failure),
+    /// Either: I am alive.
+    Ping,
+    /// Client: nothing more to do.
+    Bye,
+}
+
+/// The client's opening.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The program and its version, for the other end's log.
+    pub software: String,
+    /// What the client can do and how many connections it would like.
+    pub limits: Limits,
+}
+
+/// The server's answer to [`Hello`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Welcome {
+    /// The program and its version, for the other end's log.
+    pub software: String,
+    /// The protocol version, out of those that the client's preamble offered.
+    pub version: u16,
+    /// What was agreed: nowhere beyond what the client can do.
+    pub limits: Limits,
+    /// What data connections show to join this session.
+    pub secret: JoinSecret,
+}
+
+/// A dataset as a client names it: `a/b`, below whatever root the server grants that client.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct RelativeName(String);
+
+/// The client's wish to send a stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Open {
+    /// The number of the transfer: one more than the last.
+    pub transfer: TransferId,
+    /// What is asked for.
+    pub request: Request,
+}
+
+/// A stream and how it would be sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// What it is.
+    pub stream: Stream,
+    /// The run of `zfs send` that its frames will come out of.
+    pub epoch: u32,
+    /// How long it will be, as far as `zfs send -n` can tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub estimated_bytes: Option<Bytes>,
+    /// No block will be larger.
+    pub block_bytes: Bytes,
+    /// How blocks are packed that get smaller by it; all others are raw.
+    pub codec: Codec,
+    /// Where the last copy was interrupted, as far as the client's record knows. The server says
+    /// in `Opened` whether it can go on there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interrupted_at: Option<InterruptedAt>,
+}
+
+/// What a stream is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Stream {
+    /// One snapshot, for `zfs receive`.
+    Dataset(DatasetStream),
+    /// Any bytes, for whatever the other end runs.
+    Pipe,
+}
+
+/// One snapshot on its way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatasetStream {
+    /// The dataset that receives.
+    pub target: RelativeName,
+    /// What it is.
+    pub dataset: Kind,
+    /// What the snapshot is called.
+    pub snapshot: SnapName,
+    /// The snapshot that the target will hold afterwards.
+    pub to: Guid,
+    /// The snapshot that the target must hold already; `None` for a full stream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Guid>,
+    /// Whether blocks come as they lie on the source's disks (`zfs send -w`).
+    pub raw: bool,
+    /// Whether this stream makes the target.
+    pub first: bool,
+}
+
+/// A resume point that is valid inside one epoch only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterruptedAt {
+    /// The run of `zfs send`.
+    pub epoch: u32,
+    /// How far it was acknowledged.
+    pub offset: StreamOffset,
+    /// CRC32 of the stream up to there.
+    pub crc32: u32,
+}
+
+/// Where a stream begins to flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Start {
+    /// At byte 0 of a new run of `zfs send`.
+    FromStart,
+}
+
+/// How far a transfer is, in bytes of the uncompressed stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Watermarks {
+    /// Everything before it arrived.
+    pub received: StreamOffset,
+    /// Everything before it is durable in a breakpoint file.
+    pub spooled: StreamOffset,
+    /// Everything before it was taken by the pipe of this epoch; not yet safe in ZFS.
+    pub fed: StreamOffset,
+}
+
+/// Why a stream ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "kebab-case")]
+pub enum Ending {
+    /// `zfs send` said all it had to say, and exited with 0.
+    Complete {
+        /// How long the stream is.
+        total: StreamOffset,
+        /// CRC32 of all of it.
+        crc32: u32,
+    },
+    /// It will never be complete.
+    Failed(Failure),
+}
+
+/// What became of a transfer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "kebab-case")]
+pub enum Outcome {
+    /// The target holds it.
+    Applied(Applied),
+    /// It does not.
+    Failed(Failure),
+}
+
+/// A transfer that succeeded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Applied {
+    /// The snapshot's guid, read back from the target; `None` for a pipe.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guid: Option<Guid>,
+    /// The stream's length, uncompressed.
+    pub bytes: Bytes,
+    /// From `Opened` to the end, in milliseconds.
+    pub millis: u64,
+}
+
+impl Message {
+    /// Every name that [`Message::name`] gives and the wire knows.
+    pub const NAMES: [&str; 13] = [
+        "hello",
+        "welcome",
+        "list",
+        "listed",
+        "listed-more",
+        "open",
+        "opened",
+        "ack",
+        "end",
+        "result",
+        "refused",
+        "ping",
+        "bye",
+    ];
+
+    /// What kind of message it is, by its name on the wire.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Message::Hello(_) => "hello",
+            Message::Welcome(_) => "welcome",
+            Message::List { .. } => "list",
+            Message::Listed { .. } => "listed",
+            Message::ListedMore { .. } => "listed-more",
+            Message::Open(_) => "open",
+            Message::Opened { .. } => "opened",
+            Message::Ack { .. } => "ack",
+            Message::End { .. } => "end",
+            Message::Result { .. } => "result",
+            Message::Refused(_) => "refused",
+            Message::Ping => "ping",
+            Message::Bye => "bye",
+        }
+    }
+
+    /// The same message with free text that a person can be shown and that surely fits.
+    pub(super) fn made_printable(mut self) -> Message {
+        match &mut self {
+            Message::Refused(failure)
+            | Message::End { ending: Ending::Failed(failure), .. }
+            | Message::Result { outcome: Outcome::Failed(failure), .. } => {
+                failure.what = text::printable(&failure.what, TEXT_BYTES_MAX);
+                failure.remedy =
+                    failure.remedy.as_ref().map(|order| text::printable(order, TEXT_BYTES_MAX));
+            }
+            Message::Hello(Hello { software, .. }) | Message::Welcome(Welcome { software, .. }) => {
+                *software = text::one_line(software, 80);
+            }
+            _ => {}
+        }
+        self
+    }
+}
+
+impl RelativeName {
+    /// What to join to the root: [`DatasetName::join`] checks it there once more.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Watermarks {
+    /// The higher of both, mark by mark; what is spooled or fed was surely received.
+    #[must_use]
+    pub fn raised_to(self, other: Watermarks) -> Watermarks {
+        let spooled = self.spooled.max(other.spooled);
+        let fed = self.fed.max(other.fed);
+        let received = self.received.max(other.received).max(spooled).max(fed);
+        Watermarks { received, spooled, fed }
+    }
+
+    /// Whether no mark lies before the one in `earlier`, and none beyond `received`.
+    pub fn follows(self, earlier: Watermarks) -> bool {
+        earlier.raised_to(self) == self
+    }
+}
+
+impl Stream {
+    /// Whether the target holds this stream if `guid` was read back from it.
+    pub fn is_proved_by(&self, guid: Option<Guid>) -> bool {
+        match self {
+            Stream::Dataset(stream) => guid == Some(stream.to),
+            Stream::Pipe => guid.is_none(),
+        }
+    }
+}
+
+impl FromStr for RelativeName {
+    type Err = NameError;
+
+    /// Takes whatever [`DatasetName::join`] would take: nothing that leaves the root.
+    fn from_str(name: &str) -> Result<RelativeName, NameError> {
+        let any_root: DatasetName = "root".parse()?;
+        any_root.join(name)?;
+        Ok(RelativeName(name.to_owned()))
+    }
+}
+
+impl TryFrom<String> for RelativeName {
+    type Error = NameError;
+
+    fn try_from(name: String) -> Result<RelativeName, NameError> {
+        name.parse()
+    }
+}
+
+impl From<RelativeName> for String {
+    fn from(name: RelativeName) -> String {
+        name.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(received: u64, spooled: u64, fed: u64) -> Watermarks {
+        Watermarks {
+            received: StreamOffset(received),
+            spooled: StreamOffset(spooled),
+            fed: StreamOffset(fed),
+        }
+    }
+
+    #[test]
+    fn watermarks_only_rise_and_received_is_the_highest() {
+        assert_eq!(at(5, 0, 3).raised_to(at(4, 2, 9)), at(9, 2, 9));
+        assert!(at(5, 5, 5).follows(at(5, 0, 4)));
+        for (earlier, later) in [
+            (at(5, 0, 0), at(4, 0, 0)),
+            (at(5, 2, 0), at(5, 1, 0)),
+            (at(5, 0, 2), at(9, 0, 1)),
+            (at(0, 0, 0), at(5, 6, 0)),
+            (at(0, 0, 0), at(5, 0, 6)),
+        ] {
+            assert!(!later.follows(earlier), "{later:?} after {earlier:?}");
+        }
+    }
+
+    #[test]
+    fn a_relative_name_cannot_leave_its_root() {
+        for name in ["", "/a", "a/", "../a", "a/../..", "a@b", "a\nb"] {
+            assert!(name.parse::<RelativeName>().is_err(), "{name:?}");
+        }
+        assert_eq!("hosts/a b".parse::<RelativeName>().unwrap().as_str(), "hosts/a b");
+    }
+
+    #[test]
+    fn only_the_guid_that_was_sent_proves_a_dataset() {
+        let stream = Stream::Dataset(DatasetStream {
+            target: "a".parse().unwrap(),
+            dataset: Kind::Volume,
+            snapshot: "s".parse().unwrap(),
+            to: Guid(7),
+            from: None,
+            raw: false,
+            first: true,
+        });
+        assert!(stream.is_proved_by(Some(Guid(7))));
+        assert!(!stream.is_proved_by(Some(Guid(8))) && !stream.is_proved_by(None));
+        assert!(Stream::Pipe.is_proved_by(None) && !Stream::Pipe.is_proved_by(Some(Guid(7))));
+    }
+}

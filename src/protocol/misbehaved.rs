@@ -1,0 +1,148 @@
+//! What a peer did that no peer may do.
+//!
+//! Whatever the machines do not list ends here, with the evidence. The connection is closed after
+//! it; nothing the peer said since is believed, least of all that something succeeded.
+
+use super::envelope::MessageError;
+use super::message::{Message, Watermarks};
+use super::negotiate::NoAgreement;
+use super::text::{TEXT_BYTES_MAX, printable};
+use super::version::Versions;
+use crate::dataset::Guid;
+use crate::error::{Class, Failure, Side};
+use crate::units::{Bytes, StreamOffset, TransferId};
+
+/// The evidence.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PeerMisbehaved {
+    /// Bytes that are no message.
+    #[error(transparent)]
+    Unreadable(#[from] MessageError),
+    /// A message that makes no sense now.
+    #[error("it said {message} while this end was in {state}")]
+    Unexpected {
+        /// What we expected, by the state's name.
+        state: &'static str,
+        /// What came.
+        message: &'static str,
+    },
+    /// A message about a transfer that is not the current one, or out of turn.
+    #[error("its {message} is for transfer {got}, where transfer {expected} is next or running")]
+    OtherTransfer {
+        /// What came.
+        message: &'static str,
+        /// The transfer that it had to be for.
+        expected: TransferId,
+        /// The transfer that it was for.
+        got: TransferId,
+    },
+    /// A version that nobody offered.
+    #[error("it chose protocol version {got}; offered were {offered}")]
+    VersionNotOffered {
+        /// What the preamble said.
+        offered: Versions,
+        /// What it chose.
+        got: u16,
+    },
+    /// It cannot work with us, or wants what was not agreed.
+    #[error("its {message} does not fit: {why}")]
+    NoAgreement {
+        /// What came.
+        message: &'static str,
+        /// What does not fit.
+        why: NoAgreement,
+    },
+    /// A welcome that grants more than was asked for.
+    #[error("its welcome goes beyond what the hello asked for")]
+    WelcomeBeyondHello,
+    /// A listing with a piece that adds nothing.
+    #[error("its listing goes on without another snapshot")]
+    ListingStands,
+    /// A listing that does not end.
+    #[error("its listing goes on after {max} snapshots")]
+    ListingTooLong {
+        /// How many are taken.
+        max: usize,
+    },
+    /// Watermarks that went back or contradict each other.
+    #[error("it acknowledged {to:?} after {from:?}")]
+    AckFellBack {
+        /// What it had acknowledged.
+        from: Watermarks,
+        /// What it acknowledged then.
+        to: Watermarks,
+    },
+    /// It acknowledged what was never sent.
+    #[error("it acknowledged {got} bytes when {sent} were sent")]
+    AckBeyondSent {
+        /// How far we sent.
+        sent: StreamOffset,
+        /// What it acknowledged.
+        got: StreamOffset,
+    },
+    /// It reported success over something else than what was sent.
+    #[error(
+        "it reported {got_bytes} applied with guid {got_guid:?}; \
+         {sent} of {total} bytes were sent, with guid {expected_guid:?}"
+    )]
+    AppliedOther {
+        /// How far we sent.
+        sent: StreamOffset,
+        /// How long the stream is.
+        total: StreamOffset,
+        /// What the snapshot is, for a dataset.
+        expected_guid: Option<Guid>,
+        /// What it says to have received.
+        got_bytes: Bytes,
+        /// What it says to hold.
+        got_guid: Option<Guid>,
+    },
+    /// More blocks than the stream has bytes, by its own `End`.
+    #[error("it sent {received} bytes of a stream that ends at {total}")]
+    DataBeyondEnd {
+        /// The end, as it said.
+        total: StreamOffset,
+        /// What came.
+        received: StreamOffset,
+    },
+}
+
+/// Whether a message is for the transfer that is next or running.
+pub(super) fn check_transfer(
+    expected: TransferId,
+    got: TransferId,
+    message: &'static str,
+) -> Result<(), PeerMisbehaved> {
+    let right = got == expected;
+    if right { Ok(()) } else { Err(PeerMisbehaved::OtherTransfer { message, expected, got }) }
+}
+
+impl PeerMisbehaved {
+    /// As a failure that happened at `peer`, the other end's side.
+    pub fn failure(&self, peer: Side) -> Failure {
+        let what = format!("the {peer} broke the protocol: {self}");
+        Failure::new(peer, Class::Peer, printable(&what, TEXT_BYTES_MAX))
+    }
+
+    /// What to tell `peer` before the connection is closed.
+    pub fn farewell(&self, peer: Side) -> Message {
+        Message::Refused(self.failure(peer))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_failure_blames_the_peer_and_shows_the_evidence() {
+        let misbehaved = PeerMisbehaved::Unexpected { state: "Idle", message: "ack" };
+        let failure = misbehaved.failure(Side::Target);
+        assert_eq!(
+            failure.to_string(),
+            "target: the target broke the protocol: it said ack while this end was in Idle"
+        );
+        assert_eq!(failure.class, Class::Peer);
+        assert_eq!(misbehaved.farewell(Side::Target), Message::Refused(failure));
+    }
+}

@@ -1,0 +1,33 @@
+//! What the two hosts say to each other: bytes in, bytes and effects out.
+//!
+//! Pure: no socket, clock or thread. The engine and the simulator drive the same code, so whatever
+//! the simulator found to be safe is safe in the engine too. Every byte that comes in here was
+//! chosen by somebody else; none of it may reach an index, an allocation or a subtraction before
+//! it was checked.
+//!
+//! A client opens a control connection with a [`preamble`] and a `Hello`; from there the machines
+//! talk in [`message`]s, [`sender`] at the client, [`receiver`] at the server. Blocks travel on
+//! data connections, each behind a [`frame`] header:
+//!
+//! ```text
+//! client   Preamble Hello          List             Open          ░░frames░░  End          Bye
+//! server                  Welcome       Listed...        Opened       Ack...      Result
+//! ```
+//!
+//! Either may say `Ping` at any time after the welcome, and `Refused` before it hangs up.
+
+pub mod envelope;
+pub mod frame;
+pub mod liveness;
+pub mod message;
+pub mod misbehaved;
+pub mod negotiate;
+pub mod preamble;
+pub mod receiver;
+pub mod secret;
+pub mod sender;
+pub mod version;
+
+mod listing;
+mod stranger;
+mod text;

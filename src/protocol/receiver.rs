@@ -1,0 +1,367 @@
+//! The server's half of the conversation: the side that wants the snapshot.
+//!
+//! Messages of the client and news of the server go in, messages and orders come out. It must never
+//! report success without the client's `End`: the report takes an [`Ended`], and only an `End` makes
+//! one.
+
+use super::listing;
+use super::message::{
+    Applied, Ending, Hello, Message, Open, Outcome, RelativeName, Start, Watermarks, Welcome,
+};
+use super::misbehaved::{PeerMisbehaved, check_transfer};
+use super::negotiate::{Agreed, Limits, negotiate};
+use super::secret::JoinSecret;
+use super::version::Version;
+use crate::dataset::Guid;
+use crate::error::{Class, Failure, Side};
+use crate::listing::TargetState;
+use crate::units::{StreamOffset, TransferId};
+
+/// What goes in.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Input {
+    /// The client said this.
+    Received(Message),
+    /// The answer to [`Output::LookUp`].
+    Found(TargetState),
+    /// The answer to [`Output::Prepare`].
+    Prepared(Start),
+    /// How far the transfer came: as often as is worth a message.
+    Progress(Watermarks),
+    /// The answer to [`Output::Finish`]: the target's state was read back and holds the stream.
+    /// The last `Progress` before it says that all of the stream was fed.
+    Applied {
+        /// What [`Output::Finish`] gave.
+        ended: Ended,
+        /// What was read back; `None` for a pipe.
+        guid: Option<Guid>,
+        /// How long the transfer took.
+        millis: u64,
+    },
+    /// Something broke on this side or is not allowed: at any time, as answer to anything.
+    Failed(Failure),
+    /// A sign of life is due: at any time.
+    Ping,
+}
+
+/// What comes out, to be done in order.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Tell the client.
+    Send(Message),
+    /// The session stands: take as many data connections as were agreed. Comes before the client
+    /// hears the secret.
+    Ready {
+        /// What was agreed.
+        agreed: Agreed,
+        /// Who the client is, for the log.
+        software: String,
+    },
+    /// Read what the target holds; answer with [`Input::Found`].
+    LookUp(RelativeName),
+    /// Check that the transfer is allowed and make all ready for it; answer with
+    /// [`Input::Prepared`].
+    Prepare(Open),
+    /// The stream is complete: once all of it is fed and its CRC32 is right, close the pipe, wait,
+    /// read the target's state back; answer with [`Input::Applied`].
+    Finish(Ended),
+    /// The client gave up, and says why: stop whatever runs for it, and never as if it were the
+    /// stream's end. [`Output::Close`] follows.
+    Abandon(Failure),
+    /// Close the connections once everything is sent.
+    Close,
+}
+
+/// The client's word that a stream is complete. Nothing but an `End` message makes one, and there
+/// is no second: it cannot be copied.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Ended {
+    transfer: TransferId,
+    total: StreamOffset,
+    crc32: u32,
+}
+
+/// The machine.
+#[derive(Debug)]
+pub struct Receiver(State);
+
+/// What a server brings to a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// The program and its version, for the client's log.
+    pub software: String,
+    /// What was agreed with the client's preamble.
+    pub version: Version,
+    /// What this server can do.
+    pub limits: Limits,
+    /// What data connections must show, drawn anew for each session.
+    pub secret: JoinSecret,
+}
+
+#[derive(Debug)]
+enum State {
+    ExpectHello(Offer),
+    Idle(Session),
+    LookingUp(Session),
+    Preparing(Session, Open),
+    Receiving(Session, Transfer),
+    Applying(Session, Transfer, StreamOffset),
+    Closed,
+}
+
+#[derive(Debug)]
+struct Session {
+    agreed: Agreed,
+    /// The last transfer that ended; 0 before the first.
+    done: TransferId,
+}
+
+#[derive(Debug)]
+struct Transfer {
+    open: Open,
+    reached: Watermarks,
+}
+
+impl Ended {
+    /// The transfer that ended.
+    pub fn transfer(&self) -> TransferId {
+        self.transfer
+    }
+
+    /// How long the stream is.
+    pub fn total(&self) -> StreamOffset {
+        self.total
+    }
+
+    /// CRC32 of all of it.
+    pub fn crc32(&self) -> u32 {
+        self.crc32
+    }
+}
+
+impl Receiver {
+    /// A session whose preamble has been read.
+    pub fn new(offer: Offer) -> Receiver {
+        Receiver(State::ExpectHello(offer))
+    }
+
+    /// Advances by one input. Consumes the state, so that no caller can keep a stale one. After
+    /// an error: stop whatever runs for the client as if [`Output::Abandon`] had come, tell it with
+    /// [`PeerMisbehaved::farewell`], and close.
+    ///
+    /// # Panics
+    ///
+    /// When news is given that makes no sense now: that is a mistake of the caller, not the peer.
+    pub fn handle(
+        self,
+        input: Input,
+        output: &mut Vec<Output>,
+    ) -> Result<Receiver, PeerMisbehaved> {
+        match input {
+            Input::Received(message) => self.0.hear(message, output).map(Receiver),
+            news => self.0.learn(news, output).map(Receiver),
+        }
+    }
+
+    /// Whether nothing runs for the client.
+    pub fn is_idle(&self) -> bool {
+        matches!(self.0, State::Idle(_))
+    }
+
+    /// Whether the conversation is over.
+    pub fn is_closed(&self) -> bool {
+        matches!(self.0, State::Closed)
+    }
+}
+
+impl State {
+    /// What the client said.
+    fn hear(self, message: Message, output: &mut Vec<Output>) -> Result<State, PeerMisbehaved> {
+        use Message as M;
+        match (self, message) {
+            // What was under way when we closed.
+            (State::Closed, _) => Ok(State::Closed),
+            (_, M::Refused(failure)) => Ok(abandoned(failure, output)),
+            (State::ExpectHello(offer), M::Hello(hello)) => greeted(offer, hello, output),
+            (state @ State::ExpectHello(_), message) => Err(state.unexpected(&message)),
+            (state, M::Ping) => Ok(state),
+            (State::Idle(session), M::List { dataset }) => {
+                output.push(Output::LookUp(dataset));
+                Ok(State::LookingUp(session))
+            }
+            (State::Idle(session), M::Open(open)) => {
+                session.check(&open)?;
+                output.push(Output::Prepare(open.clone()));
+                Ok(State::Preparing(session, open))
+            }
+            (State::Receiving(session, running), M::End { transfer, ending }) => {
+                check_transfer(running.open.transfer, transfer, "end")?;
+                running.end(ending, session, output)
+            }
+            (State::Idle(_), M::Bye) => {
+                output.push(Output::Close);
+                Ok(State::Closed)
+            }
+            (state, message) => Err(state.unexpected(&message)),
+        }
+    }
+
+    /// What happened on this side.
+    fn learn(self, news: Input, output: &mut Vec<Output>) -> Result<State, PeerMisbehaved> {
+        match (self, news) {
+            // What was under way when the client closed.
+            (State::Closed, _) => Ok(State::Closed),
+            (state, Input::Failed(failure)) => Ok(state.fail(failure, output)),
+            // A ping before the welcome would be out of turn.
+            (state @ State::ExpectHello(_), Input::Ping) => Ok(state),
+            (state, Input::Ping) => {
+                output.push(Output::Send(Message::Ping));
+                Ok(state)
+            }
+            (State::LookingUp(session), Input::Found(target)) => match listing::split(target) {
+                Ok(messages) => {
+                    output.extend(messages.into_iter().map(Output::Send));
+                    Ok(State::Idle(session))
+                }
+                Err(failure) => Ok(State::LookingUp(session).fail(failure, output)),
+            },
+            (State::Preparing(session, open), Input::Prepared(start)) => {
+                let transfer = open.transfer;
+                output.push(Output::Send(Message::Opened { transfer, start }));
+                Ok(State::Receiving(session, Transfer { open, reached: Watermarks::default() }))
+            }
+            (State::Receiving(session, running), Input::Progress(reached)) => {
+                Ok(State::Receiving(session, running.advanced(reached, output)))
+            }
+            (State::Applying(session, running, total), Input::Progress(reached)) => {
+                check_within(total, reached)?;
+                Ok(State::Applying(session, running.advanced(reached, output), total))
+            }
+            (State::Applying(session, running, _), Input::Applied { ended, guid, millis }) => {
+                Ok(running.applied(&ended, guid, millis, session, output))
+            }
+            (state, news) => panic!("{news:?} makes no sense in {}", state.name()),
+        }
+    }
+
+    /// Tells the client why this side gives up, in the words that fit.
+    fn fail(self, failure: Failure, output: &mut Vec<Output>) -> State {
+        let last_words = match self {
+            State::Receiving(_, running) | State::Applying(_, running, _) => {
+                let transfer = running.open.transfer;
+                Message::Result { transfer, outcome: Outcome::Failed(failure) }
+            }
+            _ => Message::Refused(failure),
+        };
+        output.extend([Output::Send(last_words), Output::Close]);
+        State::Closed
+    }
+
+    fn unexpected(&self, message: &Message) -> PeerMisbehaved {
+        PeerMisbehaved::Unexpected { state: self.name(), message: message.name() }
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            State::ExpectHello(_) => "ExpectHello",
+            State::Idle(_) => "Idle",
+            State::LookingUp(_) => "LookingUp",
+            State::Preparing(..) => "Preparing",
+            State::Receiving(..) => "Receiving",
+            State::Applying(..) => "Applying",
+            State::Closed => "Closed",
+        }
+    }
+}
+
+fn greeted(offer: Offer, hello: Hello, output: &mut Vec<Output>) -> Result<State, PeerMisbehaved> {
+    let Offer { software, version, limits, secret } = offer;
+    let agreed = negotiate(version, &limits, &hello.limits)
+        .map_err(|why| PeerMisbehaved::NoAgreement { message: "hello", why })?;
+    let limits = agreed.limits.clone();
+    let welcome = Welcome { software, version: version.number(), limits, secret };
+    output.push(Output::Ready { agreed: agreed.clone(), software: hello.software });
+    output.push(Output::Send(Message::Welcome(welcome)));
+    Ok(State::Idle(Session { agreed, done: TransferId(0) }))
+}
+
+fn abandoned(failure: Failure, output: &mut Vec<Output>) -> State {
+    output.extend([Output::Abandon(failure), Output::Close]);
+    State::Closed
+}
+
+fn check_within(total: StreamOffset, reached: Watermarks) -> Result<(), PeerMisbehaved> {
+    let received = reached.received;
+    if received <= total { Ok(()) } else { Err(PeerMisbehaved::DataBeyondEnd { total, received }) }
+}
+
+impl Session {
+    /// Whether a transfer is the next one and within what was agreed.
+    fn check(&self, open: &Open) -> Result<(), PeerMisbehaved> {
+        // Saturates: whoever opened 2^32 transfers must open a new session.
+        let next = TransferId(self.done.0.saturating_add(1));
+        check_transfer(next, open.transfer, "open")?;
+        self.agreed
+            .permits(&open.request)
+            .map_err(|why| PeerMisbehaved::NoAgreement { message: "open", why })
+    }
+}
+
+impl Transfer {
+    /// Acknowledges what is new; nothing where nothing is.
+    fn advanced(self, reached: Watermarks, output: &mut Vec<Output>) -> Transfer {
+        let reached = self.reached.raised_to(reached);
+        if reached != self.reached {
+            let transfer = self.open.transfer;
+            output.push(Output::Send(Message::Ack { transfer, reached }));
+        }
+        Transfer { reached, ..self }
+    }
+
+    fn end(
+        self,
+        ending: Ending,
+        session: Session,
+        output: &mut Vec<Output>,
+    ) -> Result<State, PeerMisbehaved> {
+        let (total, crc32) = match ending {
+            Ending::Complete { total, crc32 } => (total, crc32),
+            Ending::Failed(failure) => return Ok(abandoned(failure, output)),
+        };
+        check_within(total, self.reached)?;
+        output.push(Output::Finish(Ended { transfer: self.open.transfer, total, crc32 }));
+        Ok(State::Applying(session, self, total))
+    }
+
+    /// Reports success, unless this side contradicts itself: then nothing is proved.
+    fn applied(
+        self,
+        ended: &Ended,
+        guid: Option<Guid>,
+        millis: u64,
+        session: Session,
+        output: &mut Vec<Output>,
+    ) -> State {
+        let transfer = self.open.transfer;
+        assert_eq!(ended.transfer, transfer, "the end of another transfer");
+        if let Some(doubt) = self.doubt(ended, guid) {
+            let failure = Failure::new(Side::Target, Class::Internal, doubt);
+            return State::Applying(session, self, ended.total).fail(failure, output);
+        }
+        let applied = Applied { guid, bytes: ended.total.bytes_before(), millis };
+        let outcome = Outcome::Applied(applied);
+        output.push(Output::Send(Message::Result { transfer, outcome }));
+        State::Idle(Session { done: transfer, ..session })
+    }
+
+    /// What speaks against a success.
+    fn doubt(&self, ended: &Ended, guid: Option<Guid>) -> Option<String> {
+        let (fed, total) = (self.reached.fed, ended.total);
+        if fed != total {
+            return Some(format!("only {fed} of {total} bytes were fed to the target"));
+        }
+        let stream = &self.open.request.stream;
+        (!stream.is_proved_by(guid))
+            .then(|| format!("the target holds guid {guid:?} after a transfer of {stream:?}"))
+    }
+}
