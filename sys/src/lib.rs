@@ -10,11 +10,13 @@
 
 pub mod arena;
 pub mod backend;
+pub mod control;
 mod crew;
 mod ledger;
 pub mod loan;
 pub mod pipe;
 pub mod port;
 mod ring;
+pub mod socket;
 pub mod splicer;
 pub mod wake;
