@@ -11,6 +11,7 @@
 pub mod arena;
 pub mod backend;
 pub mod control;
+pub mod cpu;
 mod crew;
 mod ledger;
 pub mod loan;
