@@ -13,6 +13,7 @@ pub mod backend;
 pub mod control;
 pub mod cpu;
 mod crew;
+pub mod direct;
 mod ledger;
 pub mod loan;
 pub mod pipe;
