@@ -18,6 +18,7 @@ mod ledger;
 pub mod loan;
 pub mod pipe;
 pub mod port;
+pub mod probe;
 mod ring;
 pub mod socket;
 pub mod splicer;
