@@ -415,4 +415,22 @@ mod tests {
         let error = read_whole(|_, _| Ok(0), &mut buffer, 0).expect_err("early end");
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
     }
+    /// As on ZFS with pages larger than ours: the flag is taken, the transfers are refused.
+    #[test]
+    fn a_file_system_that_refuses_direct_transfers_is_written_the_other_way() {
+        let directory = tempfile::tempdir_in("/var/tmp").expect("temporary directory");
+        let path = directory.path().join("records");
+        let mut file = DirectFile::create(&path, 1, Existing::Refuse).expect("create");
+        let refuse_direct = |file: &mut DirectFile| {
+            assert!(file.direct || !file.retired, "a refused trial retired the file");
+            file.retired = file.direct;
+            if file.direct { Err(io::ErrorKind::InvalidInput.into()) } else { Ok(()) }
+        };
+        file.try_direct(refuse_direct).expect("buffered works");
+        assert!(!file.is_direct());
+        let flags = fcntl(&*file.file, FcntlArg::F_GETFL).expect("flags");
+        assert!(!OFlag::from_bits_retain(flags).contains(OFlag::O_DIRECT));
+        assert!(OFlag::from_bits_retain(flags).contains(OFlag::O_DSYNC));
+        file.write_at(&AlignedBuffer::zeroed(1), PageIndex(0)).expect("write");
+    }
 }
