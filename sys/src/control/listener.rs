@@ -1,7 +1,7 @@
 //! Where clients knock.
 //!
 //! First on the server's way: what it accepts becomes a control or a data connection. A dropped
-//! `accept` must never lose the connection that it would have returned: see [`super::parked`].
+//! `accept` must never lose the connection that it would have returned: see `parked`.
 
 use std::fmt;
 use std::io;

@@ -6,7 +6,7 @@
 //!
 //! - Its operations are not cancelled with their futures: a dropped `read` still takes bytes, a
 //!   dropped `accept` still takes a connection and loses it. Here every operation is a task of its
-//!   own ([`parked`]), and the next call of the same kind takes up what an earlier one left.
+//!   own (`parked`), and the next call of the same kind takes up what an earlier one left.
 //! - Its operations panic when dropped after their runtime. A task is owned by the runtime.
 //! - It hangs under `DEFER_TASKRUN`, and `start` unwraps: neither is used.
 //! - Its `bind` sets `SO_REUSEPORT`, so that two servers share one port in silence: we bind.

@@ -1,7 +1,7 @@
 //! One connection of the control plane, over TCP or between two processes of one host.
 //!
 //! Carries the conversation, and the first words of a data connection before that leaves through
-//! [`Stream::into_fd`]. A future dropped half way must never cost a byte: see [`super::parked`].
+//! [`Stream::into_fd`]. A future dropped half way must never cost a byte: see `parked`.
 
 use std::fmt;
 use std::io;
