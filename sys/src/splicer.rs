@@ -14,7 +14,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::fcntl::{SpliceFFlags, vmsplice};
+use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, vmsplice};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::loan::Loan;
@@ -25,15 +25,26 @@ nix::ioctl_read_bad!(fionread, libc::FIONREAD, libc::c_int);
 #[derive(Debug)]
 pub struct Splicer {
     pipe: OwnedFd,
+    /// Whether a full pipe says so instead of putting us to sleep.
+    interruptible: bool,
     fed_bytes: u64,
     /// Slots lent to the pipe, each with the value of `fed_bytes` at its end; oldest first.
     lent: VecDeque<(u64, Loan)>,
 }
 
 impl Splicer {
-    /// Takes the write end of a pipe, or any descriptor if only [`Splicer::write`] is used.
-    pub fn new(pipe: OwnedFd) -> Splicer {
-        Splicer { pipe, fed_bytes: 0, lent: VecDeque::new() }
+    /// Takes the write end of a pipe of our own making. It becomes `O_NONBLOCK`, so that a reader
+    /// that stands still cannot hold us; the reader's end is another open file and stays blocking.
+    pub fn new(pipe: OwnedFd) -> io::Result<Splicer> {
+        let flags = OFlag::from_bits_retain(fcntl(&pipe, FcntlArg::F_GETFL)?);
+        fcntl(&pipe, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+        Ok(Splicer { pipe, interruptible: true, fed_bytes: 0, lent: VecDeque::new() })
+    }
+
+    /// Takes a descriptor that others share, as an inherited stdout; only [`Splicer::write`] may be
+    /// used on it, and it blocks as the descriptor does.
+    pub fn foreign(fd: OwnedFd) -> Splicer {
+        Splicer { pipe: fd, interruptible: false, fed_bytes: 0, lent: VecDeque::new() }
     }
 
     /// Bytes that the descriptor has taken so far.
@@ -46,35 +57,46 @@ impl Splicer {
         self.lent.len()
     }
 
-    /// Puts the pages of `range` into the pipe; blocks until all are in. `range.start` should
-    /// stand at a page: every page that is touched takes one of the pipe's places.
+    /// Puts the pages of `range` into the pipe; sleeps while it is full, as long as `wanted` says
+    /// so. `range.start` should stand at a page: every page touched takes one of the pipe's places.
     ///
-    /// Fails with `EPIPE` when the reader is gone; the slot goes home then, for nobody reads it.
-    pub fn splice(&mut self, loan: Loan, range: Range<usize>) -> io::Result<()> {
-        let mut rest = &loan[range];
+    /// Fails with `BrokenPipe` when the reader is gone, with `Interrupted` when the bytes were no
+    /// longer wanted. The slot stays lent in any case until [`Splicer::reclaim`] proves it read, or
+    /// `self` is dropped.
+    pub fn splice(
+        &mut self,
+        loan: Loan,
+        range: Range<usize>,
+        wanted: &dyn Fn() -> bool,
+    ) -> io::Result<()> {
+        assert!(self.interruptible, "pages are lent only to a pipe of our own");
+        let spliced = self.put_all(&loan[range], wanted, |pipe, rest| {
+            vmsplice(pipe, &[IoSlice::new(rest)], SpliceFFlags::SPLICE_F_NONBLOCK)
+        });
+        self.lent.push_back((self.fed_bytes, loan));
+        spliced?;
+        self.reclaim()
+    }
+
+    /// Copies bytes into the descriptor; sleeps and fails as [`Splicer::splice`] does.
+    pub fn write(&mut self, bytes: &[u8], wanted: &dyn Fn() -> bool) -> io::Result<()> {
+        self.put_all(bytes, wanted, |pipe, rest| nix::unistd::write(pipe, rest))
+    }
+
+    fn put_all(
+        &mut self,
+        mut rest: &[u8],
+        wanted: &dyn Fn() -> bool,
+        put: impl Fn(BorrowedFd<'_>, &[u8]) -> nix::Result<usize>,
+    ) -> io::Result<()> {
         while !rest.is_empty() {
-            match vmsplice(&self.pipe, &[IoSlice::new(rest)], SpliceFFlags::empty()) {
+            match put(self.pipe.as_fd(), rest) {
                 Ok(count) => {
                     self.fed_bytes += count as u64;
                     rest = &rest[count..];
                 }
                 Err(Errno::EINTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        self.lent.push_back((self.fed_bytes, loan));
-        self.reclaim()
-    }
-
-    /// Copies bytes into the descriptor; blocks until all are in.
-    pub fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
-        while !bytes.is_empty() {
-            match nix::unistd::write(&self.pipe, bytes) {
-                Ok(count) => {
-                    self.fed_bytes += count as u64;
-                    bytes = &bytes[count..];
-                }
-                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) if !wanted() => return Err(io::ErrorKind::Interrupted.into()),
                 Err(Errno::EAGAIN) => wait_writable(self.pipe.as_fd())?,
                 Err(error) => return Err(error.into()),
             }
@@ -132,9 +154,10 @@ fn reader_is_gone(pipe: BorrowedFd<'_>) -> io::Result<bool> {
     }
 }
 
-/// A descriptor that somebody else has set to `O_NONBLOCK`, as an inherited stdout may be.
+/// Sleeps until the descriptor takes bytes, or for as long as it takes to ask again whether they
+/// are still wanted.
 fn wait_writable(fd: BorrowedFd<'_>) -> io::Result<()> {
-    match poll(&mut [PollFd::new(fd, PollFlags::POLLOUT)], PollTimeout::NONE) {
+    match poll(&mut [PollFd::new(fd, PollFlags::POLLOUT)], PollTimeout::from(100u8)) {
         Ok(_) | Err(Errno::EINTR) => Ok(()),
         Err(error) => Err(error.into()),
     }
@@ -178,7 +201,7 @@ mod tests {
                 }
             }
         });
-        let mut splicer = Splicer::new(pipe.writer);
+        let mut splicer = Splicer::new(pipe.writer).unwrap();
         for block in 0..512usize {
             let mut loan = loop {
                 splicer.reclaim().unwrap();
@@ -188,7 +211,7 @@ mod tests {
                 }
             };
             loan.fill(u8::try_from(block % 251).unwrap());
-            splicer.splice(loan, 0..SLOT).unwrap();
+            splicer.splice(loan, 0..SLOT, &|| true).unwrap();
         }
         assert!(splicer.drain(|| true).unwrap());
         assert_eq!((splicer.fed_bytes(), pool.free()), (512 * SLOT as u64, 8));
@@ -200,9 +223,9 @@ mod tests {
     fn bytes_nobody_has_read_keep_their_slot() {
         let (pool, _) = pool(2);
         let pipe = Pipe::new(1 << 20).unwrap();
-        let mut splicer = Splicer::new(pipe.writer);
+        let mut splicer = Splicer::new(pipe.writer).unwrap();
         let [loan] = pool.take().unwrap();
-        splicer.splice(loan, 0..SLOT).unwrap();
+        splicer.splice(loan, 0..SLOT, &|| true).unwrap();
         assert_eq!((pool.free(), splicer.lent()), (1, 1));
         assert!(!splicer.drain(|| false).unwrap());
         assert_eq!(pool.free(), 1, "a slot went home with its pages still in the pipe");
@@ -216,14 +239,25 @@ mod tests {
     }
 
     #[test]
+    fn a_reader_that_stands_still_does_not_hold_us() {
+        let (pool, _) = pool(6);
+        let pipe = Pipe::new(1 << 20).unwrap();
+        let mut splicer = Splicer::new(pipe.writer).unwrap();
+        let blocked = std::iter::from_fn(|| pool.take::<1>())
+            .find_map(|[loan]| splicer.splice(loan, 0..SLOT, &|| false).err());
+        assert_eq!(blocked.map(|error| error.kind()), Some(io::ErrorKind::Interrupted));
+        drop(pipe.reader);
+    }
+
+    #[test]
     fn a_reader_that_is_gone_ends_the_wait() {
         let (pool, _) = pool(1);
         let pipe = Pipe::new(1 << 20).unwrap();
-        let mut splicer = Splicer::new(pipe.writer);
+        let mut splicer = Splicer::new(pipe.writer).unwrap();
         let [loan] = pool.take().unwrap();
-        splicer.splice(loan, 0..SLOT).unwrap();
+        splicer.splice(loan, 0..SLOT, &|| true).unwrap();
         drop(pipe.reader);
         assert!(!splicer.drain(|| true).unwrap());
-        assert_eq!(splicer.write(b"x").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        assert_eq!(splicer.write(b"x", &|| true).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     }
 }

@@ -1,0 +1,95 @@
+//! A block on its way: a slot, the place of its bytes in the stream, and nothing else.
+//!
+//! A slot is one page of headroom and then the block: the header of a frame is written right in
+//! front of the payload, so that both leave in one send, and the payload stands at a page, so
+//! that it can enter a pipe without a copy.
+
+use std::ops::Range;
+
+use sys::arena::PAGE_BYTES;
+use sys::loan::Loan;
+
+use crate::protocol::frame::{HEADER_BYTES, Header};
+use crate::units::{Bytes, Sequence, StreamOffset, TransferId};
+
+/// Where the block begins in its slot.
+pub(super) const HEADROOM: usize = PAGE_BYTES;
+
+/// Where a block belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub transfer: TransferId,
+    pub epoch: u32,
+    pub sequence: Sequence,
+    pub offset: StreamOffset,
+}
+
+/// Uncompressed bytes, at [`HEADROOM`] of their slot.
+#[derive(Debug)]
+pub(super) struct Block {
+    pub place: Place,
+    pub loan: Loan,
+    pub length: usize,
+    /// CRC32 of the bytes.
+    pub crc32: u32,
+}
+
+/// Header and payload, ready for the wire.
+#[derive(Debug)]
+pub(super) struct Frame {
+    pub header: Header,
+    pub loan: Loan,
+    pub range: Range<usize>,
+}
+
+impl Block {
+    /// Where the bytes stand in the slot.
+    pub fn range(&self) -> Range<usize> {
+        HEADROOM..HEADROOM + self.length
+    }
+}
+
+impl Frame {
+    /// Writes the header in front of a payload that stands at [`HEADROOM`] of its slot.
+    pub fn seal(header: Header, mut loan: Loan) -> Frame {
+        let range = header_range().start..HEADROOM + header.payload_bytes as usize;
+        loan[header_range()].copy_from_slice(&header.encode());
+        Frame { header, loan, range }
+    }
+}
+
+/// Where a frame's header stands in its slot.
+pub(super) fn header_range() -> Range<usize> {
+    HEADROOM - HEADER_BYTES..HEADROOM
+}
+
+/// The CRC32 of a stream, put together from those of its blocks in order.
+#[derive(Clone, Debug, Default)]
+pub(super) struct RunningCrc(crc32fast::Hasher);
+
+impl RunningCrc {
+    pub fn append(&mut self, crc32: u32, length: usize) {
+        let block = crc32fast::Hasher::new_with_initial_len(crc32, Bytes::from(length).0);
+        self.0.combine(&block);
+    }
+
+    pub fn value(&self) -> u32 {
+        self.0.clone().finalize()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_crc_of_a_stream_is_that_of_its_blocks_together() {
+        let stream: Vec<u8> = (0..100_000u32).map(|i| (i * 7 >> 3) as u8).collect();
+        let mut running = RunningCrc::default();
+        assert_eq!(running.value(), crc32fast::hash(b""));
+        for block in stream.chunks(1234) {
+            running.append(crc32fast::hash(block), block.len());
+        }
+        assert_eq!(running.value(), crc32fast::hash(&stream));
+    }
+}

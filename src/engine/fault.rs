@@ -1,0 +1,117 @@
+//! What can end an engine, with the evidence.
+
+use std::io;
+
+use crate::engine::order::SecondTime;
+use crate::error::{Class, Failure, Side};
+use crate::protocol::frame::FrameError;
+use crate::units::{Bytes, StreamOffset, TransferId};
+
+/// Why a stage gave up. The first one counts; what follows from it is not told.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    /// The kernel refused what the stage runs on: a ring, a bell, a thread.
+    #[error("set up the {0} stage: {1}")]
+    Setup(&'static str, #[source] io::Error),
+    /// The stream could not be read any further.
+    #[error("read the stream at byte {0}: {1}")]
+    Source(StreamOffset, #[source] io::Error),
+    /// A data connection broke.
+    #[error("data connection {0} broke: {1}")]
+    Connection(u32, #[source] io::Error),
+    /// A data connection ended inside a frame or a transfer.
+    #[error("data connection {0} was closed by the other side in the middle of a transfer")]
+    Closed(u32),
+    /// What came was no frame.
+    #[error("data connection {0}: {1}")]
+    Frame(u32, #[source] FrameError),
+    /// A block arrived that was numbered like one before it.
+    #[error("block {} arrived twice", .0.0)]
+    Twice(SecondTime),
+    /// A block of another transfer or place than the one that is due.
+    #[error("a block for byte {got} of transfer {got_transfer} arrived; due was byte {expected}")]
+    OutOfPlace {
+        /// Where the next block had to begin.
+        expected: StreamOffset,
+        /// Where it began.
+        got: StreamOffset,
+        /// Whose it was.
+        got_transfer: TransferId,
+    },
+    /// The bytes are not those that were sent.
+    #[error(
+        "the block at byte {offset} is corrupt: its CRC32 is {expected:#010x}, \
+         but the bytes give {got:#010x}"
+    )]
+    Corrupt {
+        /// Where the block begins.
+        offset: StreamOffset,
+        /// What the frame says.
+        expected: u32,
+        /// What its bytes give.
+        got: u32,
+    },
+    /// The payload does not unpack to what its header says.
+    #[error("the block at byte {offset} does not unpack: {reason}")]
+    Unpack {
+        /// Where the block begins.
+        offset: StreamOffset,
+        /// What zstd says.
+        reason: String,
+    },
+    /// zstd could not pack a block.
+    #[error("compress a block: {0}")]
+    Pack(String),
+    /// The stream as a whole is not the one that was sent.
+    #[error(
+        "the stream ended at byte {got} with CRC32 {got_crc32:#010x}; \
+         sent were {expected} bytes with CRC32 {expected_crc32:#010x}"
+    )]
+    Total {
+        /// Bytes sent.
+        expected: StreamOffset,
+        /// Their CRC32.
+        expected_crc32: u32,
+        /// Bytes fed.
+        got: StreamOffset,
+        /// Their CRC32.
+        got_crc32: u32,
+    },
+    /// The process that takes the stream does not take it any more.
+    #[error("feed the stream at byte {0}: {1}")]
+    Sink(StreamOffset, #[source] io::Error),
+    /// A stage panicked: a mistake of ours.
+    #[error("the {0} stage panicked")]
+    Panicked(&'static str),
+}
+
+impl Fault {
+    /// The failure as the other side, the log and the user are told of it.
+    pub fn failure(&self) -> Failure {
+        let (side, class) = match self {
+            Fault::Setup(..) => (Side::Source, Class::Machine),
+            Fault::Source(..) => (Side::Source, Class::Interrupted),
+            Fault::Connection(..) | Fault::Closed(_) => (Side::Network, Class::Interrupted),
+            Fault::Frame(..)
+            | Fault::Twice(_)
+            | Fault::OutOfPlace { .. }
+            | Fault::Corrupt { .. }
+            | Fault::Unpack { .. }
+            | Fault::Total { .. } => (Side::Network, Class::Peer),
+            Fault::Sink(..) => (Side::Target, Class::Interrupted),
+            Fault::Pack(_) | Fault::Panicked(_) => (Side::Source, Class::Internal),
+        };
+        Failure::new(side, class, self.to_string())
+    }
+
+    /// Whether this only says that the process at the other end of a pipe has gone, which knows
+    /// better why.
+    pub fn is_broken_pipe(&self) -> bool {
+        matches!(self, Fault::Sink(_, error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+}
+
+/// The place `length` bytes after `offset`, which a decoded header has shown to exist.
+pub(super) fn advance(offset: StreamOffset, length: usize) -> StreamOffset {
+    offset.after(Bytes::from(length)).unwrap_or(StreamOffset(u64::MAX))
+}

@@ -1,0 +1,21 @@
+//! The stages that move a stream, each on threads of its own, and the two ways they are joined.
+//!
+//! ```text
+//! sender    source ──> read ──> compress ──> send ──N sockets──>
+//! receiver  ──N sockets──> receive ──> decompress ──> splice ──> sink
+//! ```
+//!
+//! Stages are driven by messages and know nothing of each other; [`sender`] and [`receiver`] join
+//! them. A block takes all the slots that it will ever need where it enters, so no stage waits for
+//! room while it holds some. Nothing goes back but empty slots and acknowledgements. The engine
+//! knows nothing of `zfs`: a source and a sink are descriptors.
+
+pub mod block;
+pub mod fault;
+pub mod halt;
+pub mod order;
+pub mod progress;
+pub mod receiver;
+pub mod sender;
+pub mod settings;
+mod stage;

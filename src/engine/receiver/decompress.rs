@@ -1,0 +1,130 @@
+//! Payload -> block: unpacks what was packed and proves that the bytes are those that were sent.
+//!
+//! Second on the receiver's way, on pinned threads. A payload unpacks into a slot of the declared
+//! size or not at all: one zstd frame that names exactly that size, nothing before or behind it.
+
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, Sender};
+use sys::loan::Loan;
+use zstd_safe::DCtx;
+
+use super::splice::Delivery;
+use crate::engine::block::{Block, HEADROOM, Place};
+use crate::engine::fault::Fault;
+use crate::engine::progress::Progress;
+use crate::protocol::frame::{Codec, Header};
+
+/// A frame as it came off the wire, with the slot that it may be unpacked into.
+#[derive(Debug)]
+pub(super) struct Packed {
+    pub header: Header,
+    pub loan: Loan,
+    pub spare: Option<Loan>,
+}
+
+/// One worker.
+pub(super) struct Decompressor {
+    pub packed: Receiver<Packed>,
+    pub deliveries: Sender<Delivery>,
+    pub progress: Arc<Progress>,
+}
+
+impl Decompressor {
+    /// Turns frames into proved blocks until no more come.
+    pub fn run(self) -> Result<(), Fault> {
+        let mut context = DCtx::create();
+        for packed in &self.packed {
+            let block = unpack(&mut context, packed)?;
+            self.progress.add_received(block.length);
+            if self.deliveries.send(Delivery::Block(block)).is_err() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn unpack(context: &mut DCtx<'_>, packed: Packed) -> Result<Block, Fault> {
+    let Packed { header, loan, spare } = packed;
+    let length = header.plain_bytes as usize;
+    let loan = match (header.codec, spare) {
+        (Codec::Raw, _) => loan,
+        (Codec::Zstd, Some(mut spare)) => {
+            let payload = &loan[HEADROOM..HEADROOM + header.payload_bytes as usize];
+            unpack_zstd(context, payload, &mut spare[HEADROOM..HEADROOM + length])
+                .map_err(|reason| Fault::Unpack { offset: header.offset, reason })?;
+            spare
+        }
+        (Codec::Zstd, None) => {
+            let reason = "a packed block came although none was agreed".to_owned();
+            return Err(Fault::Unpack { offset: header.offset, reason });
+        }
+    };
+    let got = crc32fast::hash(&loan[HEADROOM..HEADROOM + length]);
+    if got != header.crc32 {
+        return Err(Fault::Corrupt { offset: header.offset, expected: header.crc32, got });
+    }
+    let Header { transfer, epoch, sequence, offset, crc32, .. } = header;
+    Ok(Block { place: Place { transfer, epoch, sequence, offset }, loan, length, crc32 })
+}
+
+/// Unpacks exactly one frame into exactly `block`. The checks in front matter: zstd by itself would
+/// also take several frames, skippable ones, and one that asks for a window of gigabytes.
+fn unpack_zstd(context: &mut DCtx<'_>, payload: &[u8], block: &mut [u8]) -> Result<(), String> {
+    let frame = zstd_safe::find_frame_compressed_size(payload).map_err(name)?;
+    if frame != payload.len() {
+        return Err(format!("the frame ends after {frame} of {} bytes", payload.len()));
+    }
+    let declared = zstd_safe::get_frame_content_size(payload).map_err(|e| e.to_string())?;
+    if declared != Some(block.len() as u64) {
+        return Err(format!("it declares {declared:?} bytes, its header {}", block.len()));
+    }
+    let unpacked = context.decompress(block, payload).map_err(name)?;
+    if unpacked != block.len() {
+        return Err(format!("{unpacked} bytes came out of it instead of {}", block.len()));
+    }
+    Ok(())
+}
+
+fn name(code: usize) -> String {
+    zstd_safe::get_error_name(code).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn packed(bytes: &[u8]) -> Vec<u8> {
+        let mut out = vec![0; zstd_safe::compress_bound(bytes.len())];
+        let count = zstd_safe::compress(&mut out[..], bytes, 3).unwrap();
+        out.truncate(count);
+        out
+    }
+
+    fn unpack(payload: &[u8], length: usize) -> Result<Vec<u8>, String> {
+        let mut block = vec![0; length];
+        unpack_zstd(&mut DCtx::create(), payload, &mut block).map(|()| block)
+    }
+
+    #[test]
+    fn one_frame_of_the_declared_size_unpacks() {
+        let bytes = vec![7; 100_000];
+        assert_eq!(unpack(&packed(&bytes), bytes.len()).unwrap(), bytes);
+    }
+
+    #[test]
+    fn anything_else_than_one_frame_of_the_declared_size_is_refused() {
+        let bytes = vec![7; 1000];
+        let frame = packed(&bytes);
+        let twice = [frame.clone(), frame.clone()].concat();
+        let skippable = [&[0x50, 0x2a, 0x4d, 0x18, 0, 0, 0, 0], &frame[..]].concat();
+        assert!(unpack(&frame, 999).is_err(), "smaller than it declares");
+        assert!(unpack(&frame, 1001).is_err(), "larger than it declares");
+        assert!(unpack(&twice, 2000).is_err(), "two frames");
+        assert!(unpack(&skippable, 1000).is_err(), "a skippable frame in front");
+        assert!(unpack(&frame[..frame.len() - 1], 1000).is_err(), "cut");
+        assert!(unpack(b"not zstd at all", 1000).is_err(), "garbage");
+        assert!(unpack(&[], 1).is_err(), "nothing");
+    }
+}

@@ -1,0 +1,231 @@
+//! Block -> sink: feeds the stream, in order and whole, to the process that takes it.
+//!
+//! Last on the receiver's way. Pages go into the pipe of `zfs receive` without a copy where the
+//! reader is known to copy them itself; small blocks and all other readers get a plain write. A
+//! stream that is not whole must never look whole: unless its end was announced and every byte
+//! proved, the sink is handed back open, for whoever runs the process to end it first.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use sys::splicer::Splicer;
+
+use crate::engine::block::{Block, RunningCrc};
+use crate::engine::fault::{Fault, advance};
+use crate::engine::halt::Halt;
+use crate::engine::order::Order;
+use crate::engine::progress::Progress;
+use crate::units::{StreamOffset, TransferId};
+
+/// Where a stream goes.
+#[derive(Debug)]
+pub struct Sink {
+    /// The descriptor.
+    pub fd: OwnedFd,
+    /// How it takes bytes.
+    pub feed: Feed,
+}
+
+/// How a sink takes bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Feed {
+    /// A pipe of ours whose reader copies what it reads, as `zfs receive` does: by vmsplice.
+    Splice,
+    /// A pipe of ours with any other reader: by write.
+    Write,
+    /// A descriptor that we were given: by write, and its settings are left alone.
+    Foreign,
+}
+
+/// What the stage is told.
+#[derive(Debug)]
+pub(super) enum Delivery {
+    /// A transfer begins.
+    Begin { transfer: TransferId, epoch: u32, sink: Sink },
+    /// A block of it.
+    Block(Block),
+    /// The stream was read to its end, and this is what it was.
+    End { transfer: TransferId, total: StreamOffset, crc32: u32 },
+}
+
+/// A stream that its sink has taken whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fed {
+    /// Whose stream.
+    pub transfer: TransferId,
+    /// Its length.
+    pub total: StreamOffset,
+}
+
+/// The stage.
+pub(super) struct Feeder {
+    pub deliveries: Receiver<Delivery>,
+    pub halt: Arc<Halt>,
+    pub report: Box<dyn Fn(Fed) + Send>,
+    pub order: Order<Block>,
+    pub feeding: Option<Feeding>,
+    pub progress: Arc<Progress>,
+}
+
+/// The transfer that is being fed.
+#[derive(Debug)]
+pub(super) struct Feeding {
+    transfer: TransferId,
+    epoch: u32,
+    splicer: Splicer,
+    feed: Feed,
+    offset: StreamOffset,
+    crc: RunningCrc,
+    end: Option<(StreamOffset, u32)>,
+}
+
+/// A sink that did not get its whole stream: still open, so that its process can be told before it
+/// could take the end of the bytes for the end of the stream.
+#[derive(Debug)]
+pub struct Unfinished(#[allow(dead_code, reason = "held for its drop")] Splicer);
+
+/// Below this a copy is cheaper than lending a whole slot to the pipe.
+const SPLICE_BYTES_MIN: usize = 64 << 10;
+
+/// How often a stage that waits for blocks looks whether the pipe has given slots back.
+const RECLAIM_EVERY: Duration = Duration::from_millis(2);
+
+/// How long it sleeps when the pipe holds nothing of ours; the halt is noticed this fast.
+const IDLE: Duration = Duration::from_millis(100);
+
+impl Feeder {
+    /// Feeds transfer after transfer; gives back the sink of the one that was not whole.
+    pub fn run(mut self) -> (Option<Unfinished>, Result<(), Fault>) {
+        let ended = self.feed_all();
+        (self.feeding.map(|feeding| Unfinished(feeding.splicer)), ended)
+    }
+
+    fn feed_all(&mut self) -> Result<(), Fault> {
+        while !self.halt.is_on() {
+            let lent = self.feeding.as_ref().map_or(0, |feeding| feeding.splicer.lent());
+            let patience = if lent > 0 { RECLAIM_EVERY } else { IDLE };
+            match self.deliveries.recv_timeout(patience) {
+                Ok(delivery) => self.take_in(delivery)?,
+                Err(RecvTimeoutError::Timeout) => self.reclaim()?,
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            }
+            while let Some(block) = self.order.take() {
+                self.feed(block)?;
+            }
+            self.finish()?;
+        }
+        Ok(())
+    }
+
+    fn take_in(&mut self, delivery: Delivery) -> Result<(), Fault> {
+        match delivery {
+            Delivery::Begin { transfer, epoch, sink } => {
+                self.feeding = Some(Feeding::new(transfer, epoch, sink)?);
+                Ok(())
+            }
+            Delivery::Block(block) => {
+                self.order.put(block.place.sequence, block).map_err(Fault::Twice)
+            }
+            Delivery::End { transfer, total, crc32 } => {
+                if let Some(feeding) = &mut self.feeding
+                    && feeding.transfer == transfer
+                {
+                    feeding.end = Some((total, crc32));
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn feed(&mut self, block: Block) -> Result<(), Fault> {
+        let place = block.place;
+        let due = self.feeding.as_mut().filter(|feeding| {
+            (feeding.transfer, feeding.epoch) == (place.transfer, place.epoch)
+                && feeding.offset == place.offset
+        });
+        let Some(feeding) = due else {
+            let expected = self.feeding.as_ref().map_or(StreamOffset(0), |feeding| feeding.offset);
+            let got_transfer = place.transfer;
+            return Err(Fault::OutOfPlace { expected, got: place.offset, got_transfer });
+        };
+        let length = block.length;
+        let halt = &self.halt;
+        feeding.take(block, &|| !halt.is_on())?;
+        self.progress.add_fed(length);
+        Ok(())
+    }
+
+    fn reclaim(&mut self) -> Result<(), Fault> {
+        match &mut self.feeding {
+            Some(feeding) => {
+                feeding.splicer.reclaim().map_err(|error| Fault::Sink(feeding.offset, error))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Closes the sink when the whole stream is in it, and every byte of it proved.
+    fn finish(&mut self) -> Result<(), Fault> {
+        let Some(feeding) = &mut self.feeding else { return Ok(()) };
+        let Some((total, crc32)) = feeding.end else { return Ok(()) };
+        if feeding.offset < total {
+            return Ok(());
+        }
+        let got_crc32 = feeding.crc.value();
+        if feeding.offset != total || got_crc32 != crc32 {
+            return Err(Fault::Total {
+                expected: total,
+                expected_crc32: crc32,
+                got: feeding.offset,
+                got_crc32,
+            });
+        }
+        let halt = &self.halt;
+        // Also when the reader has gone without reading to the end: its exit status decides then.
+        feeding
+            .splicer
+            .drain(|| !halt.is_on())
+            .map_err(|error| Fault::Sink(total, error))?;
+        if halt.is_on() {
+            return Ok(());
+        }
+        let transfer = feeding.transfer;
+        self.feeding = None;
+        (self.report)(Fed { transfer, total });
+        Ok(())
+    }
+}
+
+impl Feeding {
+    fn new(transfer: TransferId, epoch: u32, sink: Sink) -> Result<Feeding, Fault> {
+        let splicer = match sink.feed {
+            Feed::Splice | Feed::Write => Splicer::new(sink.fd),
+            Feed::Foreign => Ok(Splicer::foreign(sink.fd)),
+        }
+        .map_err(|error| Fault::Sink(StreamOffset(0), error))?;
+        Ok(Feeding {
+            transfer,
+            epoch,
+            splicer,
+            feed: sink.feed,
+            offset: StreamOffset(0),
+            crc: RunningCrc::default(),
+            end: None,
+        })
+    }
+
+    fn take(&mut self, block: Block, wanted: &dyn Fn() -> bool) -> Result<(), Fault> {
+        let (crc32, length, range) = (block.crc32, block.length, block.range());
+        let taken = if self.feed == Feed::Splice && length >= SPLICE_BYTES_MIN {
+            self.splicer.splice(block.loan, range, wanted)
+        } else {
+            self.splicer.write(&block.loan[range], wanted)
+        };
+        taken.map_err(|error| Fault::Sink(self.offset, error))?;
+        self.crc.append(crc32, length);
+        self.offset = advance(self.offset, length);
+        Ok(())
+    }
+}

@@ -1,0 +1,196 @@
+//! The sender's way: read, compress, send.
+
+mod compress;
+mod read;
+mod send;
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use sys::arena::{Arena, PAGE_BYTES};
+use sys::loan::Pool;
+use sys::port::Port;
+use sys::wake::Waker;
+
+use self::compress::Compressor;
+use self::read::{Job, Reader};
+pub use self::send::Sent;
+use self::send::{Connection, Dealer, Inbox, ToSend};
+use super::block::RunningCrc;
+use super::fault::Fault;
+use super::halt::Halt;
+use super::order::Order;
+use super::progress::Progress;
+use super::settings::{Settings, ZeroCopy};
+use super::stage;
+use crate::error::Failure;
+use crate::units::{Sequence, TransferId};
+
+/// What a sender tells the one who started it.
+#[derive(Debug)]
+pub enum Event {
+    /// All of a stream is with the kernel.
+    Sent(Sent),
+    /// The engine has ended by itself.
+    Failed(Fault),
+}
+
+/// The running stages of one session. Dropped, it ends them and waits for their threads.
+#[derive(Debug)]
+pub struct Sender {
+    jobs: Option<crossbeam_channel::Sender<Job>>,
+    read_waker: Arc<Waker>,
+    send: Option<Inbox>,
+    halt: Arc<Halt>,
+    threads: Vec<JoinHandle<Option<()>>>,
+}
+
+impl Sender {
+    /// Starts the stages over `connections`: blocking stream sockets, joined to the session.
+    ///
+    /// Fails where the cache is too small for them or the machine has no room for it.
+    pub fn start(
+        settings: &Settings,
+        connections: Vec<OwnedFd>,
+        events: tokio::sync::mpsc::UnboundedSender<Event>,
+    ) -> Result<Sender, Failure> {
+        let codec = settings.compression.codec();
+        let slots = settings.slots(connections.len(), codec)?;
+        Sender::build(settings, connections, events, slots)
+            .map_err(|error| Fault::Setup("sender", error).failure())
+    }
+
+    fn build(
+        settings: &Settings,
+        connections: Vec<OwnedFd>,
+        events: tokio::sync::mpsc::UnboundedSender<Event>,
+        slots: u32,
+    ) -> io::Result<Sender> {
+        let arena = Arena::new(settings.block_bytes.as_usize() + PAGE_BYTES, slots)?;
+        let (read_waker, send_waker) = (Arc::new(Waker::new()?), Arc::new(Waker::new()?));
+        let halt = Arc::new(Halt::default());
+        halt.wakes(&read_waker);
+        halt.wakes(&send_waker);
+        let (jobs, job_inbox) = crossbeam_channel::unbounded();
+        // Both queues are bounded by the slots: whatever stands in them holds one.
+        let (blocks, block_inbox) = crossbeam_channel::unbounded();
+        let (messages, inbox) = crossbeam_channel::unbounded();
+        let send = Inbox { messages, waker: Arc::clone(&send_waker) };
+        let mut sender = Sender {
+            jobs: Some(jobs),
+            read_waker: Arc::clone(&read_waker),
+            send: Some(send.clone()),
+            halt: Arc::clone(&halt),
+            threads: Vec::new(),
+        };
+        let report = |events: &tokio::sync::mpsc::UnboundedSender<Event>| {
+            let events = events.clone();
+            // Nobody listens any more when the session is over.
+            move |fault| drop(events.send(Event::Failed(fault)))
+        };
+
+        let pool = Pool::split(&arena, 1, &read_waker).remove(0);
+        let read = {
+            let (settings, arena) = (settings.clone(), Arc::clone(&arena));
+            let (halt, send) = (Arc::clone(&halt), send.clone());
+            move || {
+                let port = Port::new(settings.backend, &arena, &read_waker, 1)
+                    .map_err(|error| Fault::Setup("read", error))?;
+                tracing::debug!(registered = port.registered(), "reading the source");
+                Reader {
+                    port,
+                    pool,
+                    jobs: job_inbox,
+                    blocks,
+                    send,
+                    halt,
+                    codec: settings.compression.codec(),
+                    block_bytes: settings.block_bytes.as_usize(),
+                    flush_after: settings.flush_after,
+                    next: Sequence(0),
+                }
+                .run()
+            }
+        };
+        sender.threads.push(stage::spawn("read", &halt, report(&events), read)?);
+
+        for worker in 0..settings.workers.max(1) {
+            let compressor = Compressor {
+                blocks: block_inbox.clone(),
+                send: send.clone(),
+                compression: settings.compression,
+            };
+            let core = stage::core_of(&settings.cores, worker);
+            let run = move || {
+                stage::pin(core);
+                compressor.run()
+            };
+            sender.threads.push(stage::spawn("compress", &halt, report(&events), run)?);
+        }
+
+        let deal = {
+            let (backend, zero_copy) = (settings.backend, settings.zero_copy);
+            let (halt, events) = (Arc::clone(&halt), events.clone());
+            move || {
+                let depth = u32::try_from(connections.len()).unwrap_or(u32::MAX);
+                let port = Port::new(backend, &arena, &send_waker, depth)
+                    .map_err(|error| Fault::Setup("send", error))?;
+                Dealer {
+                    port,
+                    inbox,
+                    halt,
+                    report: Box::new(move |sent| drop(events.send(Event::Sent(sent)))),
+                    idle: (0..depth).collect(),
+                    connections: connections.into_iter().map(|fd| connect(fd, zero_copy)).collect(),
+                    order: Order::new(),
+                    closing: VecDeque::new(),
+                    crc: RunningCrc::default(),
+                    progress: Arc::default(),
+                }
+                .run()
+            }
+        };
+        sender.threads.push(stage::spawn("send", &halt, report(&events), deal)?);
+        Ok(sender)
+    }
+
+    /// Carries the stream that comes out of `source` to its end; answered by [`Event::Sent`]. One
+    /// transfer at a time.
+    pub fn carry(
+        &self,
+        transfer: TransferId,
+        epoch: u32,
+        source: OwnedFd,
+        progress: &Arc<Progress>,
+    ) {
+        if let (Some(jobs), Some(send)) = (&self.jobs, &self.send) {
+            send.put(ToSend::Open { progress: Arc::clone(progress) });
+            let job = Job { transfer, epoch, source, progress: Arc::clone(progress) };
+            // A reader that has ended has reported why.
+            if jobs.send(job).is_ok() {
+                self.read_waker.wake();
+            }
+        }
+    }
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        self.halt.turn_on();
+        self.jobs = None;
+        self.send = None;
+        for thread in self.threads.drain(..) {
+            let _reported = thread.join();
+        }
+    }
+}
+
+fn connect(fd: OwnedFd, zero_copy: ZeroCopy) -> Connection {
+    // On loopback the kernel always copies, later and colder than a plain send would.
+    let local = sys::socket::peer_is_loopback(&fd);
+    let zero_copy = if zero_copy == ZeroCopy::Auto && local { ZeroCopy::Off } else { zero_copy };
+    Connection::new(fd, zero_copy)
+}

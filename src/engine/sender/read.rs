@@ -1,0 +1,188 @@
+//! Source -> block: fills slots from the pipe of `zfs send`.
+//!
+//! First on the sender's way. Exactly one read is in flight, straight into the block that is
+//! being filled, so nothing is copied twice and nothing can be reordered. `zfs` writes a 312-byte
+//! record header and then the payload: a short read is no event, it only moves the mark. A block
+//! goes on when it is full, at the end, or when the source has been silent for `flush_after`.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, TryRecvError};
+use sys::loan::{Loan, Pool};
+use sys::port::{Act, Completion, Port, Request};
+
+use super::compress::Plain;
+use super::send::ToSend;
+use crate::engine::block::{HEADROOM, Place};
+use crate::engine::fault::{Fault, advance};
+use crate::engine::halt::Halt;
+use crate::engine::progress::Progress;
+use crate::protocol::frame::Codec;
+use crate::units::{Sequence, StreamOffset, TransferId};
+
+/// A stream to be carried.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub transfer: TransferId,
+    pub epoch: u32,
+    pub source: OwnedFd,
+    pub progress: Arc<Progress>,
+}
+
+/// The stage.
+pub(super) struct Reader {
+    pub port: Port,
+    pub pool: Pool,
+    pub jobs: Receiver<Job>,
+    pub blocks: Sender<Plain>,
+    pub send: super::send::Inbox,
+    pub halt: Arc<Halt>,
+    pub codec: Codec,
+    pub block_bytes: usize,
+    pub flush_after: Duration,
+    pub next: Sequence,
+}
+
+/// How the filling of one block ended.
+struct Filled {
+    loan: Loan,
+    length: usize,
+    at_end: bool,
+}
+
+const READ: u32 = 0;
+
+impl Reader {
+    /// Carries stream after stream until the engine ends.
+    pub fn run(mut self) -> Result<(), Fault> {
+        while let Some(job) = self.next_job()? {
+            self.carry(job)?;
+        }
+        Ok(())
+    }
+
+    fn next_job(&mut self) -> Result<Option<Job>, Fault> {
+        loop {
+            if self.halt.is_on() {
+                return Ok(None);
+            }
+            match self.jobs.try_recv() {
+                Ok(job) => return Ok(Some(job)),
+                Err(TryRecvError::Disconnected) => return Ok(None),
+                Err(TryRecvError::Empty) => drop(self.wait(None, StreamOffset(0))?),
+            }
+        }
+    }
+
+    fn carry(&mut self, job: Job) -> Result<(), Fault> {
+        let Job { transfer, epoch, source, progress } = job;
+        let source = Arc::new(source);
+        let mut offset = StreamOffset(0);
+        let mut at_end = false;
+        while !at_end {
+            let Some((loan, spare)) = self.berth()? else { return Ok(()) };
+            let Some(filled) = self.fill(&source, loan, offset)? else { return Ok(()) };
+            at_end = filled.at_end;
+            if filled.length == 0 {
+                break;
+            }
+            progress.add_read(filled.length);
+            let place = Place { transfer, epoch, sequence: self.next, offset };
+            self.next = self.next.next();
+            offset = advance(offset, filled.length);
+            let plain = Plain { place, loan: filled.loan, length: filled.length, spare };
+            if self.blocks.send(plain).is_err() {
+                return Ok(());
+            }
+        }
+        self.send.put(ToSend::Close { transfer, after: self.next, total: offset });
+        Ok(())
+    }
+
+    /// All the slots that one block will need, as soon as they are home; `None` at the halt.
+    fn berth(&mut self) -> Result<Option<(Loan, Option<Loan>)>, Fault> {
+        loop {
+            if self.halt.is_on() {
+                return Ok(None);
+            }
+            let taken = match self.codec {
+                Codec::Raw => self.pool.take().map(|[loan]| (loan, None)),
+                Codec::Zstd => self.pool.take().map(|[loan, spare]| (loan, Some(spare))),
+            };
+            if taken.is_some() {
+                return Ok(taken);
+            }
+            self.wait(None, StreamOffset(0))?;
+        }
+    }
+
+    fn fill(
+        &mut self,
+        source: &Arc<OwnedFd>,
+        loan: Loan,
+        offset: StreamOffset,
+    ) -> Result<Option<Filled>, Fault> {
+        let mut filled = Filled { loan, length: 0, at_end: false };
+        while filled.length < self.block_bytes && !filled.at_end {
+            let at = advance(offset, filled.length);
+            let range = HEADROOM + filled.length..HEADROOM + self.block_bytes;
+            let act = Act::Read(filled.loan, range);
+            let request = Request { key: READ, fd: Arc::clone(source), act };
+            self.port.submit(request).map_err(|error| Fault::Source(at, error))?;
+            let Some((loan, result)) = self.outcome(filled.length > 0, at)? else {
+                return Ok(None);
+            };
+            filled.loan = loan;
+            match result {
+                Ok(0) => filled.at_end = true,
+                Ok(count) => filled.length += count,
+                // The source was silent for `flush_after`, and the read was called back.
+                Err(error) if error.raw_os_error() == Some(ECANCELED) => break,
+                Err(error) => return Err(Fault::Source(at, error)),
+            }
+        }
+        Ok(Some(filled))
+    }
+
+    /// Waits for the read in flight. Calls it back when the block has bytes that have waited long
+    /// enough, or at the halt (`None`).
+    fn outcome(
+        &mut self,
+        has_bytes: bool,
+        at: StreamOffset,
+    ) -> Result<Option<(Loan, std::io::Result<usize>)>, Fault> {
+        let mut deadline = has_bytes.then(|| Instant::now() + self.flush_after);
+        loop {
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if let Some(ended) = self.wait(left, at)? {
+                return Ok(Some(ended));
+            }
+            if self.halt.is_on() {
+                // Dropping the port ends the read and brings its slot home.
+                return Ok(None);
+            }
+            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                self.port.cancel(READ).map_err(|error| Fault::Source(at, error))?;
+                deadline = None;
+            }
+        }
+    }
+
+    fn wait(
+        &mut self,
+        timeout: Option<Duration>,
+        at: StreamOffset,
+    ) -> Result<Option<(Loan, std::io::Result<usize>)>, Fault> {
+        let mut completions = Vec::with_capacity(1);
+        self.port.wait(timeout, &mut completions).map_err(|error| Fault::Source(at, error))?;
+        Ok(completions.pop().and_then(|completion| match completion {
+            Completion::Filled { loan, result, .. } => Some((loan, result)),
+            Completion::Sent { .. } | Completion::Released { .. } => None,
+        }))
+    }
+}
+
+/// The number of "Operation canceled" on Linux, on every architecture that Rust knows.
+const ECANCELED: i32 = 125;

@@ -1,0 +1,120 @@
+//! How an engine is built: what the flags of the command line come to.
+
+use std::time::Duration;
+
+use sys::arena::PAGE_BYTES;
+use sys::backend::Backend;
+
+use crate::error::{Class, Failure, Side};
+use crate::protocol::frame::Codec;
+use crate::units::Bytes;
+
+/// The same for both directions; each side has its own, only `codec` and `block_bytes` are agreed.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How operations reach the kernel.
+    pub backend: Backend,
+    /// The memory that blocks travel in: the promise is this and 32 MiB, whatever the stream's
+    /// length.
+    pub cache: Bytes,
+    /// The largest block; a multiple of the page size.
+    pub block_bytes: Bytes,
+    /// Threads that compress, decompress and check; at least one.
+    pub workers: usize,
+    /// The cores that workers are pinned to, one after the other; empty for none.
+    pub cores: Vec<usize>,
+    /// What the sender does to blocks.
+    pub compression: Compression,
+    /// How long a block may wait for more bytes of a slow source.
+    pub flush_after: Duration,
+    /// When the sender asks the kernel to send from the slots' own pages.
+    pub zero_copy: ZeroCopy,
+}
+
+/// What happens to the payload of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    /// Nothing: for streams that are compressed already, as `zfs send -c` makes them.
+    None,
+    /// zstd at this level; a block that does not shrink travels raw.
+    Zstd {
+        /// From -7 (fastest) to 22 (smallest).
+        level: i32,
+    },
+}
+
+/// Whether sends go out without a copy into the kernel (`IORING_OP_SEND_ZC`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ZeroCopy {
+    /// Until the kernel says for the first time that it copied all the same.
+    Auto,
+    /// Always.
+    On,
+    /// Never.
+    Off,
+}
+
+impl Compression {
+    /// What the peer must be able to unpack.
+    pub fn codec(self) -> Codec {
+        match self {
+            Compression::None => Codec::Raw,
+            Compression::Zstd { .. } => Codec::Zstd,
+        }
+    }
+}
+
+/// Slots that one block occupies: it is packed from one into another.
+pub(super) fn slots_per_block(codec: Codec) -> u32 {
+    match codec {
+        Codec::Raw => 1,
+        Codec::Zstd => 2,
+    }
+}
+
+impl Settings {
+    /// How many slots the cache makes, or why it makes too few for `connections` connections: each
+    /// needs one block in hand and one on its way, or the pipeline would stand still.
+    pub fn slots(&self, connections: usize, codec: Codec) -> Result<u32, Failure> {
+        let slot_bytes = self.block_bytes.as_usize().saturating_add(PAGE_BYTES);
+        let slots = self.cache.as_usize() / slot_bytes;
+        let needed = connections.max(1) * 2 * slots_per_block(codec) as usize;
+        if slots < needed {
+            let least = Bytes::from(needed * slot_bytes);
+            return Err(Failure::new(
+                Side::Source,
+                Class::Usage,
+                format!(
+                    "a cache of {} holds {slots} blocks of {}, but {connections} connections \
+                     need {needed}",
+                    self.cache, self.block_bytes
+                ),
+            )
+            .with_remedy(format!("use --cache {least} or more, or a smaller --block-size")));
+        }
+        Ok(u32::try_from(slots).unwrap_or(u32::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cache_too_small_for_its_connections_is_refused() {
+        let settings = Settings {
+            backend: Backend::Threads,
+            cache: Bytes(8 << 20),
+            block_bytes: Bytes::MIB,
+            workers: 1,
+            cores: Vec::new(),
+            compression: Compression::None,
+            flush_after: Duration::from_millis(100),
+            zero_copy: ZeroCopy::Off,
+        };
+        assert_eq!(settings.slots(3, Codec::Raw).unwrap(), 7);
+        let refused = settings.slots(4, Codec::Raw).unwrap_err();
+        assert_eq!(refused.class, Class::Usage);
+        assert!(settings.slots(2, Codec::Zstd).is_err());
+    }
+}
