@@ -52,6 +52,7 @@ impl Bytes {
 
     /// The rate at which these bytes passed; `Bytes(0)` per second when no time went by.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
+    #[must_use]
     pub fn per_second(self, taken: Duration) -> Bytes {
         let seconds = taken.as_secs_f64();
         if seconds > 0.0 { Bytes((self.0 as f64 / seconds) as u64) } else { Bytes(0) }
