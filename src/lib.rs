@@ -5,4 +5,5 @@ pub mod dataset;
 pub mod error;
 pub mod listing;
 pub mod plan;
+pub mod process;
 pub mod units;

@@ -1,2 +1,3 @@
 //! Every unsafe block of zferry.
+pub mod pidfd;
 pub mod pipe;
