@@ -7,3 +7,4 @@ pub mod listing;
 pub mod plan;
 pub mod process;
 pub mod units;
+pub mod zfs;
