@@ -4,6 +4,7 @@
 //! an argument of a command. What is not in ZFS's own grammar (`module/zcommon/zfs_namecheck.c`)
 //! never gets further: no shell character, no `..`, nothing that looks like an option.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -127,6 +128,12 @@ impl FromStr for SnapName {
         check_part(text, text)?;
         Ok(SnapName(text.to_owned()))
     }
+}
+
+/// A full name as a person types it in a shell: of all that names may hold, only the space asks
+/// for quotes.
+pub fn typed(name: &str) -> Cow<'_, str> {
+    if name.contains(' ') { format!("'{name}'").into() } else { name.into() }
 }
 
 fn check_parts(text: &str) -> Result<(), NameError> {
@@ -269,6 +276,12 @@ mod tests {
         }
         assert!(name("backup/hosts/a").is_within(&root));
         assert!(!name("backup/hostsa").is_within(&root));
+    }
+
+    #[test]
+    fn names_are_typed_with_quotes_where_a_shell_would_cut_them() {
+        assert_eq!(typed("tank/a@b"), "tank/a@b");
+        assert_eq!(typed("tank/a b@c"), "'tank/a b@c'");
     }
 
     #[test]

@@ -1,9 +1,23 @@
 //! zferry carries ZFS snapshots from one Linux host to another and never starts over.
+//!
+//! Modules stand on each other in this order, and name only what stands below them:
+//! `units, error, dataset, listing < protocol, plan < process < zfs < engine < ...`
 #![forbid(unsafe_code)]
 
-pub mod dataset;
-pub mod error;
-pub mod listing;
-pub mod plan;
-pub mod protocol;
 pub mod units;
+
+pub mod error;
+
+pub mod dataset;
+
+pub mod listing;
+
+pub mod protocol;
+
+pub mod plan;
+
+pub mod process;
+
+pub mod zfs;
+
+pub mod engine;

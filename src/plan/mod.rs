@@ -1,4 +1,231 @@
 //! From what both sides hold to the steps that make the target hold what is wanted.
 //!
-//! Pure: listings and a policy go in, steps or a refusal come out. Nothing here runs `zfs`, and
-//! nothing here ever plans to destroy, roll back or overwrite.
+//! Pure: listings and a policy go in, steps or a refusal come out. Snapshots are matched by guid,
+//! never by name. Nothing here runs `zfs`, and nothing here ever plans to destroy, roll back or
+//! overwrite: where only that would help, the refusal says so and leaves it to the operator.
+#![allow(clippy::result_large_err, reason = "a run has one plan; evidence outweighs 100 bytes")]
+
+use crate::dataset::{DatasetName, Guid, SnapName};
+use crate::listing::{Bookmark, Snapshot, SourceState, TargetState};
+
+mod near;
+mod refusal;
+#[cfg(test)]
+mod tests;
+
+pub use refusal::{Refusal, Sides};
+
+/// What the operator wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Which snapshot the target shall hold in the end.
+    pub goal: Goal,
+    /// Whether every snapshot on the way to the goal is sent too, or the goal alone.
+    pub intermediates: bool,
+}
+
+/// Which snapshot the target shall hold in the end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Goal {
+    /// The newest one of the source.
+    Newest,
+    /// The one of this name.
+    Named(SnapName),
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Plan {
+    /// Nothing: the target holds the goal.
+    UpToDate {
+        /// The goal, as the source names it.
+        snapshot: Snapshot,
+    },
+    /// One stream after the other, at least one.
+    Steps(Vec<Step>),
+}
+
+/// One stream, and with it one snapshot: ZFS's resume state covers no more than that.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// The snapshot that the target holds after this step.
+    pub to: Snapshot,
+    /// What the stream builds on; a full stream builds on nothing.
+    pub from: Option<Base>,
+    /// Whether the blocks travel encrypted as they lie on disk (`zfs send -w`).
+    pub raw: bool,
+}
+
+/// What an incremental stream builds on. The target holds a snapshot of the same guid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Base {
+    /// A snapshot of the source.
+    Snapshot(Snapshot),
+    /// A bookmark of the source, whose snapshot is gone there.
+    Bookmark(Bookmark),
+}
+
+impl Base {
+    /// The guid that the target must hold as its newest.
+    pub fn guid(&self) -> Guid {
+        match self {
+            Base::Snapshot(snapshot) => snapshot.guid,
+            Base::Bookmark(bookmark) => bookmark.guid,
+        }
+    }
+
+    /// Its place in time on the source.
+    fn createtxg(&self) -> u64 {
+        match self {
+            Base::Snapshot(snapshot) => snapshot.createtxg,
+            Base::Bookmark(bookmark) => bookmark.createtxg,
+        }
+    }
+}
+
+/// Plans how `target`, the dataset named `target_name`, comes to hold the goal of `policy`.
+///
+/// A target that does not exist gets a full stream first; any other gets incrementals on top of
+/// its newest snapshot, which therefore must be known to the source.
+pub fn plan(
+    source: &SourceState,
+    target_name: &DatasetName,
+    target: &TargetState,
+    policy: &Policy,
+) -> Result<Plan, Refusal> {
+    let sides = Sides { source: source.dataset.clone(), target: target_name.clone() };
+    let goal = find_goal(source, &policy.goal)?;
+    let (held, resume_token) = match target {
+        TargetState::Absent => {
+            return Ok(Plan::Steps(steps(source, None, way(source, None, goal, policy))));
+        }
+        TargetState::Present { kind, .. } if *kind != source.kind => {
+            return Err(Refusal::OtherKind { sides, source_kind: source.kind, target_kind: *kind });
+        }
+        TargetState::Present { snapshots, resume_token, .. } => (snapshots, resume_token),
+    };
+    if held.iter().any(|snapshot| snapshot.guid == goal.guid) {
+        return Ok(Plan::UpToDate { snapshot: goal.clone() });
+    }
+    if let Some(token) = resume_token {
+        return Err(Refusal::PartlyReceived { sides, token: token.clone() });
+    }
+    let base = find_base(source, held, goal, sides.clone())?;
+    let wanted: Vec<&Snapshot> = way(source, Some(&base), goal, policy)
+        .into_iter()
+        .filter(|wanted| held.iter().all(|snapshot| snapshot.guid != wanted.guid))
+        .collect();
+    refuse_taken_names(&wanted, held, sides)?;
+    Ok(Plan::Steps(steps(source, Some(base), wanted)))
+}
+
+fn find_goal<'a>(source: &'a SourceState, goal: &Goal) -> Result<&'a Snapshot, Refusal> {
+    let Some(newest) = source.snapshots.last() else {
+        return Err(Refusal::NothingToSend { dataset: source.dataset.clone() });
+    };
+    match goal {
+        Goal::Newest => Ok(newest),
+        Goal::Named(name) => {
+            source.snapshots.iter().find(|snapshot| snapshot.name == *name).ok_or_else(|| {
+                Refusal::UnknownSnapshot {
+                    dataset: source.dataset.clone(),
+                    name: name.clone(),
+                    near: near::names(name, &source.snapshots),
+                }
+            })
+        }
+    }
+}
+
+/// The source's snapshot or bookmark of the target's newest snapshot.
+///
+/// The target's newest and no other: an incremental on top of an older one would need a rollback,
+/// which destroys what the target holds since then.
+fn find_base(
+    source: &SourceState,
+    held: &[Snapshot],
+    goal: &Snapshot,
+    sides: Sides,
+) -> Result<Base, Refusal> {
+    let Some(target_newest) = held.last() else {
+        return Err(Refusal::Empty { sides });
+    };
+    let common = held.iter().rev().find_map(|held| Some((held, known_base(source, held.guid)?)));
+    let Some((common, base)) = common else {
+        return Err(Refusal::Unrelated {
+            sides,
+            target_newest: target_newest.clone(),
+            // There is a goal, so there is a newest.
+            source_newest: source.snapshots.last().unwrap_or(goal).clone(),
+        });
+    };
+    if base.createtxg() >= goal.createtxg {
+        return Err(Refusal::Behind { sides, goal: goal.clone(), common: common.clone() });
+    }
+    if common.guid != target_newest.guid {
+        return Err(Refusal::Diverged {
+            sides,
+            target_newest: target_newest.clone(),
+            common: common.clone(),
+            source_newest: source.snapshots.last().unwrap_or(goal).clone(),
+        });
+    }
+    Ok(base)
+}
+
+/// What the source holds of the snapshot with this guid; a bookmark only where the snapshot itself
+/// is gone, for not every pool can send raw from a bookmark (feature `bookmark_v2`).
+fn known_base(source: &SourceState, guid: Guid) -> Option<Base> {
+    let snapshot = source.snapshots.iter().find(|snapshot| snapshot.guid == guid);
+    let bookmark = || source.bookmarks.iter().find(|bookmark| bookmark.guid == guid);
+    snapshot.cloned().map(Base::Snapshot).or_else(|| bookmark().cloned().map(Base::Bookmark))
+}
+
+/// The snapshots to send, oldest first: after `base`, up to `goal`, or only the goal itself.
+///
+/// Without a base the way begins at the oldest snapshot of the source.
+fn way<'a>(
+    source: &'a SourceState,
+    base: Option<&Base>,
+    goal: &'a Snapshot,
+    policy: &Policy,
+) -> Vec<&'a Snapshot> {
+    if !policy.intermediates {
+        return vec![goal];
+    }
+    let is_after_base = |snapshot: &Snapshot| {
+        base.is_none_or(|base| {
+            snapshot.createtxg > base.createtxg() && snapshot.guid != base.guid()
+        })
+    };
+    let until_goal = source.snapshots.iter().take_while(|snapshot| snapshot.guid != goal.guid);
+    until_goal.filter(|snapshot| is_after_base(snapshot)).chain([goal]).collect()
+}
+
+/// A name can be given only once at the target; ZFS would say so after the whole stream.
+fn refuse_taken_names(
+    wanted: &[&Snapshot],
+    held: &[Snapshot],
+    sides: Sides,
+) -> Result<(), Refusal> {
+    let taken = wanted.iter().find_map(|wanted| {
+        held.iter().find(|held| held.name == wanted.name).map(|held| (*wanted, held))
+    });
+    match taken {
+        Some((wanted, held)) => {
+            Err(Refusal::NameTaken { sides, wanted: wanted.clone(), held_guid: held.guid })
+        }
+        None => Ok(()),
+    }
+}
+
+/// One step for each of `wanted`, each built on the one before.
+fn steps(source: &SourceState, base: Option<Base>, wanted: Vec<&Snapshot>) -> Vec<Step> {
+    let mut from = base;
+    let step = |to: &Snapshot| Step {
+        to: to.clone(),
+        from: from.replace(Base::Snapshot(to.clone())),
+        raw: source.encrypted,
+    };
+    wanted.into_iter().map(step).collect()
+}

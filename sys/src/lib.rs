@@ -16,6 +16,7 @@ mod crew;
 pub mod direct;
 mod ledger;
 pub mod loan;
+pub mod pidfd;
 pub mod pipe;
 pub mod port;
 pub mod probe;

@@ -1,0 +1,207 @@
+//! Why there is no plan, in words that an operator can act on.
+//!
+//! Every refusal keeps the names and guids that it was made from and offers a remedy. A remedy may
+//! be a command that destroys something: that is why it is a text for a person, and why nothing in
+//! zferry may ever run it.
+
+use crate::dataset::{DatasetName, Guid, Kind, SnapName, typed};
+use crate::error::{Class, Failure, Side};
+use crate::listing::Snapshot;
+
+/// The two datasets that a plan was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sides {
+    /// The one that is to be replicated.
+    pub source: DatasetName,
+    /// The one that is to receive.
+    pub target: DatasetName,
+}
+
+/// Why there is no plan.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The source has no snapshot.
+    #[error("{dataset} has no snapshot to send")]
+    NothingToSend {
+        /// The source.
+        dataset: DatasetName,
+    },
+    /// The source has no snapshot of the name that was asked for.
+    #[error("{dataset} has no snapshot @{name}{}", or_near(.near))]
+    UnknownSnapshot {
+        /// The source.
+        dataset: DatasetName,
+        /// The name that was asked for.
+        name: SnapName,
+        /// Names that may have been meant, nearest first.
+        near: Vec<SnapName>,
+    },
+    /// One is a filesystem, the other a volume.
+    #[error(
+        "{} is a {target_kind}, but {} is a {source_kind}", .sides.target, .sides.source
+    )]
+    OtherKind {
+        /// Both datasets.
+        sides: Sides,
+        /// What the source is.
+        source_kind: Kind,
+        /// What the target is.
+        target_kind: Kind,
+    },
+    /// An interrupted `zfs receive -s` left its state in the target.
+    #[error(
+        "{} holds the state of an interrupted receive (resume token {token}); going on from it \
+         comes with a later version of zferry",
+        .sides.target
+    )]
+    PartlyReceived {
+        /// Both datasets.
+        sides: Sides,
+        /// ZFS's resume token.
+        token: String,
+    },
+    /// The target exists without any snapshot: `zfs receive` takes neither a full stream (it exists)
+    /// nor an incremental one (there is no base).
+    #[error(
+        "{} exists and has no snapshot: a full stream is received only where nothing is yet",
+        .sides.target
+    )]
+    Empty {
+        /// Both datasets.
+        sides: Sides,
+    },
+    /// No snapshot of the target is known to the source.
+    #[error(
+        "{} and {} have no snapshot in common: the newest of the target is {}, the newest of the \
+         source is {}",
+        .sides.target, .sides.source, told(.target_newest), told(.source_newest)
+    )]
+    Unrelated {
+        /// Both datasets.
+        sides: Sides,
+        /// The target's newest snapshot.
+        target_newest: Snapshot,
+        /// The source's newest snapshot.
+        source_newest: Snapshot,
+    },
+    /// The target went on by itself after the newest snapshot that both have.
+    #[error(
+        "{} has gone its own way: its newest snapshot {} is unknown to {}, whose newest is {}; \
+         the newest that both have is {}",
+        .sides.target, told(.target_newest), .sides.source, told(.source_newest), told(.common)
+    )]
+    Diverged {
+        /// Both datasets.
+        sides: Sides,
+        /// The target's newest snapshot.
+        target_newest: Snapshot,
+        /// The newest that both have, as the target names it.
+        common: Snapshot,
+        /// The source's newest snapshot.
+        source_newest: Snapshot,
+    },
+    /// The goal is older than what the target has of the source already, and not among it.
+    #[error(
+        "{} lacks {} and can no longer receive it: it holds the newer {} already",
+        .sides.target, told(.goal), told(.common)
+    )]
+    Behind {
+        /// Both datasets.
+        sides: Sides,
+        /// The snapshot that was asked for.
+        goal: Snapshot,
+        /// The newest that both have, as the target names it.
+        common: Snapshot,
+    },
+    /// The target has another snapshot of the same name.
+    #[error(
+        "{} has another snapshot of the name @{} (guid {held_guid}) than {} (guid {})",
+        .sides.target, .wanted.name, .sides.source, .wanted.guid
+    )]
+    NameTaken {
+        /// Both datasets.
+        sides: Sides,
+        /// The snapshot that was to be sent.
+        wanted: Snapshot,
+        /// The guid of the target's snapshot of that name.
+        held_guid: Guid,
+    },
+}
+
+impl Refusal {
+    /// What the operator can do, as an order or a command to type.
+    pub fn remedy(&self) -> String {
+        match self {
+            Refusal::NothingToSend { dataset } => {
+                format!("take a snapshot first: zfs snapshot {}", typed(&format!("{dataset}@NAME")))
+            }
+            Refusal::UnknownSnapshot { dataset, .. } => {
+                format!(
+                    "choose one of: zfs list -t snapshot -o name,creation {}",
+                    typed(dataset.as_str())
+                )
+            }
+            Refusal::OtherKind { source_kind, .. } => {
+                format!("choose a target that is a {source_kind} or does not exist yet")
+            }
+            Refusal::PartlyReceived { sides, .. } => format!(
+                "give up what was received so far, on the target: zfs receive -A {}",
+                typed(sides.target.as_str())
+            ),
+            Refusal::Empty { sides } => format!(
+                "choose a target that does not exist yet; or, if nothing in it is needed, on the \
+                 target: zfs destroy {}",
+                typed(sides.target.as_str())
+            ),
+            Refusal::Unrelated { sides, .. } => format!(
+                "choose a target that does not exist yet; or keep the old one under another name, \
+                 on the target: zfs rename {} {}",
+                typed(sides.target.as_str()),
+                typed(&format!("{}.old", sides.target))
+            ),
+            Refusal::Diverged { sides, common, .. } => format!(
+                "look what the target has gained since then; if it may be lost, on the target: \
+                 zfs rollback -r {}",
+                typed(&sides.target.at(&common.name))
+            ),
+            Refusal::Behind { sides, goal, .. } => {
+                format!("send {} to a target of its own", typed(&sides.source.at(&goal.name)))
+            }
+            Refusal::NameTaken { sides, wanted, .. } => format!(
+                "rename the one on the target: zfs rename {} {}",
+                typed(&sides.target.at(&wanted.name)),
+                typed(&format!("{}-other", sides.target.at(&wanted.name)))
+            ),
+        }
+    }
+
+    /// Where the operator has to look.
+    fn side(&self) -> Side {
+        match self {
+            Refusal::NothingToSend { .. } | Refusal::UnknownSnapshot { .. } => Side::Source,
+            _ => Side::Target,
+        }
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Failure {
+        Failure::new(refusal.side(), Class::Refused, refusal.to_string())
+            .with_remedy(refusal.remedy())
+    }
+}
+
+/// A snapshot by both its names: the one that people gave and the one that ZFS goes by.
+fn told(snapshot: &Snapshot) -> String {
+    format!("@{} (guid {})", snapshot.name, snapshot.guid)
+}
+
+fn or_near(near: &[SnapName]) -> String {
+    match near {
+        [] => String::new(),
+        near => {
+            let near: Vec<String> = near.iter().map(|name| format!("@{name}")).collect();
+            format!("; did you mean {}?", near.join(" or "))
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! Asks `zfs send` how long a stream will be, without sending it.
+//!
+//! An estimate serves progress bars and the choice of what to batch. It may lie below the truth
+//! (by 0.2 % on a stream that was measured), so no stream may ever be judged or cut by it.
+
+use super::{Zfs, ZfsError, send};
+use crate::dataset::DatasetName;
+use crate::plan::Step;
+use crate::units::Bytes;
+
+impl Zfs {
+    /// About how many bytes `step` of `dataset` will take. Cheap: `zfs` only adds up counters.
+    pub fn estimate(&self, dataset: &DatasetName, step: &Step) -> Result<Bytes, ZfsError> {
+        let answer = self.ask(&send::arguments_with(&["-n", "-v", "-P"], dataset, step))?;
+        let last = answer.text.lines().last().unwrap_or_default();
+        read_size(last).ok_or_else(|| answer.unreadable(last))
+    }
+}
+
+/// Reads `size<TAB>BYTES`, the last line, which sums up those above.
+fn read_size(line: &str) -> Option<Bytes> {
+    line.strip_prefix("size\t")?.parse().ok().map(Bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_size_line_is_read_and_no_other() {
+        assert_eq!(read_size("size\t25226864"), Some(Bytes(25_226_864)));
+        for line in ["", "size", "size\t", "size 1", "size\t-1", "full\tsrc/fs@s1\t25226864"] {
+            assert_eq!(read_size(line), None, "{line:?}");
+        }
+    }
+}

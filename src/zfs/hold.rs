@@ -1,0 +1,111 @@
+//! Holds: what keeps a snapshot from being destroyed while a transfer needs it.
+//!
+//! Set before the first byte and released only when the target was seen to hold the snapshot:
+//! between a broken transfer and its resume nothing else protects it. Holding twice and releasing
+//! twice are no errors, for whoever goes on after a crash does not know how far it got.
+
+use std::fmt;
+
+use super::{Zfs, ZfsError};
+use crate::dataset::{DatasetName, SnapName};
+
+/// The name that a hold of ours goes by: `zferry:` and the transfer it belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tag(String);
+
+/// How every tag of ours begins.
+const TAG_PREFIX: &str = "zferry:";
+
+impl Tag {
+    /// The tag of the transfer that is known as `transfer` for all its life: a uuid, say.
+    pub fn of_transfer(transfer: impl fmt::Display) -> Tag {
+        Tag(format!("{TAG_PREFIX}{transfer}"))
+    }
+
+    /// Whether a tag that `zfs holds` lists was set by some zferry.
+    pub fn is_ours(tag: &str) -> bool {
+        tag.starts_with(TAG_PREFIX)
+    }
+}
+
+impl fmt::Display for Tag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Zfs {
+    /// Keeps the snapshot from being destroyed until `tag` is released. That it is held with this
+    /// tag already is a success.
+    pub fn hold(
+        &self,
+        dataset: &DatasetName,
+        snapshot: &SnapName,
+        tag: &Tag,
+    ) -> Result<(), ZfsError> {
+        self.hold_or_release("hold", "tag already exists on this dataset", dataset, snapshot, tag)
+    }
+
+    /// Takes the hold `tag` off. That it is off already is a success.
+    pub fn release(
+        &self,
+        dataset: &DatasetName,
+        snapshot: &SnapName,
+        tag: &Tag,
+    ) -> Result<(), ZfsError> {
+        self.hold_or_release("release", "no such tag on this dataset", dataset, snapshot, tag)
+    }
+
+    /// The tags that hold the snapshot, ours and others.
+    pub fn holds(
+        &self,
+        dataset: &DatasetName,
+        snapshot: &SnapName,
+    ) -> Result<Vec<String>, ZfsError> {
+        let answer = self.ask(&["holds", "-H", "--", &dataset.at(snapshot)])?;
+        let tag = |line: &str| read_tag(line).ok_or_else(|| answer.unreadable(line));
+        answer.text.lines().map(tag).collect()
+    }
+
+    fn hold_or_release(
+        &self,
+        verb: &str,
+        benign: &str,
+        dataset: &DatasetName,
+        snapshot: &SnapName,
+        tag: &Tag,
+    ) -> Result<(), ZfsError> {
+        let answer = self.run(&[verb, "--", &tag.0, &dataset.at(snapshot)])?;
+        if answer.ended.success() || answer.failed_with(benign) {
+            Ok(())
+        } else {
+            Err(answer.failed())
+        }
+    }
+}
+
+/// Reads the middle of `pool/a@name<TAB>TAG<TAB>DATE`.
+fn read_tag(line: &str) -> Option<String> {
+    let mut columns = line.split('\t');
+    let (_name, tag, _date) = (columns.next()?, columns.next()?, columns.next()?);
+    Some(tag.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_tags_can_be_told_from_others() {
+        assert_eq!(Tag::of_transfer("f00d").to_string(), "zferry:f00d");
+        assert!(Tag::is_ours("zferry:f00d"));
+        assert!(!Tag::is_ours(".send-123-1"));
+    }
+
+    #[test]
+    fn the_tag_is_the_middle_column() {
+        let line = "tank/a@s\tzferry:f00d\tSat Aug 01 12:00 2026";
+        assert_eq!(read_tag(line).as_deref(), Some("zferry:f00d"));
+        assert_eq!(read_tag("tank/a@s\tx"), None);
+    }
+}

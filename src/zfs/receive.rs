@@ -1,0 +1,110 @@
+//! Starts `zfs receive`, and makes the place that it receives into.
+//!
+//! Where the data's way ends. What must never happen here: `-F`, which rolls back and destroys; a
+//! mount, which could hide a live folder of the target host; a receive without `-s`, which throws
+//! everything away when it is cut.
+
+use std::os::fd::OwnedFd;
+use std::process::Stdio;
+
+use super::command::call;
+use super::{Zfs, ZfsError};
+use crate::dataset::{DatasetName, Kind};
+use crate::process::{Process, Stderr};
+
+/// Nobody may change what is received: a changed target refuses the next incremental.
+const SAFE_FOR_ALL: [&str; 2] = ["-o", "readonly=on"];
+
+/// A copy of `/etc` or `/usr` must not be mounted over the real one at the next boot. `-x` makes
+/// the mountpoint that of the parent whatever the stream says; on a volume these options would
+/// fail the receive.
+const SAFE_FOR_FILESYSTEMS: [&str; 4] = ["-o", "canmount=noauto", "-x", "mountpoint"];
+
+/// The folders above a target are places in a tree of names and nothing else.
+const SAFE_FOR_PARENTS: [&str; 4] = ["-o", "canmount=off", "-o", "mountpoint=none"];
+
+impl Zfs {
+    /// Starts to receive one stream into `dataset`; the descriptor is where the stream goes in.
+    ///
+    /// `first` says that the stream makes the dataset, a `kind`: then it gets safe properties. They
+    /// are set only once, for an operator may have changed them since, and a receive that sets
+    /// them again would undo that.
+    pub fn receive(
+        &self,
+        dataset: &DatasetName,
+        kind: Kind,
+        first: bool,
+    ) -> Result<(Process, OwnedFd), ZfsError> {
+        let arguments = arguments(dataset, kind, first);
+        let mut command = self.command(&arguments);
+        // It says there what we find out by reading the target back.
+        command.stdout(Stdio::null());
+        Process::reading(command, Stderr::Kept)
+            .map_err(|source| ZfsError::Run { call: call(&arguments), source })
+    }
+
+    /// Makes what is missing between `root`, which must exist, and `target`, which is not made.
+    ///
+    /// What is made is never mounted and leads to no mountpoint; its children get mountpoints only
+    /// when an operator sets them.
+    pub fn create_parents(&self, target: &DatasetName, root: &DatasetName) -> Result<(), ZfsError> {
+        if !target.is_within(root) {
+            let (dataset, root) = (target.clone(), root.clone());
+            return Err(ZfsError::Outside { dataset, root });
+        }
+        let mut missing = Vec::new();
+        let mut above = target.parent();
+        while let Some(parent) = above.filter(|parent| parent != root && parent.is_within(root)) {
+            if self.exists(parent.as_str())? {
+                break;
+            }
+            above = parent.parent();
+            missing.push(parent);
+        }
+        missing.iter().rev().try_for_each(|parent| self.create_parent(parent))
+    }
+
+    fn create_parent(&self, parent: &DatasetName) -> Result<(), ZfsError> {
+        let mut arguments = vec!["create", "-u"];
+        arguments.extend(SAFE_FOR_PARENTS);
+        arguments.extend(["--", parent.as_str()]);
+        let answer = self.run(&arguments)?;
+        // Another transfer into the same tree may have been faster.
+        if answer.ended.success() || answer.failed_with("dataset already exists") {
+            Ok(())
+        } else {
+            Err(answer.failed())
+        }
+    }
+}
+
+/// What `zfs` is called with to receive into `dataset`.
+pub fn arguments(dataset: &DatasetName, kind: Kind, first: bool) -> Vec<String> {
+    let mut arguments = vec!["receive", "-s", "-u"];
+    if first {
+        arguments.extend(SAFE_FOR_ALL);
+    }
+    if first && kind == Kind::Filesystem {
+        arguments.extend(SAFE_FOR_FILESYSTEMS);
+    }
+    arguments.extend(["--", dataset.as_str()]);
+    arguments.into_iter().map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_target_is_made_safe_after_its_kind() {
+        let safe = "-o readonly=on -o canmount=noauto -x mountpoint";
+        for (kind, first, expected) in [
+            (Kind::Filesystem, true, format!("receive -s -u {safe} -- b/a")),
+            (Kind::Volume, true, "receive -s -u -o readonly=on -- b/a".to_owned()),
+            (Kind::Filesystem, false, "receive -s -u -- b/a".to_owned()),
+            (Kind::Volume, false, "receive -s -u -- b/a".to_owned()),
+        ] {
+            assert_eq!(arguments(&"b/a".parse().unwrap(), kind, first).join(" "), expected);
+        }
+    }
+}
