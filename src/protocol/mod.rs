@@ -10,8 +10,8 @@
 //! data connections, each behind a [`frame`] header:
 //!
 //! ```text
-//! client   Preamble Hello          List             Open          ░░frames░░  End          Bye
-//! server                  Welcome       Listed...        Opened       Ack...      Result
+//! client   Preamble Hello          List            Open         (frames) End         Bye
+//! server                  Welcome       Listed...       Opened       Ack...   Result
 //! ```
 //!
 //! Either may say `Ping` at any time after the welcome, and `Refused` before it hangs up.

@@ -1,8 +1,8 @@
 //! The server's half of the conversation: the side that wants the snapshot.
 //!
-//! Messages of the client and news of the server go in, messages and orders come out. It must never
-//! report success without the client's `End`: the report takes an [`Ended`], and only an `End` makes
-//! one.
+//! Messages of the client and news of the server go in, messages and orders come out. It must
+//! never report success without the client's `End`: the report takes an [`Ended`], and only an
+//! `End` makes one.
 
 use super::listing;
 use super::message::{

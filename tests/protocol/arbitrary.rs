@@ -1,0 +1,167 @@
+//! Any message at all: what proptest draws from.
+//!
+//! Numbers of transfers and offsets are small, so that what is drawn often comes close to what a
+//! machine expects; texts are printable, so that they arrive as they were sent.
+
+use proptest::option;
+use proptest::prelude::*;
+use zferry::dataset::{Guid, Kind, SnapName};
+use zferry::error::{Class, Failure, Side};
+use zferry::listing::{Snapshot, TargetState};
+use zferry::protocol::frame::Codec;
+use zferry::protocol::message::{
+    Applied, DatasetStream, Ending, Hello, InterruptedAt, Message, Open, Outcome, RelativeName,
+    Request, Start, Stream, Watermarks, Welcome,
+};
+use zferry::protocol::negotiate::Limits;
+use zferry::protocol::secret::JoinSecret;
+use zferry::units::{Bytes, StreamOffset, TransferId};
+
+fn text() -> impl Strategy<Value = String> {
+    "[ -~äö]{0,40}"
+}
+
+fn name() -> impl Strategy<Value = RelativeName> {
+    "[a-z0-9][a-z0-9_.: -]{0,20}(/[a-z0-9]{1,9}){0,3}".prop_map(|name| name.parse().unwrap())
+}
+
+fn snap_name() -> impl Strategy<Value = SnapName> {
+    "[a-z0-9][a-zA-Z0-9_.: -]{0,30}".prop_map(|name| name.parse().unwrap())
+}
+
+fn guid() -> impl Strategy<Value = Guid> {
+    prop_oneof![Just(7_u64), any::<u64>()].prop_map(Guid)
+}
+
+fn kind() -> impl Strategy<Value = Kind> {
+    prop_oneof![Just(Kind::Filesystem), Just(Kind::Volume)]
+}
+
+fn offset() -> impl Strategy<Value = StreamOffset> {
+    prop_oneof![8 => 0..100_u64, 1 => any::<u64>()].prop_map(StreamOffset)
+}
+
+fn transfer() -> impl Strategy<Value = TransferId> {
+    prop_oneof![6 => 1..4_u32, 1 => any::<u32>()].prop_map(TransferId)
+}
+
+fn codec() -> impl Strategy<Value = Codec> {
+    prop_oneof![Just(Codec::Raw), Just(Codec::Zstd)]
+}
+
+pub fn failure() -> impl Strategy<Value = Failure> {
+    let side = prop_oneof![Just(Side::Source), Just(Side::Network), Just(Side::Target)];
+    let class = prop_oneof![Just(Class::Wait), Just(Class::Zfs), Just(Class::Internal)];
+    (side, class, text(), option::of(text())).prop_map(|(side, class, what, remedy)| Failure {
+        side,
+        class,
+        what,
+        remedy,
+    })
+}
+
+fn snapshot() -> impl Strategy<Value = Snapshot> {
+    (snap_name(), guid(), any::<u64>()).prop_map(|(name, guid, createtxg)| Snapshot {
+        name,
+        guid,
+        createtxg,
+    })
+}
+
+fn snapshots() -> impl Strategy<Value = Vec<Snapshot>> {
+    prop::collection::vec(snapshot(), 0..4)
+}
+
+fn target() -> impl Strategy<Value = TargetState> {
+    let present =
+        (kind(), snapshots(), option::of(text())).prop_map(|(kind, snapshots, resume_token)| {
+            TargetState::Present { kind, snapshots, resume_token }
+        });
+    prop_oneof![Just(TargetState::Absent), present]
+}
+
+fn limits() -> impl Strategy<Value = Limits> {
+    (0..25_u32, 0..4_u16, prop::collection::btree_set(codec(), 0..3)).prop_map(
+        |(shift, connections, codecs)| Limits {
+            block_bytes_max: Bytes(1 << shift),
+            connections,
+            codecs,
+        },
+    )
+}
+
+fn stream() -> impl Strategy<Value = Stream> {
+    let names = (name(), kind(), snap_name());
+    let rest = (guid(), option::of(guid()), any::<bool>(), any::<bool>());
+    let dataset =
+        (names, rest).prop_map(|((target, dataset, snapshot), (to, from, raw, first))| {
+            Stream::Dataset(DatasetStream { target, dataset, snapshot, to, from, raw, first })
+        });
+    prop_oneof![Just(Stream::Pipe), dataset]
+}
+
+fn request() -> impl Strategy<Value = Request> {
+    let interrupted_at = (any::<u32>(), offset(), any::<u32>())
+        .prop_map(|(epoch, offset, crc32)| InterruptedAt { epoch, offset, crc32 });
+    let sizes = (option::of(any::<u64>()), prop_oneof![Just(1_u64 << 16), any::<u64>()]);
+    (stream(), any::<u32>(), sizes, codec(), option::of(interrupted_at)).prop_map(
+        |(stream, epoch, (estimated, block), codec, interrupted_at)| Request {
+            stream,
+            epoch,
+            estimated_bytes: estimated.map(Bytes),
+            block_bytes: Bytes(block),
+            codec,
+            interrupted_at,
+        },
+    )
+}
+
+fn ending() -> impl Strategy<Value = Ending> {
+    prop_oneof![
+        3 => (offset(), any::<u32>()).prop_map(|(total, crc32)| Ending::Complete { total, crc32 }),
+        1 => failure().prop_map(Ending::Failed),
+    ]
+}
+
+fn outcome() -> impl Strategy<Value = Outcome> {
+    let applied = (option::of(guid()), offset(), any::<u64>())
+        .prop_map(|(guid, end, millis)| Applied { guid, bytes: end.bytes_before(), millis });
+    prop_oneof![3 => applied.prop_map(Outcome::Applied), 1 => failure().prop_map(Outcome::Failed)]
+}
+
+fn watermarks() -> impl Strategy<Value = Watermarks> {
+    (offset(), offset(), offset()).prop_map(|(received, spooled, fed)| Watermarks {
+        received,
+        spooled,
+        fed,
+    })
+}
+
+pub fn message() -> impl Strategy<Value = Message> {
+    let hello = (text(), limits()).prop_map(|(software, limits)| Hello { software, limits });
+    let welcome = (text(), 0..3_u16, limits(), any::<[u8; 16]>()).prop_map(
+        |(software, version, limits, random)| {
+            let secret = JoinSecret::new(random);
+            Welcome { software, version, limits, secret }
+        },
+    );
+    prop_oneof![
+        hello.prop_map(Message::Hello),
+        welcome.prop_map(Message::Welcome),
+        name().prop_map(|dataset| Message::List { dataset }),
+        (target(), any::<bool>()).prop_map(|(target, more)| Message::Listed { target, more }),
+        (snapshots(), any::<bool>())
+            .prop_map(|(snapshots, more)| Message::ListedMore { snapshots, more }),
+        (transfer(), request())
+            .prop_map(|(transfer, request)| Message::Open(Open { transfer, request })),
+        transfer().prop_map(|transfer| Message::Opened { transfer, start: Start::FromStart }),
+        (transfer(), watermarks())
+            .prop_map(|(transfer, reached)| Message::Ack { transfer, reached }),
+        (transfer(), ending()).prop_map(|(transfer, ending)| Message::End { transfer, ending }),
+        (transfer(), outcome())
+            .prop_map(|(transfer, outcome)| Message::Result { transfer, outcome }),
+        failure().prop_map(Message::Refused),
+        Just(Message::Ping),
+        Just(Message::Bye),
+    ]
+}

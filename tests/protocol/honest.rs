@@ -1,0 +1,123 @@
+//! Two honest ends: whatever the pieces, the order of events and the failures, they agree.
+
+use proptest::prelude::*;
+use zferry::error::Failure;
+use zferry::units::TransferId;
+
+use crate::arbitrary;
+use crate::pair::{Job, Pair, Step, target};
+
+fn jobs() -> impl Strategy<Value = Vec<Job>> {
+    let job = prop_oneof![
+        Just(Job::List),
+        (0..100_u64, any::<bool>()).prop_map(|(bytes, dataset)| Job::Send { bytes, dataset }),
+    ];
+    (prop::collection::vec(job, 0..6), any::<bool>()).prop_map(|(mut jobs, bye)| {
+        jobs.extend(bye.then_some(Job::Bye));
+        jobs
+    })
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        (0..400_usize).prop_map(Step::ToServer),
+        (0..400_usize).prop_map(Step::ToClient),
+        (1..60_u64).prop_map(Step::ClientActs),
+        (1..60_u64).prop_map(Step::ServerActs),
+        Just(Step::Pings),
+    ]
+}
+
+fn script() -> impl Strategy<Value = Vec<Step>> {
+    prop::collection::vec(step(), 0..120)
+}
+
+fn transfers(jobs: &[Job]) -> Vec<TransferId> {
+    let count = jobs.iter().filter(|job| matches!(job, Job::Send { .. })).count();
+    (1..=u32::try_from(count).unwrap()).map(TransferId).collect()
+}
+
+/// Whether the client was through with everything and said so: nobody is left to be told.
+fn left(jobs: &[Job], pair: &Pair) -> bool {
+    matches!(jobs.last(), Some(Job::Bye)) && pair.client.applied == transfers(jobs)
+}
+
+fn play(jobs: &[Job], snapshots: u64, script: &[Step]) -> Pair {
+    let mut pair = Pair::new(jobs, target(snapshots));
+    for step in script {
+        pair.step(step.clone());
+    }
+    pair.settle();
+    assert_eq!(pair.misbehaved, [], "an honest end was blamed");
+    pair
+}
+
+/// `script` with a failure put in at `at`.
+fn broken(script: &[Step], at: prop::sample::Index, failing: Step) -> Vec<Step> {
+    let mut script = script.to_vec();
+    script.insert(at.index(script.len() + 1), failing);
+    script
+}
+
+proptest! {
+    #[test]
+    fn every_job_is_done_in_whatever_pieces_it_travels(
+        jobs in jobs(), snapshots in prop_oneof![0..3_u64, Just(300)], script in script(),
+    ) {
+        let pair = play(&jobs, snapshots, &script);
+        prop_assert_eq!(&pair.client.applied, &transfers(&jobs));
+        prop_assert_eq!(&pair.server.applied, &transfers(&jobs));
+        let lists = jobs.iter().filter(|job| matches!(job, Job::List)).count();
+        prop_assert_eq!(&pair.client.listed, &vec![target(snapshots); lists]);
+        prop_assert_eq!(&pair.client.failed, &None);
+        prop_assert_eq!(&pair.server.abandoned, &None);
+        let bye = matches!(jobs.last(), Some(Job::Bye));
+        prop_assert_eq!((pair.both_closed(), pair.both_idle()), (bye, !bye));
+    }
+
+    #[test]
+    fn a_failure_of_the_server_reaches_the_client_and_never_as_a_success(
+        jobs in jobs(), script in script(), at in any::<prop::sample::Index>(),
+        failure in arbitrary::failure(),
+    ) {
+        let script = broken(&script, at, Step::ServerFails(failure.clone()));
+        let pair = play(&jobs, 2, &script);
+        prop_assert!(pair.both_closed());
+        // What was reported before it is all that was applied, and nothing more.
+        prop_assert_eq!(&pair.client.applied, &pair.server.applied);
+        let parted_before = left(&jobs, &pair);
+        prop_assert!(pair.client.failed == Some(failure) || parted_before);
+    }
+
+    #[test]
+    fn a_failure_of_the_client_reaches_the_server(
+        jobs in jobs(), script in script(), at in any::<prop::sample::Index>(),
+        failure in arbitrary::failure(),
+    ) {
+        let script = broken(&script, at, Step::ClientFails(failure.clone()));
+        let pair = play(&jobs, 2, &script);
+        prop_assert!(pair.both_closed());
+        prop_assert_eq!(&pair.client.failed, &None);
+        // The last success may have been on its way when the client left: it is not claimed.
+        let claimed = pair.client.applied.len();
+        let applied = pair.server.applied.len();
+        prop_assert!(claimed == applied || claimed + 1 == applied, "{claimed} of {applied}");
+        let parted_before = left(&jobs, &pair);
+        prop_assert!(pair.server.abandoned == Some(failure) || parted_before);
+    }
+
+    #[test]
+    fn failures_of_both_leave_both_closed(
+        jobs in jobs(), script in script(),
+        at in any::<[prop::sample::Index; 2]>(),
+        failures in (arbitrary::failure(), arbitrary::failure()),
+    ) {
+        let (client, server): (Failure, Failure) = failures;
+        let script = broken(&script, at[0], Step::ClientFails(client));
+        let script = broken(&script, at[1], Step::ServerFails(server));
+        let pair = play(&jobs, 2, &script);
+        prop_assert!(pair.both_closed());
+        let claimed = &pair.client.applied;
+        prop_assert!(pair.server.applied.starts_with(claimed));
+    }
+}

@@ -1,0 +1,428 @@
+//! A client and a server, joined by two queues of bytes.
+//!
+//! Each has the machine and a small model of the engine around it: the client's sends numbers of
+//! bytes, the server's takes them. A script moves bytes in pieces of any size, lets either side
+//! act, fail or be lied to. Every step checks what must never happen.
+
+use std::collections::VecDeque;
+
+use zferry::dataset::{Guid, Kind};
+use zferry::error::Failure;
+use zferry::listing::{Snapshot, TargetState};
+use zferry::protocol::envelope::{Decoder, encode};
+use zferry::protocol::frame::Codec;
+use zferry::protocol::message::{
+    DatasetStream, Ending, Hello, Message, Outcome, Request, Start, Stream, Watermarks,
+};
+use zferry::protocol::misbehaved::PeerMisbehaved;
+use zferry::protocol::negotiate::Limits;
+use zferry::protocol::receiver::{self, Ended, Offer, Receiver};
+use zferry::protocol::secret::JoinSecret;
+use zferry::protocol::sender::{self, Sender};
+use zferry::protocol::version::{Version, Versions};
+use zferry::units::{Bytes, StreamOffset, TransferId};
+
+/// What a client wants.
+#[derive(Clone, Debug)]
+pub enum Job {
+    /// To know what the target holds.
+    List,
+    /// To send so many bytes.
+    Send { bytes: u64, dataset: bool },
+    /// To leave.
+    Bye,
+}
+
+/// One step of a script.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// So many bytes reach the server.
+    ToServer(usize),
+    /// So many bytes reach the client.
+    ToClient(usize),
+    /// The client does what it can do next; the number decides how much.
+    ClientActs(u64),
+    /// The server does what it can do next.
+    ServerActs(u64),
+    /// Something breaks at the client.
+    ClientFails(Failure),
+    /// Something breaks at the server.
+    ServerFails(Failure),
+    /// Both say that they are alive.
+    Pings,
+    /// Somebody says this to the server in the client's name.
+    LieToServer(Message),
+    /// Somebody says this to the client in the server's name.
+    LieToClient(Message),
+}
+
+/// One direction of the control connection.
+#[derive(Default)]
+struct Wire {
+    bytes: VecDeque<u8>,
+    decoder: Decoder,
+}
+
+impl Wire {
+    fn say(&mut self, message: &Message) {
+        self.bytes.extend(encode(message));
+    }
+
+    fn deliver(&mut self, count: usize) -> Vec<Message> {
+        let piece: Vec<u8> = self.bytes.drain(..count.min(self.bytes.len())).collect();
+        let mut rest = piece.as_slice();
+        let mut messages = Vec::new();
+        while let Some(message) = self.decoder.take(&mut rest).unwrap() {
+            messages.push(message);
+        }
+        messages
+    }
+}
+
+/// What flows over the data connections: of which transfer, how far.
+#[derive(Clone, Copy, Default)]
+struct Data {
+    transfer: TransferId,
+    sent: u64,
+}
+
+/// A stream that the client sends.
+struct Outgoing {
+    transfer: TransferId,
+    total: u64,
+    sent: u64,
+    ended: bool,
+    reached: Watermarks,
+}
+
+pub struct Client {
+    /// `None` once the peer misbehaved.
+    machine: Option<Sender>,
+    jobs: VecDeque<Job>,
+    asked_bytes: u64,
+    outgoing: Option<Outgoing>,
+    pub listed: Vec<TargetState>,
+    pub applied: Vec<TransferId>,
+    pub failed: Option<Failure>,
+}
+
+pub struct Server {
+    /// `None` once the peer misbehaved.
+    machine: Option<Receiver>,
+    target: TargetState,
+    must_look_up: bool,
+    must_prepare: Option<(TransferId, Stream)>,
+    incoming: Option<(TransferId, Stream)>,
+    fed: u64,
+    ended: Option<Ended>,
+    end_heard: Option<TransferId>,
+    pub applied: Vec<TransferId>,
+    pub abandoned: Option<Failure>,
+}
+
+pub struct Pair {
+    pub client: Client,
+    pub server: Server,
+    to_server: Wire,
+    to_client: Wire,
+    data: Data,
+    pub misbehaved: Vec<PeerMisbehaved>,
+}
+
+const GUID: Guid = Guid(7);
+
+fn limits(connections: u16) -> Limits {
+    let codecs = [Codec::Raw, Codec::Zstd].into_iter().collect();
+    Limits { block_bytes_max: Bytes::MIB, connections, codecs }
+}
+
+fn request(dataset: bool) -> Request {
+    let stream = DatasetStream {
+        target: "hosts/a".parse().unwrap(),
+        dataset: Kind::Filesystem,
+        snapshot: "daily".parse().unwrap(),
+        to: GUID,
+        from: None,
+        raw: false,
+        first: true,
+    };
+    Request {
+        stream: if dataset { Stream::Dataset(stream) } else { Stream::Pipe },
+        epoch: 1,
+        estimated_bytes: None,
+        block_bytes: Bytes(1 << 16),
+        codec: Codec::Zstd,
+        interrupted_at: None,
+    }
+}
+
+pub fn target(count: u64) -> TargetState {
+    let snapshot = |number| Snapshot {
+        name: format!("auto-{number}").parse().unwrap(),
+        guid: Guid(number),
+        createtxg: number,
+    };
+    let snapshots = (0..count).map(snapshot).collect();
+    TargetState::Present { kind: Kind::Volume, snapshots, resume_token: None }
+}
+
+impl Pair {
+    /// A client with jobs to do and a server that holds `target`.
+    pub fn new(jobs: &[Job], target: TargetState) -> Pair {
+        let mut output = Vec::new();
+        let hello = Hello { software: "client".to_owned(), limits: limits(4) };
+        let client = Client {
+            machine: Some(Sender::start(Versions::OURS, hello, &mut output)),
+            jobs: jobs.iter().cloned().collect(),
+            asked_bytes: 0,
+            outgoing: None,
+            listed: Vec::new(),
+            applied: Vec::new(),
+            failed: None,
+        };
+        let server = Server {
+            machine: Some(Receiver::new(Offer {
+                software: "server".to_owned(),
+                version: Version::V1,
+                limits: limits(2),
+                secret: JoinSecret::new([9; 16]),
+            })),
+            target,
+            must_look_up: false,
+            must_prepare: None,
+            incoming: None,
+            fed: 0,
+            ended: None,
+            end_heard: None,
+            applied: Vec::new(),
+            abandoned: None,
+        };
+        let (to_server, to_client) = (Wire::default(), Wire::default());
+        let data = Data::default();
+        let mut pair = Pair { client, server, to_server, to_client, data, misbehaved: Vec::new() };
+        pair.client_does(output);
+        pair
+    }
+
+    pub fn step(&mut self, step: Step) {
+        match step {
+            Step::ToServer(count) => {
+                for message in self.to_server.deliver(count) {
+                    self.server_hears(message);
+                }
+            }
+            Step::ToClient(count) => {
+                for message in self.to_client.deliver(count) {
+                    self.client_handles(sender::Input::Received(message));
+                }
+            }
+            Step::ClientActs(dice) => self.client_acts(dice),
+            Step::ServerActs(dice) => self.server_acts(dice),
+            Step::ClientFails(failure) => self.client_handles(sender::Input::Failed(failure)),
+            Step::ServerFails(failure) => self.server_handles(receiver::Input::Failed(failure)),
+            Step::Pings => {
+                self.client_handles(sender::Input::Ping);
+                self.server_handles(receiver::Input::Ping);
+            }
+            Step::LieToServer(message) => self.server_hears(message),
+            Step::LieToClient(message) => self.client_handles(sender::Input::Received(message)),
+        }
+    }
+
+    /// Lets both do all they can until nothing moves any more.
+    pub fn settle(&mut self) {
+        for _ in 0..2000 {
+            self.step(Step::ToServer(usize::MAX));
+            self.step(Step::ServerActs(u64::MAX));
+            self.step(Step::ToClient(usize::MAX));
+            self.step(Step::ClientActs(u64::MAX));
+        }
+        assert!(self.to_server.bytes.is_empty() && self.to_client.bytes.is_empty());
+    }
+
+    fn client_handles(&mut self, input: sender::Input) {
+        let Some(machine) = self.client.machine.take() else { return };
+        let mut output = Vec::new();
+        match machine.handle(input, &mut output) {
+            Ok(machine) => self.client.machine = Some(machine),
+            Err(misbehaved) => self.misbehaved.push(misbehaved),
+        }
+        self.client_does(output);
+    }
+
+    fn client_does(&mut self, output: Vec<sender::Output>) {
+        for one in output {
+            match one {
+                sender::Output::Send(message) => self.to_server.say(&message),
+                sender::Output::Ready { agreed, .. } => {
+                    assert!((1..=4).contains(&agreed.limits.connections));
+                }
+                sender::Output::Listed(target) => self.client.listed.push(target),
+                sender::Output::Stream { transfer, .. } => {
+                    let total = self.client.asked_bytes;
+                    let reached = Watermarks::default();
+                    let outgoing = Outgoing { transfer, total, sent: 0, ended: false, reached };
+                    self.client.outgoing = Some(outgoing);
+                    self.data = Data { transfer, sent: 0 };
+                }
+                sender::Output::Reached(reached) => self.client.reached(reached),
+                sender::Output::Applied(applied) => self.client.applied(applied.bytes),
+                sender::Output::Failed(failure) => {
+                    assert_eq!(self.client.failed.replace(failure), None, "failed twice");
+                }
+                sender::Output::Close => self.client.outgoing = None,
+            }
+        }
+    }
+
+    fn client_acts(&mut self, dice: u64) {
+        if self.client.machine.as_ref().is_some_and(Sender::is_idle) {
+            if let Some(wish) = self.client.next_wish() {
+                self.client_handles(wish);
+            }
+            return;
+        }
+        let Some(outgoing) = &mut self.client.outgoing else { return };
+        // `zfs send` may be through before all of it went out.
+        if !outgoing.ended && (outgoing.sent == outgoing.total || dice.is_multiple_of(8)) {
+            outgoing.ended = true;
+            let total = StreamOffset(outgoing.total);
+            self.client_handles(sender::Input::StreamEnded { total, crc32: 5 });
+        } else if outgoing.sent < outgoing.total {
+            outgoing.sent = outgoing.total.min(outgoing.sent.saturating_add(dice));
+            self.data.sent = outgoing.sent;
+            let offset = StreamOffset(outgoing.sent);
+            self.client_handles(sender::Input::Sent(offset));
+        }
+    }
+
+    fn server_hears(&mut self, message: Message) {
+        if let Message::End { transfer, ending: Ending::Complete { .. } } = &message {
+            self.server.end_heard = Some(*transfer);
+        }
+        self.server_handles(receiver::Input::Received(message));
+    }
+
+    fn server_handles(&mut self, input: receiver::Input) {
+        let Some(machine) = self.server.machine.take() else { return };
+        let mut output = Vec::new();
+        match machine.handle(input, &mut output) {
+            Ok(machine) => self.server.machine = Some(machine),
+            Err(misbehaved) => {
+                self.misbehaved.push(misbehaved);
+                self.server.stop();
+            }
+        }
+        self.server_does(output);
+    }
+
+    fn server_does(&mut self, output: Vec<receiver::Output>) {
+        for one in output {
+            match one {
+                receiver::Output::Send(message) => {
+                    self.server.check_success(&message);
+                    self.to_client.say(&message);
+                }
+                receiver::Output::Ready { .. } => {}
+                receiver::Output::LookUp(_) => self.server.must_look_up = true,
+                receiver::Output::Prepare(open) => {
+                    self.server.must_prepare = Some((open.transfer, open.request.stream));
+                }
+                receiver::Output::Finish(ended) => self.server.ended = Some(ended),
+                receiver::Output::Abandon(failure) => {
+                    assert_eq!(self.server.abandoned.replace(failure), None, "abandoned twice");
+                }
+                receiver::Output::Close => self.server.stop(),
+            }
+        }
+    }
+
+    fn server_acts(&mut self, dice: u64) {
+        if std::mem::take(&mut self.server.must_look_up) {
+            let found = receiver::Input::Found(self.server.target.clone());
+            return self.server_handles(found);
+        }
+        if let Some(prepared) = self.server.must_prepare.take() {
+            self.server.incoming = Some(prepared);
+            self.server.fed = 0;
+            return self.server_handles(receiver::Input::Prepared(Start::FromStart));
+        }
+        let Some((transfer, stream)) = self.server.incoming.clone() else { return };
+        let arrived = if self.data.transfer == transfer { self.data.sent } else { 0 };
+        let total = self.server.ended.as_ref().map(Ended::total);
+        if total == Some(StreamOffset(self.server.fed)) {
+            let ended = self.server.ended.take().unwrap();
+            assert_eq!(ended.transfer(), transfer);
+            self.server.incoming = None;
+            let guid = matches!(stream, Stream::Dataset(_)).then_some(GUID);
+            self.server.applied.push(transfer);
+            self.server_handles(receiver::Input::Applied { ended, guid, millis: 1 });
+        } else if self.server.fed < arrived {
+            let received = arrived.min(self.server.fed.saturating_add(dice));
+            self.server.fed = received;
+            let received = StreamOffset(received);
+            let spooled = StreamOffset(received.0 / 2);
+            let reached = Watermarks { received, spooled, fed: received };
+            self.server_handles(receiver::Input::Progress(reached));
+        }
+    }
+
+    pub fn is_streaming(&self) -> bool {
+        self.client.outgoing.is_some()
+    }
+
+    pub fn both_closed(&self) -> bool {
+        let client = self.client.machine.as_ref().is_some_and(Sender::is_closed);
+        let server = self.server.machine.as_ref().is_some_and(Receiver::is_closed);
+        client && server
+    }
+
+    pub fn both_idle(&self) -> bool {
+        let client = self.client.machine.as_ref().is_some_and(Sender::is_idle);
+        let server = self.server.machine.as_ref().is_some_and(Receiver::is_idle);
+        client && server
+    }
+}
+
+impl Client {
+    fn next_wish(&mut self) -> Option<sender::Input> {
+        Some(match self.jobs.pop_front()? {
+            Job::List => sender::Input::List("hosts/a".parse().unwrap()),
+            Job::Bye => sender::Input::Bye,
+            Job::Send { bytes, dataset } => {
+                self.asked_bytes = bytes;
+                sender::Input::Open(request(dataset))
+            }
+        })
+    }
+
+    fn reached(&mut self, reached: Watermarks) {
+        let outgoing = self.outgoing.as_mut().expect("an acknowledgement without a stream");
+        assert!(reached.follows(outgoing.reached), "{reached:?} after {:?}", outgoing.reached);
+        assert!(reached.received.0 <= outgoing.sent, "{reached:?} of {}", outgoing.sent);
+        outgoing.reached = reached;
+    }
+
+    fn applied(&mut self, bytes: Bytes) {
+        let outgoing = self.outgoing.take().expect("a success without a stream");
+        assert!(outgoing.ended, "a success without an end");
+        assert_eq!((outgoing.sent, bytes.0), (outgoing.total, outgoing.total));
+        self.applied.push(outgoing.transfer);
+    }
+}
+
+impl Server {
+    fn stop(&mut self) {
+        self.must_look_up = false;
+        self.must_prepare = None;
+        self.incoming = None;
+        self.ended = None;
+    }
+
+    fn check_success(&self, message: &Message) {
+        if let Message::Result { transfer, outcome: Outcome::Applied(_) } = message {
+            assert_eq!(self.end_heard, Some(*transfer), "a success without an end");
+            assert_eq!(self.applied.last(), Some(transfer), "a success without a target");
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! The bytes of one conversation, written down: a change of the wire is a visible change.
+//!
+//! A full and an incremental transfer, from the preamble to the farewell. If this differs and no
+//! new version was meant, an old end and a new one will not understand each other. To accept a
+//! change: `INSTA_UPDATE=always cargo test --test protocol`.
+
+use std::fmt::Write as _;
+
+use zferry::dataset::{Guid, Kind};
+use zferry::listing::{Snapshot, TargetState};
+use zferry::protocol::envelope::{Decoder, encode};
+use zferry::protocol::frame::{Codec, Header};
+use zferry::protocol::message::{
+    DatasetStream, Hello, Message, Request, Start, Stream, Watermarks,
+};
+use zferry::protocol::negotiate::Limits;
+use zferry::protocol::preamble::{Preamble, Role};
+use zferry::protocol::receiver::{self, Ended, Offer, Receiver};
+use zferry::protocol::secret::JoinSecret;
+use zferry::protocol::sender::{self, Sender};
+use zferry::protocol::version::{Version, Versions};
+use zferry::units::{Bytes, Sequence, StreamOffset, TransferId};
+
+const FULL: Guid = Guid(0xf011_0000_0000_0001);
+const NEXT: Guid = Guid(0xf011_0000_0000_0002);
+const SECRET: [u8; 16] = *b"0123456789abcdef";
+const TOTAL: u32 = (1 << 20) + 312;
+
+/// Both machines, and what they said.
+struct Conversation {
+    client: Option<Sender>,
+    server: Option<Receiver>,
+    written: String,
+    ended: Option<Ended>,
+}
+
+fn limits(connections: u16) -> Limits {
+    let codecs = [Codec::Raw, Codec::Zstd].into_iter().collect();
+    Limits { block_bytes_max: Bytes::MIB, connections, codecs }
+}
+
+fn request(snapshot: &str, to: Guid, from: Option<Guid>) -> Request {
+    Request {
+        stream: Stream::Dataset(DatasetStream {
+            target: "hosts/web 1".parse().unwrap(),
+            dataset: Kind::Filesystem,
+            snapshot: snapshot.parse().unwrap(),
+            to,
+            from,
+            raw: true,
+            first: from.is_none(),
+        }),
+        epoch: 1,
+        estimated_bytes: Some(Bytes(1 << 20)),
+        block_bytes: Bytes::MIB,
+        codec: Codec::Zstd,
+        interrupted_at: None,
+    }
+}
+
+fn target(snapshots: &[(&str, Guid)]) -> TargetState {
+    let snapshot = |&(name, guid): &(&str, Guid)| Snapshot {
+        name: name.parse().unwrap(),
+        guid,
+        createtxg: 42,
+    };
+    TargetState::Present {
+        kind: Kind::Filesystem,
+        snapshots: snapshots.iter().map(snapshot).collect(),
+        resume_token: None,
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ")
+}
+
+impl Conversation {
+    fn begin() -> Conversation {
+        let mut conversation =
+            Conversation { client: None, server: None, written: String::new(), ended: None };
+        conversation.write_preamble(Role::Control);
+        let mut output = Vec::new();
+        let hello = Hello { software: "zferry 0.1.0".to_owned(), limits: limits(8) };
+        conversation.client = Some(Sender::start(Versions::OURS, hello, &mut output));
+        conversation.server = Some(Receiver::new(Offer {
+            software: "zferry 0.1.0".to_owned(),
+            version: Version::V1,
+            limits: limits(2),
+            secret: JoinSecret::new(SECRET),
+        }));
+        conversation.client_does(output);
+        conversation
+    }
+
+    fn write_preamble(&mut self, role: Role) {
+        let preamble = Preamble { versions: Versions::OURS, role };
+        let connection = match role {
+            Role::Control => "control".to_owned(),
+            Role::Data { lane, .. } => format!("data {lane}"),
+        };
+        let bytes = hex(&preamble.encode());
+        writeln!(self.written, "client -> server, {connection}: preamble\n  {bytes}").unwrap();
+    }
+
+    fn write_frame(&mut self, header: Header) {
+        let bytes = hex(&header.encode());
+        writeln!(self.written, "client -> server, data: frame header\n  {bytes}").unwrap();
+    }
+
+    /// Writes a message down as it travels, and returns it as it arrives.
+    fn travel(&mut self, direction: &str, message: &Message) -> Message {
+        let bytes = encode(message);
+        let (length, json) = bytes.split_at(4);
+        let (length, json) = (hex(length), std::str::from_utf8(json).unwrap());
+        writeln!(self.written, "{direction}, control: {}\n  {length} {json}", message.name())
+            .unwrap();
+        let arrived = Decoder::default().take(&mut bytes.as_slice()).unwrap().unwrap();
+        assert_eq!(arrived, *message);
+        arrived
+    }
+
+    fn client(&mut self, input: sender::Input) {
+        let mut output = Vec::new();
+        self.client = Some(self.client.take().unwrap().handle(input, &mut output).unwrap());
+        self.client_does(output);
+    }
+
+    fn client_does(&mut self, output: Vec<sender::Output>) {
+        for one in output {
+            match one {
+                sender::Output::Send(message) => {
+                    let arrived = self.travel("client -> server", &message);
+                    self.server(receiver::Input::Received(arrived));
+                }
+                sender::Output::Ready { agreed, secret, .. } => {
+                    for lane in 0..agreed.limits.connections {
+                        self.write_preamble(Role::Data { lane, secret });
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn server(&mut self, input: receiver::Input) {
+        let mut output = Vec::new();
+        self.server = Some(self.server.take().unwrap().handle(input, &mut output).unwrap());
+        for one in output {
+            match one {
+                receiver::Output::Send(message) => {
+                    let arrived = self.travel("server -> client", &message);
+                    self.client(sender::Input::Received(arrived));
+                }
+                receiver::Output::Finish(ended) => self.ended = Some(ended),
+                _ => {}
+            }
+        }
+    }
+
+    fn list(&mut self, target: TargetState) {
+        self.client(sender::Input::List("hosts/web 1".parse().unwrap()));
+        self.server(receiver::Input::Found(target));
+    }
+
+    fn transfer(&mut self, number: u32, request: Request, guid: Guid) {
+        self.client(sender::Input::Open(request));
+        self.server(receiver::Input::Prepared(Start::FromStart));
+        let header = Header {
+            transfer: TransferId(number),
+            epoch: 1,
+            sequence: Sequence(u64::from(number - 1) * 2),
+            offset: StreamOffset(0),
+            codec: Codec::Zstd,
+            plain_bytes: 1 << 20,
+            payload_bytes: 1000,
+            crc32: 0x1234_5678,
+        };
+        self.client(sender::Input::Sent(StreamOffset(u64::from(TOTAL))));
+        self.write_frame(header);
+        self.write_frame(Header {
+            sequence: header.sequence.next(),
+            offset: StreamOffset(1 << 20),
+            codec: Codec::Raw,
+            plain_bytes: 312,
+            payload_bytes: 312,
+            ..header
+        });
+        let total = StreamOffset(u64::from(TOTAL));
+        let reached = Watermarks { received: total, spooled: StreamOffset(1 << 20), fed: total };
+        self.client(sender::Input::StreamEnded { total, crc32: 0x9abc_def0 });
+        self.server(receiver::Input::Progress(reached));
+        let ended = self.ended.take().unwrap();
+        self.server(receiver::Input::Applied { ended, guid: Some(guid), millis: 1500 });
+    }
+}
+
+#[test]
+fn the_conversation_is_as_it_always_was() {
+    let mut conversation = Conversation::begin();
+    conversation.list(TargetState::Absent);
+    conversation.transfer(1, request("daily-1", FULL, None), FULL);
+    conversation.list(target(&[("daily-1", FULL)]));
+    conversation.transfer(2, request("daily-2", NEXT, Some(FULL)), NEXT);
+    conversation.client(sender::Input::Ping);
+    conversation.server(receiver::Input::Ping);
+    conversation.client(sender::Input::Bye);
+    assert!(conversation.client.unwrap().is_closed() && conversation.server.unwrap().is_closed());
+
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path("../golden");
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.bind(|| insta::assert_snapshot!("conversation", conversation.written));
+}
