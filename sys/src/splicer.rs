@@ -19,7 +19,12 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::loan::Loan;
 
-nix::ioctl_read_bad!(fionread, libc::FIONREAD, libc::c_int);
+nix::ioctl_read_bad!(
+    /// Bytes in a pipe that nobody has read.
+    fionread,
+    libc::FIONREAD,
+    libc::c_int
+);
 
 /// The write end of a pipe, and the slots whose pages are in it.
 #[derive(Debug)]

@@ -17,8 +17,8 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use self::decompress::Decompressor;
 use self::receive::{Connection, Intake};
-pub use self::splice::{Fed, Feed, Sink, Unfinished};
 use self::splice::{Delivery, Feeder};
+pub use self::splice::{Fed, Feed, Sink, Unfinished};
 use super::fault::Fault;
 use super::halt::Halt;
 use super::order::Order;

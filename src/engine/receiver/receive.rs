@@ -116,8 +116,7 @@ impl Intake {
                 Ok(())
             }
             Expects::Header { spare } if count == HEADER_BYTES => {
-                let header =
-                    self.decode(&loan).map_err(|error| Fault::Frame(key, error))?;
+                let header = self.decode(&loan).map_err(|error| Fault::Frame(key, error))?;
                 let payload = HEADROOM..HEADROOM + header.payload_bytes as usize;
                 self.connections[index].expects = Expects::Payload { header, spare };
                 self.receive(index, loan, payload)

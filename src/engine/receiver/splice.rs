@@ -184,10 +184,7 @@ impl Feeder {
         }
         let halt = &self.halt;
         // Also when the reader has gone without reading to the end: its exit status decides then.
-        feeding
-            .splicer
-            .drain(|| !halt.is_on())
-            .map_err(|error| Fault::Sink(total, error))?;
+        feeding.splicer.drain(|| !halt.is_on()).map_err(|error| Fault::Sink(total, error))?;
         if halt.is_on() {
             return Ok(());
         }

@@ -190,7 +190,7 @@ impl Drop for Sender {
 
 fn connect(fd: OwnedFd, zero_copy: ZeroCopy) -> Connection {
     // On loopback the kernel always copies, later and colder than a plain send would.
-    let local = sys::socket::peer_is_loopback(&fd);
+    let local = sys::socket::peer_is_loopback(&fd).unwrap_or(false);
     let zero_copy = if zero_copy == ZeroCopy::Auto && local { ZeroCopy::Off } else { zero_copy };
     Connection::new(fd, zero_copy)
 }
