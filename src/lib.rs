@@ -21,3 +21,7 @@ pub mod process;
 pub mod zfs;
 
 pub mod engine;
+
+pub mod link;
+
+pub mod server;
