@@ -45,9 +45,9 @@ fn host_with_history() -> (StandIn, Zfs) {
     (host, zfs)
 }
 
-/// Bytes of which no two stretches are alike, more than a pipe can hold.
+/// Bytes of which no two stretches are alike, more than two pipes can hold.
 fn content(seed: u64) -> Vec<u8> {
-    (0..150_000u64).flat_map(|place| (place * 0x9E37_79B9 + seed).to_le_bytes()).collect()
+    (0..300_000u64).flat_map(|place| (place * 0x9E37_79B9 + seed).to_le_bytes()).collect()
 }
 
 fn steps(zfs: &Zfs, from: &str, to: &str) -> Result<Vec<Step>, Refusal> {
@@ -74,9 +74,9 @@ fn pump(output: OwnedFd, input: OwnedFd) {
     let _ = io::copy(&mut File::from(output), &mut File::from(input));
 }
 
-fn told(sent: &Ended, received: &Ended) -> Option<Failure> {
-    let send = failure::of_send(&dataset("tank/a"), sent);
-    failure::verdict(send, failure::of_receive(&dataset("backup/a"), received))
+fn told(sender: &Ended, receiver: &Ended) -> Option<Failure> {
+    let send = failure::of_send(&dataset("tank/a"), sender);
+    failure::verdict(send, failure::of_receive(&dataset("backup/a"), receiver))
 }
 
 #[test]
@@ -434,6 +434,8 @@ fn missing_parents_are_made_below_the_root_only() {
     assert_eq!(host.property("backup/hosts/a/b", "mountpoint").as_deref(), Some("none"));
     assert_eq!(host.property("backup/hosts/a/b", "canmount").as_deref(), Some("off"));
     assert_eq!(host.property("backup/hosts/a", "canmount"), None, "it was there before");
+    let creations = host.calls().into_iter().filter(|call| call[0] == "create").count();
+    assert_eq!(creations, 2, "what exists is not tried again: it may not be ours to make");
     zfs.create_parents(&dataset("backup/hosts/a/b/c/d"), &root).unwrap();
     zfs.create_parents(&dataset("backup/hosts/x"), &root).unwrap();
     zfs.create_parents(&root, &root).unwrap();

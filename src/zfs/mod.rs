@@ -134,7 +134,8 @@ fn search_path() -> OsString {
 }
 
 fn is_executable(program: &Path) -> bool {
-    let executable = |file: std::fs::Metadata| file.is_file() && file.permissions().mode() & 1 == 1;
+    let executable =
+        |file: std::fs::Metadata| file.is_file() && file.permissions().mode() & 0o111 != 0;
     program.metadata().is_ok_and(executable)
 }
 

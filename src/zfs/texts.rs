@@ -70,7 +70,8 @@ pub(super) const RECEIVE: &[Row] = &[
     row("incompatible embedded data stream feature", Refused,
         "choose a target that does not lie below an encrypted dataset"),
     // Encryption.
-    row("inherited key must be loaded", Refused, "load the key on the target: zfs load-key -r {pool}"),
+    row("inherited key must be loaded", Refused,
+        "load the key on the target: zfs load-key -r {pool}"),
     row("encryption key does not match existing key", Refused, "replicate to a new target"),
     row("failed to create encryption key", Refused,
         "load the key of the parent on the target: zfs load-key -r {pool}"),
@@ -80,9 +81,11 @@ pub(super) const RECEIVE: &[Row] = &[
     row("cannot be used to destroy an encrypted filesystem", Refused, "replicate to a new target"),
     // The host.
     row("out of space", Wait, "make room in {pool}; what was received is kept"),
-    row("space quota exceeded", Wait, "raise the quota of {} or make room; what was received is kept"),
+    row("space quota exceeded", Wait,
+        "raise the quota of {} or make room; what was received is kept"),
     row("dataset is busy", Wait, "find out who uses {} and let it go"),
-    row("permission denied", Machine, "zfs allow -u USER receive,create,mount,readonly,canmount {}"),
+    row("permission denied", Machine,
+        "zfs allow -u USER receive,create,mount,readonly,canmount {}"),
     row("pool is read-only", Refused, "import {pool} for writing"),
     // Bytes that are no stream.
     row("bad magic number", Class::Zfs, ""),
