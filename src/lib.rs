@@ -25,3 +25,7 @@ pub mod engine;
 pub mod link;
 
 pub mod server;
+
+pub mod client;
+
+pub mod cli;

@@ -25,13 +25,17 @@ use crate::protocol::negotiate::{Agreed, Limits};
 use crate::protocol::secret::JoinSecret;
 use crate::protocol::sender::{Input, Output, Sender};
 use crate::protocol::version::Versions;
-use crate::units::{Bytes, TransferId};
+use crate::units::{Bytes, StreamOffset, TransferId};
+use crate::zfs::failure::{SendFailure, verdict};
 
 /// How often whoever looks on is told how far it is.
 const MOMENT_EVERY: Duration = Duration::from_millis(200);
 
 /// When a data connection breaks, the reason may be on its way on the control connection.
 const REASON_LIMIT: Duration = Duration::from_secs(2);
+
+/// When the server has given up: how long a process that failed too may take to say so.
+const SOURCE_LIMIT: Duration = Duration::from_millis(200);
 
 /// One session.
 pub struct Session {
@@ -61,7 +65,7 @@ pub(super) struct Cargo<'a> {
     /// Opens the source once the server is ready for it.
     pub open: Box<dyn FnOnce() -> Result<Opened, Failure> + 'a>,
     /// The failure of a source whose process ended badly, and whether something else caused that.
-    pub judge: Box<dyn Fn(&Ended) -> Option<(Failure, bool)> + 'a>,
+    pub judge: Box<dyn Fn(&Ended) -> Option<SendFailure> + 'a>,
 }
 
 /// A stream that the target holds.
@@ -113,8 +117,9 @@ impl Session {
         let (agreed, secret) = opening.welcome().await?;
         if !agreed.limits.codecs.contains(&codec) {
             let what = format!("{} cannot unpack {codec:?} blocks", opening.server);
-            return Err(Failure::new(Side::Target, Class::Refused, what)
-                .with_remedy("use --compress none"));
+            return Err(
+                Failure::new(Side::Target, Class::Refused, what).with_remedy("use --compress none")
+            );
         }
         let mut lanes = Vec::new();
         for lane in 0..agreed.limits.connections {
@@ -224,7 +229,9 @@ impl Session {
                     }
                     Output::Reached(marks) => carrying.fed = marks.fed.bytes_before(),
                     Output::Applied(applied) => carrying.applied = Some(applied),
-                    Output::Failed(failure) => return Err(self.settle(failure, carrying, &*judge).await),
+                    Output::Failed(failure) => {
+                        return Err(self.settle(failure, carrying, &*judge).await);
+                    }
                     _ => {}
                 }
             }
@@ -252,11 +259,16 @@ impl Session {
                     }
                 }
                 Happening::SourceEnded(ended) => {
-                    if let Some(failure) = judged(ended, &*judge) {
-                        return Err(self.fail(failure).await);
-                    }
                     carrying.source_ended = true;
-                    news = self.end_if_over(carrying).await?;
+                    match judged(ended, &*judge) {
+                        None => news = self.end_if_over(carrying).await?,
+                        Some(SendFailure { failure, secondary: true }) => {
+                            carrying.wait_for_reason(failure);
+                        }
+                        Some(SendFailure { failure, secondary: false }) => {
+                            return Err(self.fail(failure).await);
+                        }
+                    }
                 }
                 Happening::Tick => watch.moment(carrying.moment()),
                 Happening::NoReason => {
@@ -318,7 +330,7 @@ impl Session {
         let mut news = Vec::new();
         if carrying.source.is_some() && self.machine.as_ref().is_some_and(|m| !m.is_idle()) {
             let read = carrying.progress.read();
-            news = self.advance(Input::Sent(crate::units::StreamOffset(read.0))).await?;
+            news = self.advance(Input::Sent(StreamOffset(read.0))).await?;
         }
         news.extend(self.advance(Input::Received(message)).await?);
         Ok(news)
@@ -347,19 +359,19 @@ impl Session {
         &mut self,
         failure: Failure,
         carrying: &mut Carrying,
-        judge: &dyn Fn(&Ended) -> Option<(Failure, bool)>,
+        judge: &dyn Fn(&Ended) -> Option<SendFailure>,
     ) -> Failure {
         let Some(mut source) = carrying.source.take() else { return failure };
-        let ended = tokio::time::timeout(Duration::from_millis(200), source.ended()).await;
-        match ended {
-            Ok(Ok(Some(ended))) if !carrying.source_ended => {
-                crate::zfs::failure::verdict_of(judge(&ended), failure)
-            }
-            _ => {
+        let ended = match tokio::time::timeout(SOURCE_LIMIT, source.ended()).await {
+            Ok(ended) => ended.ok().flatten(),
+            // It runs well, so it is not the cause; stopped by us it has nothing to add.
+            Err(_elapsed) => {
                 source.stop().await;
-                failure
+                None
             }
-        }
+        };
+        let sent = ended.as_ref().and_then(judge);
+        verdict(sent, Some(failure.clone())).unwrap_or(failure)
     }
 
     async fn hear(&mut self) -> Result<Vec<Output>, Failure> {
@@ -400,8 +412,13 @@ impl Carrying {
         if failure.side != Side::Network {
             return Some(failure);
         }
-        self.fault.get_or_insert((failure, Instant::now() + REASON_LIMIT));
+        self.wait_for_reason(failure);
         None
+    }
+
+    /// Remembers a failure that most likely follows from another one.
+    fn wait_for_reason(&mut self, failure: Failure) {
+        self.fault.get_or_insert((failure, Instant::now() + REASON_LIMIT));
     }
 }
 
@@ -462,14 +479,14 @@ fn lost(error: &LinkError, server: &str) -> Failure {
 
 fn judged(
     ended: std::io::Result<Option<Ended>>,
-    judge: &dyn Fn(&Ended) -> Option<(Failure, bool)>,
-) -> Option<Failure> {
+    judge: &dyn Fn(&Ended) -> Option<SendFailure>,
+) -> Option<SendFailure> {
     match ended {
-        Ok(Some(ended)) => judge(&ended).map(|(failure, _)| failure),
-        Ok(None) => None,
+        Ok(ended) => ended.as_ref().and_then(judge),
         Err(error) => {
             let what = format!("wait for the process that makes the stream: {error}");
-            Some(Failure::new(Side::Source, Class::Machine, what))
+            let failure = Failure::new(Side::Source, Class::Machine, what);
+            Some(SendFailure { failure, secondary: false })
         }
     }
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use crate::server::Stopping;
 use crate::units::Bytes;
 
 /// How far a stream is at one moment.
@@ -42,17 +43,17 @@ pub trait Watch {
 
 /// Says when the user does not want to go on.
 #[derive(Clone, Debug)]
-pub struct Stop(watch::Receiver<bool>);
+pub struct Stop(watch::Receiver<Stopping>);
 
 impl Stop {
-    /// A stop that is pulled by sending `true`.
-    pub fn new(pulled: watch::Receiver<bool>) -> Stop {
+    /// A stop that is pulled by sending anything but [`Stopping::No`].
+    pub fn new(pulled: watch::Receiver<Stopping>) -> Stop {
         Stop(pulled)
     }
 
     /// Waits until it is pulled; for ever where nobody can.
     pub async fn pulled(&mut self) {
-        if self.0.wait_for(|&pulled| pulled).await.is_err() {
+        if self.0.wait_for(|&pulled| pulled > Stopping::No).await.is_err() {
             std::future::pending::<()>().await;
         }
     }

@@ -34,6 +34,17 @@ const STRANGERS_MAX: usize = 64;
 /// How often a server that stops looks whether its last session has ended.
 const DRAIN_EVERY: Duration = Duration::from_millis(20);
 
+/// How urgently a server shall stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stopping {
+    /// Not at all.
+    No,
+    /// When the transfers that run have ended.
+    Drained,
+    /// Now: transfers are given up, and what takes them is told so.
+    Now,
+}
+
 /// How a server runs.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -50,7 +61,7 @@ struct Shared {
     options: Options,
     destination: Destination,
     roster: Roster,
-    stop: watch::Receiver<bool>,
+    stop: watch::Receiver<Stopping>,
     /// Sessions that are running.
     sessions: Cell<usize>,
     /// What became of the only transfer, where there is only one.
@@ -63,7 +74,7 @@ pub async fn serve(
     mut incoming: Incoming,
     destination: Destination,
     options: Options,
-    mut stop: watch::Receiver<bool>,
+    mut stop: watch::Receiver<Stopping>,
 ) -> Result<(), Failure> {
     let (outcome, mut ended) = watch::channel(None);
     let shared = Rc::new(Shared {
@@ -83,7 +94,7 @@ pub async fn serve(
                 }
                 None => break,
             },
-            _ = stop.wait_for(|&stop| stop) => break,
+            _ = stop.wait_for(|&stop| stop > Stopping::No) => break,
             _ = ended.wait_for(Option::is_some) => break,
         }
     }
@@ -120,7 +131,7 @@ async fn meet(shared: Rc<Shared>, stream: Stream, peer: String, place: OwnedSema
 
 /// Waits for the sessions that still run; they know that no more transfers are wanted.
 async fn drain(shared: &Shared) {
-    if shared.sessions.get() > 0 && *shared.stop.borrow() {
+    if shared.sessions.get() > 0 && *shared.stop.borrow() > Stopping::No {
         tracing::info!(sessions = shared.sessions.get(), "stopping when the last transfer ends");
     }
     while shared.sessions.get() > 0 {

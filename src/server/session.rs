@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 use sys::control::Stream;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use super::Shared;
 use super::destination::Prepared;
 use super::roster::{Claim, Lane};
 use super::transfer::{ProcessState, Transfer};
+use super::{Shared, Stopping};
 use crate::dataset::Guid;
 use crate::engine::receiver::{Agreed, Event, Fed, Receiver as Engine};
 use crate::error::{Class, Failure, Side};
@@ -63,8 +63,8 @@ enum Happening {
     Tick,
     /// Something did not come in time.
     Late,
-    /// The server stops: no more transfers.
-    Stop,
+    /// The server stops, more urgently than before.
+    Stop(Stopping),
 }
 
 struct Session {
@@ -94,7 +94,7 @@ struct Session {
     failure: Option<Failure>,
     applied: bool,
     closing: bool,
-    stopping: bool,
+    stopping: Stopping,
 }
 
 /// Runs a session to its end.
@@ -139,7 +139,7 @@ pub(super) async fn run(shared: Rc<Shared>, stream: Stream, version: Version, pe
         failure: None,
         applied: false,
         closing: false,
-        stopping: false,
+        stopping: Stopping::No,
     };
     session.run().await;
 }
@@ -171,7 +171,8 @@ impl Session {
     /// Names what happens next. Dropping it loses nothing.
     async fn select(&mut self) -> Happening {
         let deadline = self.deadline();
-        let mut stop = self.shared.stop.clone();
+        let (mut stop, known) = (self.shared.stop.clone(), self.stopping);
+        let urgency = async { stop.wait_for(|&stop| stop > known).await.map(|stop| *stop) };
         tokio::select! {
             heard = self.link.next() => Happening::Heard(heard),
             Some(lane) = self.lanes.recv() => Happening::Joined(lane),
@@ -182,7 +183,7 @@ impl Session {
             }
             () = tokio::time::sleep_until(deadline.unwrap_or_else(Instant::now).into()),
                 if deadline.is_some() => Happening::Late,
-            _ = stop.wait_for(|&stop| stop), if !self.stopping => Happening::Stop,
+            Ok(urgency) = urgency => Happening::Stop(urgency),
         }
     }
 
@@ -212,7 +213,7 @@ impl Session {
             Happening::News(news) => self.learn(news).await,
             Happening::Tick => self.acknowledge(),
             Happening::Late => self.late().await,
-            Happening::Stop => self.stop(),
+            Happening::Stop(urgency) => self.stop(urgency).await,
         }
         self.finish_if_over();
         self.settle().await;
@@ -477,10 +478,12 @@ impl Session {
         self.give_up(failure).await;
     }
 
-    fn stop(&mut self) {
-        self.stopping = true;
-        if self.is_idle() {
-            let failure = Failure::new(Side::Target, Class::Interrupted, "the server is stopping");
+    async fn stop(&mut self, urgency: Stopping) {
+        self.stopping = urgency;
+        let failure = Failure::new(Side::Target, Class::Interrupted, "the server is stopping");
+        if urgency == Stopping::Now {
+            self.give_up(failure).await;
+        } else if self.is_idle() {
             self.tell(Input::Failed(failure));
         }
     }
@@ -509,7 +512,7 @@ impl Session {
         let millis = u64::try_from(taken.as_millis()).unwrap_or(u64::MAX);
         self.tell(Input::Applied { ended, guid, millis });
         self.applied = true;
-        self.closing |= self.stopping;
+        self.closing |= self.stopping > Stopping::No;
     }
 
     /// Ends what runs for the client, and tells it why.
