@@ -48,7 +48,8 @@ pub enum NameError {
     EmptyPart(String),
     /// A character outside letters, digits, `-`, `_`, `.`, `:` and space.
     #[error(
-        "'{name}' has the character {character:?}; ZFS names take letters, digits, - _ . : and space"
+        "'{name}' has the character {character:?}; ZFS names take letters, digits, - _ . : and \
+         space"
     )]
     BadCharacter {
         /// The whole text.

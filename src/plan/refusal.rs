@@ -60,8 +60,8 @@ pub enum Refusal {
         /// ZFS's resume token.
         token: String,
     },
-    /// The target exists without any snapshot: `zfs receive` takes neither a full stream (it exists)
-    /// nor an incremental one (there is no base).
+    /// The target exists without any snapshot: `zfs receive` takes neither a full stream (it
+    /// exists) nor an incremental one (there is no base).
     #[error(
         "{} exists and has no snapshot: a full stream is received only where nothing is yet",
         .sides.target

@@ -247,7 +247,8 @@ prop_compose! {
             };
             if copied { held.push(on_target(guid, snapshot.name.as_str())) }
             if own == 0 {
-                let taken = if other_guid { format!("s{}", moment + 1) } else { format!("own{moment}") };
+                let next = format!("s{}", moment + 1);
+                let taken = if other_guid { next } else { format!("own{moment}") };
                 held.push(on_target(Guid(moment as u64 + 1), &taken));
             }
         }

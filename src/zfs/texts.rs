@@ -70,7 +70,8 @@ pub(super) const RECEIVE: &[Row] = &[
     row("incompatible embedded data stream feature", Refused,
         "choose a target that does not lie below an encrypted dataset"),
     // Encryption.
-    row("inherited key must be loaded", Refused, "load the key on the target: zfs load-key -r {pool}"),
+    row("inherited key must be loaded", Refused,
+        "load the key on the target: zfs load-key -r {pool}"),
     row("encryption key does not match existing key", Refused, "replicate to a new target"),
     row("failed to create encryption key", Refused,
         "load the key of the parent on the target: zfs load-key -r {pool}"),
@@ -80,9 +81,11 @@ pub(super) const RECEIVE: &[Row] = &[
     row("cannot be used to destroy an encrypted filesystem", Refused, "replicate to a new target"),
     // The host.
     row("out of space", Wait, "make room in {pool}; what was received is kept"),
-    row("space quota exceeded", Wait, "raise the quota of {} or make room; what was received is kept"),
+    row("space quota exceeded", Wait,
+        "raise the quota of {} or make room; what was received is kept"),
     row("dataset is busy", Wait, "find out who uses {} and let it go"),
-    row("permission denied", Machine, "zfs allow -u USER receive,create,mount,readonly,canmount {}"),
+    row("permission denied", Machine,
+        "zfs allow -u USER receive,create,mount,readonly,canmount {}"),
     row("pool is read-only", Refused, "import {pool} for writing"),
     // Bytes that are no stream.
     row("bad magic number", Class::Zfs, ""),
@@ -110,7 +113,8 @@ pub(super) const SEND: &[Row] = &[
     row("used in the initial send", Refused, "give up what was received so far: zfs receive -A"),
     row("no longer exists", Refused, "give up what was received so far: zfs receive -A"),
     row("resume token is corrupt", Refused, "give up what was received so far: zfs receive -A"),
-    row("permission denied", Machine, "zfs allow -u USER send,hold,release,snapshot {}"),
+    row("permission denied", Machine,
+        "zfs allow -u USER send,hold,release,snapshot {}"),
     row("does not exist", Interrupted, ""),
 ];
 
@@ -123,7 +127,8 @@ pub(super) const CALL: &[Row] = &[
     row("dataset is busy", Wait, ""),
     row("it's being held", Refused, "see who holds it: zfs holds"),
     row("out of space", Wait, "make room in the pool"),
-    row("space quota exceeded", Wait, "raise the quota or make room"),
+    row("space quota exceeded", Wait,
+        "raise the quota or make room"),
 ];
 
 /// What any call may say; looked up after its own texts.
