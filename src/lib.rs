@@ -21,3 +21,11 @@ pub mod process;
 pub mod zfs;
 
 pub mod engine;
+
+pub mod link;
+
+pub mod server;
+
+pub mod client;
+
+pub mod cli;

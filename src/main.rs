@@ -1,3 +1,7 @@
 //! Parses, runs, picks the exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ExitCode::from(zferry::cli::run(std::env::args_os()))
+}

@@ -86,10 +86,11 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// The failure as the other side, the log and the user are told of it.
-    pub fn failure(&self) -> Failure {
+    /// The failure as the other side, the log and the user are told of it; `here` is the side that
+    /// this engine runs on.
+    pub fn failure(&self, here: Side) -> Failure {
         let (side, class) = match self {
-            Fault::Setup(..) => (Side::Source, Class::Machine),
+            Fault::Setup(..) => (here, Class::Machine),
             Fault::Source(..) => (Side::Source, Class::Interrupted),
             Fault::Connection(..) | Fault::Closed(_) => (Side::Network, Class::Interrupted),
             Fault::Frame(..)
@@ -99,7 +100,7 @@ impl Fault {
             | Fault::Unpack { .. }
             | Fault::Total { .. } => (Side::Network, Class::Peer),
             Fault::Sink(..) => (Side::Target, Class::Interrupted),
-            Fault::Pack(_) | Fault::Panicked(_) => (Side::Source, Class::Internal),
+            Fault::Pack(_) | Fault::Panicked(_) => (here, Class::Internal),
         };
         Failure::new(side, class, self.to_string())
     }

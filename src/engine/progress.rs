@@ -24,7 +24,7 @@ impl Progress {
         Bytes(self.wire.load(Ordering::Relaxed))
     }
 
-    /// Stream bytes that have arrived and are proved, in any order.
+    /// Stream bytes that have arrived, proved and without a gap.
     pub fn received(&self) -> StreamOffset {
         StreamOffset(self.received.load(Ordering::Relaxed))
     }

@@ -74,15 +74,16 @@ pub(super) fn slots_per_block(codec: Codec) -> u32 {
 
 impl Settings {
     /// How many slots the cache makes, or why it makes too few for `connections` connections: each
-    /// needs one block in hand and one on its way, or the pipeline would stand still.
-    pub fn slots(&self, connections: usize, codec: Codec) -> Result<u32, Failure> {
+    /// needs one block in hand and one on its way, or the pipeline would stand still. `here` is the
+    /// side whose cache it is.
+    pub fn slots(&self, connections: usize, codec: Codec, here: Side) -> Result<u32, Failure> {
         let slot_bytes = self.block_bytes.as_usize().saturating_add(PAGE_BYTES);
         let slots = self.cache.as_usize() / slot_bytes;
         let needed = connections.max(1) * 2 * slots_per_block(codec) as usize;
         if slots < needed {
             let least = Bytes::from(needed * slot_bytes);
             return Err(Failure::new(
-                Side::Source,
+                here,
                 Class::Usage,
                 format!(
                     "a cache of {} holds {slots} blocks of {}, but {connections} connections \
@@ -112,9 +113,9 @@ mod tests {
             flush_after: Duration::from_millis(100),
             zero_copy: ZeroCopy::Off,
         };
-        assert_eq!(settings.slots(3, Codec::Raw).unwrap(), 7);
-        let refused = settings.slots(4, Codec::Raw).unwrap_err();
+        assert_eq!(settings.slots(3, Codec::Raw, Side::Source).unwrap(), 7);
+        let refused = settings.slots(4, Codec::Raw, Side::Source).unwrap_err();
         assert_eq!(refused.class, Class::Usage);
-        assert!(settings.slots(2, Codec::Zstd).is_err());
+        assert!(settings.slots(2, Codec::Zstd, Side::Source).is_err());
     }
 }

@@ -3,7 +3,6 @@
 //! Pure: listings and a policy go in, steps or a refusal come out. Snapshots are matched by guid,
 //! never by name. Nothing here runs `zfs`, and nothing here ever plans to destroy, roll back or
 //! overwrite: where only that would help, the refusal says so and leaves it to the operator.
-#![allow(clippy::result_large_err, reason = "a run has one plan; evidence outweighs 100 bytes")]
 
 use crate::dataset::{DatasetName, Guid, SnapName};
 use crate::listing::{Bookmark, Snapshot, SourceState, TargetState};
@@ -13,7 +12,7 @@ mod refusal;
 #[cfg(test)]
 mod tests;
 
-pub use refusal::{Refusal, Sides};
+pub use refusal::{Refusal, Sides, Told};
 
 /// What the operator wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,6 +93,7 @@ pub fn plan(
     policy: &Policy,
 ) -> Result<Plan, Refusal> {
     let sides = Sides { source: source.dataset.clone(), target: target_name.clone() };
+    let sides = Box::new(sides);
     let goal = find_goal(source, &policy.goal)?;
     let (held, resume_token) = match target {
         TargetState::Absent => {
@@ -145,7 +145,7 @@ fn find_base(
     source: &SourceState,
     held: &[Snapshot],
     goal: &Snapshot,
-    sides: Sides,
+    sides: Box<Sides>,
 ) -> Result<Base, Refusal> {
     let Some(target_newest) = held.last() else {
         return Err(Refusal::Empty { sides });
@@ -154,20 +154,20 @@ fn find_base(
     let Some((common, base)) = common else {
         return Err(Refusal::Unrelated {
             sides,
-            target_newest: target_newest.clone(),
+            target_newest: target_newest.into(),
             // There is a goal, so there is a newest.
-            source_newest: source.snapshots.last().unwrap_or(goal).clone(),
+            source_newest: source.snapshots.last().unwrap_or(goal).into(),
         });
     };
     if base.createtxg() >= goal.createtxg {
-        return Err(Refusal::Behind { sides, goal: goal.clone(), common: common.clone() });
+        return Err(Refusal::Behind { sides, goal: goal.into(), common: common.into() });
     }
     if common.guid != target_newest.guid {
         return Err(Refusal::Diverged {
             sides,
-            target_newest: target_newest.clone(),
-            common: common.clone(),
-            source_newest: source.snapshots.last().unwrap_or(goal).clone(),
+            target_newest: target_newest.into(),
+            common: common.into(),
+            source_newest: source.snapshots.last().unwrap_or(goal).into(),
         });
     }
     Ok(base)
@@ -206,14 +206,14 @@ fn way<'a>(
 fn refuse_taken_names(
     wanted: &[&Snapshot],
     held: &[Snapshot],
-    sides: Sides,
+    sides: Box<Sides>,
 ) -> Result<(), Refusal> {
     let taken = wanted.iter().find_map(|wanted| {
         held.iter().find(|held| held.name == wanted.name).map(|held| (*wanted, held))
     });
     match taken {
         Some((wanted, held)) => {
-            Err(Refusal::NameTaken { sides, wanted: wanted.clone(), held_guid: held.guid })
+            Err(Refusal::NameTaken { sides, wanted: wanted.into(), held_guid: held.guid })
         }
         None => Ok(()),
     }

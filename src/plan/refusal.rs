@@ -4,6 +4,8 @@
 //! be a command that destroys something: that is why it is a text for a person, and why nothing in
 //! zferry may ever run it.
 
+use std::fmt;
+
 use crate::dataset::{DatasetName, Guid, Kind, SnapName, typed};
 use crate::error::{Class, Failure, Side};
 use crate::listing::Snapshot;
@@ -15,6 +17,15 @@ pub struct Sides {
     pub source: DatasetName,
     /// The one that is to receive.
     pub target: DatasetName,
+}
+
+/// A snapshot by both its names: the one that people gave and the one that ZFS goes by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// Its name behind the `@`.
+    pub name: SnapName,
+    /// Its identity on every pool.
+    pub guid: Guid,
 }
 
 /// Why there is no plan.
@@ -42,7 +53,7 @@ pub enum Refusal {
     )]
     OtherKind {
         /// Both datasets.
-        sides: Sides,
+        sides: Box<Sides>,
         /// What the source is.
         source_kind: Kind,
         /// What the target is.
@@ -56,7 +67,7 @@ pub enum Refusal {
     )]
     PartlyReceived {
         /// Both datasets.
-        sides: Sides,
+        sides: Box<Sides>,
         /// ZFS's resume token.
         token: String,
     },
@@ -68,50 +79,50 @@ pub enum Refusal {
     )]
     Empty {
         /// Both datasets.
-        sides: Sides,
+        sides: Box<Sides>,
     },
     /// No snapshot of the target is known to the source.
     #[error(
         "{} and {} have no snapshot in common: the newest of the target is {}, the newest of the \
          source is {}",
-        .sides.target, .sides.source, told(.target_newest), told(.source_newest)
+        .sides.target, .sides.source, .target_newest, .source_newest
     )]
     Unrelated {
         /// Both datasets.
-        sides: Sides,
+        sides: Box<Sides>,
         /// The target's newest snapshot.
-        target_newest: Snapshot,
+        target_newest: Told,
         /// The source's newest snapshot.
-        source_newest: Snapshot,
+        source_newest: Told,
     },
     /// The target went on by itself after the newest snapshot that both have.
     #[error(
         "{} has gone its own way: its newest snapshot {} is unknown to {}, whose newest is {}; \
          the newest that both have is {}",
-        .sides.target, told(.target_newest), .sides.source, told(.source_newest), told(.common)
+        .sides.target, .target_newest, .sides.source, .source_newest, .common
     )]
     Diverged {
         /// Both datasets.
-        sides: Sides,
+        sides: Box<Sides>,
         /// The target's newest snapshot.
-        target_newest: Snapshot,
+        target_newest: Told,
         /// The newest that both have, as the target names it.
-        common: Snapshot,
+        common: Told,
         /// The source's newest snapshot.
-        source_newest: Snapshot,
+        source_newest: Told,
     },
     /// The goal is older than what the target has of the source already, and not among it.
     #[error(
         "{} lacks {} and can no longer receive it: it holds the newer {} already",
-        .sides.target, told(.goal), told(.common)
+        .sides.target, .goal, .common
     )]
     Behind {
         /// Both datasets.
-        sides: Sides,
+        sides: Box<Sides>,
         /// The snapshot that was asked for.
-        goal: Snapshot,
+        goal: Told,
         /// The newest that both have, as the target names it.
-        common: Snapshot,
+        common: Told,
     },
     /// The target has another snapshot of the same name.
     #[error(
@@ -120,9 +131,9 @@ pub enum Refusal {
     )]
     NameTaken {
         /// Both datasets.
-        sides: Sides,
+        sides: Box<Sides>,
         /// The snapshot that was to be sent.
-        wanted: Snapshot,
+        wanted: Told,
         /// The guid of the target's snapshot of that name.
         held_guid: Guid,
     },
@@ -191,9 +202,17 @@ impl From<Refusal> for Failure {
     }
 }
 
-/// A snapshot by both its names: the one that people gave and the one that ZFS goes by.
-fn told(snapshot: &Snapshot) -> String {
-    format!("@{} (guid {})", snapshot.name, snapshot.guid)
+impl From<&Snapshot> for Told {
+    fn from(snapshot: &Snapshot) -> Told {
+        Told { name: snapshot.name.clone(), guid: snapshot.guid }
+    }
+}
+
+impl fmt::Display for Told {
+    /// `@name (guid 123)`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "@{} (guid {})", self.name, self.guid)
+    }
 }
 
 fn or_near(near: &[SnapName]) -> String {

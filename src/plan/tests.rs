@@ -247,8 +247,8 @@ prop_compose! {
             };
             if copied { held.push(on_target(guid, snapshot.name.as_str())) }
             if own == 0 {
-                let next = format!("s{}", moment + 1);
-                let taken = if other_guid { next } else { format!("own{moment}") };
+                let next = moment + 1;
+                let taken = if other_guid { format!("s{next}") } else { format!("own{moment}") };
                 held.push(on_target(Guid(moment as u64 + 1), &taken));
             }
         }
@@ -338,6 +338,7 @@ fn refused_rightly(source: &SourceState, held: &[Snapshot], refusal: &Refusal) -
             known(common.guid) && newest.is_some_and(|newest| !known(newest.guid))
         }
         Refusal::Behind { goal, common, .. } => {
+            let goal = source.snapshots.iter().find(|snapshot| snapshot.guid == goal.guid).unwrap();
             known_base(source, common.guid).is_some_and(|base| base.createtxg() > goal.createtxg)
         }
         Refusal::NameTaken { wanted, .. } => held.iter().any(|held| held.name == wanted.name),

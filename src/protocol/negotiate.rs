@@ -132,6 +132,13 @@ mod tests {
     }
 
     #[test]
+    fn no_two_ends_agree_on_more_than_makes_sense() {
+        let greedy = limits(u64::MAX, u16::MAX, BOTH);
+        let agreed = negotiate(Version::V1, &greedy, &greedy).unwrap();
+        assert_eq!(agreed.limits, limits(16 << 20, u16::MAX, BOTH));
+    }
+
+    #[test]
     fn ends_that_cannot_work_together_say_why() {
         let ours = limits(1 << 20, 8, BOTH);
         let refusal = |theirs| negotiate(Version::V1, &ours, &theirs).unwrap_err().to_string();

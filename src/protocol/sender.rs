@@ -350,3 +350,99 @@ impl Transfer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::{Class, Side};
+    use crate::protocol::frame::Codec;
+    use crate::units::Bytes;
+
+    fn limits(connections: u16) -> Limits {
+        let codecs = [Codec::Raw].into_iter().collect();
+        Limits { block_bytes_max: Bytes::MIB, connections, codecs }
+    }
+
+    fn request() -> Request {
+        Request {
+            stream: Stream::Pipe,
+            epoch: 1,
+            estimated_bytes: None,
+            block_bytes: Bytes::MIB,
+            codec: Codec::Raw,
+            interrupted_at: None,
+        }
+    }
+
+    /// A client that asked for four connections, and hears this.
+    fn welcomed_with(version: u16, limits_granted: Limits) -> Result<Sender, PeerMisbehaved> {
+        let hello = Hello { software: String::new(), limits: limits(4) };
+        let secret = JoinSecret::new([0; 16]);
+        let welcome = Welcome { software: String::new(), version, limits: limits_granted, secret };
+        Sender::start(Versions::OURS, hello, &mut Vec::new())
+            .handle(Input::Received(Message::Welcome(welcome)), &mut Vec::new())
+    }
+
+    fn step(machine: Sender, input: Input) -> (Sender, Vec<Output>) {
+        let mut output = Vec::new();
+        (machine.handle(input, &mut output).unwrap(), output)
+    }
+
+    fn streaming() -> Sender {
+        let (machine, _) = step(welcomed_with(1, limits(2)).unwrap(), Input::Open(request()));
+        let opened = Message::Opened { transfer: TransferId(1), start: Start::FromStart };
+        step(machine, Input::Received(opened)).0
+    }
+
+    #[test]
+    fn a_welcome_grants_nothing_that_was_not_asked_for() {
+        assert!(welcomed_with(1, limits(4)).unwrap().is_idle());
+        let blamed = welcomed_with(1, limits(5)).unwrap_err();
+        assert_eq!(blamed, PeerMisbehaved::WelcomeBeyondHello);
+        let blamed = welcomed_with(2, limits(1)).unwrap_err();
+        let offered = Versions::OURS;
+        assert_eq!(blamed, PeerMisbehaved::VersionNotOffered { offered, got: 2 });
+    }
+
+    #[test]
+    fn a_failure_is_told_in_the_words_of_the_moment() {
+        let failure = || Failure::new(Side::Source, Class::Zfs, "pool I/O is suspended");
+        let ended = Input::StreamEnded { total: StreamOffset(0), crc32: 0 };
+        let idle = welcomed_with(1, limits(1)).unwrap();
+        for machine in [idle, step(streaming(), ended).0] {
+            let (machine, output) = step(machine, Input::Failed(failure()));
+            assert_eq!(output, [Output::Send(Message::Refused(failure())), Output::Close]);
+            assert!(machine.is_closed());
+        }
+        let (machine, output) = step(streaming(), Input::Failed(failure()));
+        let end = Message::End { transfer: TransferId(1), ending: Ending::Failed(failure()) };
+        assert_eq!(output, [Output::Send(end), Output::Close]);
+        assert!(machine.is_closed());
+    }
+
+    #[test]
+    fn blocks_may_be_told_in_any_order_and_after_the_end() {
+        let (machine, _) = step(streaming(), Input::Sent(StreamOffset(8)));
+        let (machine, _) = step(machine, Input::Sent(StreamOffset(4)));
+        let end = Input::StreamEnded { total: StreamOffset(9), crc32: 0 };
+        let (machine, _) = step(machine, end);
+        let (machine, _) = step(machine, Input::Sent(StreamOffset(9)));
+        let reached = Watermarks { received: StreamOffset(9), ..Watermarks::default() };
+        let ack = Message::Ack { transfer: TransferId(1), reached };
+        let (_, output) = step(machine, Input::Received(ack));
+        assert_eq!(output, [Output::Reached(reached)]);
+    }
+
+    #[test]
+    #[should_panic(expected = "a request beyond what was agreed")]
+    fn a_request_beyond_the_agreement_is_our_own_mistake() {
+        let request = Request { codec: Codec::Zstd, ..request() };
+        step(welcomed_with(1, limits(1)).unwrap(), Input::Open(request));
+    }
+
+    #[test]
+    #[should_panic(expected = "makes no sense in Streaming")]
+    fn a_wish_out_of_place_is_our_own_mistake() {
+        step(streaming(), Input::Bye);
+    }
+}

@@ -50,6 +50,13 @@ pub fn of_receive(dataset: &DatasetName, ended: &Ended) -> Option<Failure> {
     Some(judge(Side::Target, &call, ended, texts::RECEIVE, Some(dataset)))
 }
 
+/// The failure of a command of the user's that stood at the end of a stream on `side`.
+pub fn of_command(side: Side, words: &[String], ended: &Ended) -> Failure {
+    let class = if ended.signal().is_some() { Class::Interrupted } else { Class::Machine };
+    let program = words.first().map_or("", String::as_str);
+    Failure::new(side, class, format!("{program} failed: {}", self::words(ended)))
+}
+
 /// The failure of any other `call`, which ended badly on `side`.
 pub(super) fn of_call(side: Side, call: &str, ended: &Ended) -> Failure {
     judge(side, call, ended, texts::CALL, None)

@@ -134,7 +134,8 @@ fn search_path() -> OsString {
 }
 
 fn is_executable(program: &Path) -> bool {
-    let executable = |file: std::fs::Metadata| file.is_file() && file.permissions().mode() & 1 == 1;
+    let executable =
+        |file: std::fs::Metadata| file.is_file() && file.permissions().mode() & 0o111 != 0;
     program.metadata().is_ok_and(executable)
 }
 
@@ -180,7 +181,11 @@ mod tests {
         };
         let (text, first, second) = (place("text", 0o644), place("a", 0o755), place("b", 0o755));
         fs::create_dir_all(folder.path().join("folder/zfs")).unwrap();
-        let path = [PathBuf::from("."), folder.path().join("folder"), text, first.clone(), second];
+        // The second one again, by a way that depends on where we stand.
+        let up = "../".repeat(std::env::current_dir().unwrap().components().count());
+        let relative = PathBuf::from(up).join(second.strip_prefix("/").unwrap());
+        assert!(relative.join("zfs").exists());
+        let path = [relative, folder.path().join("folder"), text, first.clone(), second];
         let found = Zfs::find_in(&std::env::join_paths(path).unwrap()).unwrap();
         assert_eq!(found.program(), first.join("zfs"));
     }

@@ -3,8 +3,6 @@
 //! Second on the receiver's way, on pinned threads. A payload unpacks into a slot of the declared
 //! size or not at all: one zstd frame that names exactly that size, nothing before or behind it.
 
-use std::sync::Arc;
-
 use crossbeam_channel::{Receiver, Sender};
 use sys::loan::Loan;
 use zstd_safe::DCtx;
@@ -12,7 +10,6 @@ use zstd_safe::DCtx;
 use super::splice::Delivery;
 use crate::engine::block::{Block, HEADROOM, Place};
 use crate::engine::fault::Fault;
-use crate::engine::progress::Progress;
 use crate::protocol::frame::{Codec, Header};
 
 /// A frame as it came off the wire, with the slot that it may be unpacked into.
@@ -27,7 +24,6 @@ pub(super) struct Packed {
 pub(super) struct Decompressor {
     pub packed: Receiver<Packed>,
     pub deliveries: Sender<Delivery>,
-    pub progress: Arc<Progress>,
 }
 
 impl Decompressor {
@@ -36,7 +32,6 @@ impl Decompressor {
         let mut context = DCtx::create();
         for packed in &self.packed {
             let block = unpack(&mut context, packed)?;
-            self.progress.add_received(block.length);
             if self.deliveries.send(Delivery::Block(block)).is_err() {
                 break;
             }

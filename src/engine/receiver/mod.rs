@@ -25,7 +25,7 @@ use super::order::Order;
 use super::progress::Progress;
 use super::settings::Settings;
 use super::stage;
-use crate::error::Failure;
+use crate::error::{Failure, Side};
 use crate::protocol::frame::Codec;
 use crate::units::{Bytes, StreamOffset, TransferId};
 
@@ -41,7 +41,7 @@ pub enum Event {
 }
 
 /// What was agreed with the sender.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Agreed {
     /// The packing that may occur.
     pub codec: Codec,
@@ -71,9 +71,9 @@ impl Receiver {
         events: &UnboundedSender<Event>,
     ) -> Result<Receiver, Failure> {
         let settings = Settings { block_bytes: agreed.block_bytes, ..settings.clone() };
-        let slots = settings.slots(connections.len(), agreed.codec)?;
+        let slots = settings.slots(connections.len(), agreed.codec, Side::Target)?;
         Receiver::build(&settings, agreed, connections, events, slots)
-            .map_err(|error| Fault::Setup("receiver", error).failure())
+            .map_err(|error| Fault::Setup("receiver", error).failure(Side::Target))
     }
 
     fn build(
@@ -129,11 +129,8 @@ impl Receiver {
         })?);
 
         for worker in 0..settings.workers.max(1) {
-            let decompressor = Decompressor {
-                packed: packed_inbox.clone(),
-                deliveries: deliveries.clone(),
-                progress: Arc::clone(&progress),
-            };
+            let decompressor =
+                Decompressor { packed: packed_inbox.clone(), deliveries: deliveries.clone() };
             let core = stage::core_of(&settings.cores, worker);
             let run = move || {
                 stage::pin(core);

@@ -151,6 +151,7 @@ impl Feeder {
             return Err(Fault::OutOfPlace { expected, got: place.offset, got_transfer });
         };
         let length = block.length;
+        self.progress.add_received(length);
         let halt = &self.halt;
         feeding.take(block, &|| !halt.is_on())?;
         self.progress.add_fed(length);

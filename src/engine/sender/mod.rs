@@ -27,7 +27,7 @@ use super::order::Order;
 use super::progress::Progress;
 use super::settings::{Settings, ZeroCopy};
 use super::stage;
-use crate::error::Failure;
+use crate::error::{Failure, Side};
 use crate::units::{Sequence, TransferId};
 
 /// What a sender tells the one who started it.
@@ -59,9 +59,9 @@ impl Sender {
         events: &UnboundedSender<Event>,
     ) -> Result<Sender, Failure> {
         let codec = settings.compression.codec();
-        let slots = settings.slots(connections.len(), codec)?;
+        let slots = settings.slots(connections.len(), codec, Side::Source)?;
         Sender::build(settings, connections, events, slots)
-            .map_err(|error| Fault::Setup("sender", error).failure())
+            .map_err(|error| Fault::Setup("sender", error).failure(Side::Source))
     }
 
     fn build(

@@ -1,0 +1,236 @@
+//! The flags that tune an engine; the same for every command that moves a stream.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use sys::arena::PAGE_BYTES;
+use sys::backend::{Backend, Choice};
+
+use super::usage;
+use crate::engine::settings::{Compression, Settings, ZeroCopy};
+use crate::error::{Class, Failure, Side};
+use crate::protocol::negotiate::{BLOCK_BYTES_MAX, BLOCK_BYTES_MIN};
+use crate::units::Bytes;
+
+/// How bytes are moved.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Tuning")]
+pub(super) struct Flags {
+    /// How to reach the kernel: io_uring where the machine allows it, or plain system calls
+    #[arg(long, value_enum, value_name = "BACKEND", default_value = "auto")]
+    io: Io,
+    /// Memory for blocks on their way, the most that is used whatever the stream's length. More
+    /// bridges longer stalls of the other side
+    #[arg(long, value_name = "SIZE", default_value = "128MiB")]
+    cache: Bytes,
+    /// Threads that compress, decompress and check [default: one per core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    workers: Option<u16>,
+    /// Cores for the workers: a list such as 0,2-5; `auto` for all that we may use; `off`
+    #[arg(long, value_name = "LIST", default_value = "auto")]
+    pin: Pin,
+}
+
+/// How bytes are sent.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Tuning")]
+pub(super) struct SendFlags {
+    /// What to do to blocks: `none`, or `zstd` with a level from 1 (fast) to 19 (small). Streams
+    /// of datasets with compression are sent compressed as they lie on disk, and gain little
+    #[arg(long, value_name = "none|zstd[:LEVEL]", default_value = "none")]
+    compress: Compress,
+    /// TCP connections that the stream is spread over; several help where one is limited by its
+    /// window or its core
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=64))]
+    connections: u16,
+    /// The unit of compression and checking, from 4KiB to 16MiB
+    #[arg(long, value_name = "SIZE", default_value = "1MiB")]
+    block_size: Bytes,
+    /// Send a block that is not full when the source was silent for this many milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 100)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=60_000))]
+    flush_after: u64,
+    /// Have the network card read blocks from our memory; `auto` stops when the kernel copies
+    #[arg(long, value_enum, value_name = "WHEN", default_value = "auto")]
+    zero_copy_send: When,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Io {
+    Auto,
+    Uring,
+    Threads,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum When {
+    Auto,
+    On,
+    Off,
+}
+
+/// Which cores.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Pin {
+    Auto,
+    Off,
+    Cores(Vec<usize>),
+}
+
+/// What is typed behind `--compress`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Compress(Compression);
+
+impl Flags {
+    /// The settings of a receiving engine, and of a sending one but for [`SendFlags`]. Says once
+    /// where `io_uring` cannot be had.
+    pub fn settings(&self) -> Result<Settings, Failure> {
+        let allowed = sys::cpu::allowed()
+            .map_err(|error| machine(format!("ask which cores we may use: {error}")))?;
+        let cores = match &self.pin {
+            Pin::Auto => allowed.clone(),
+            Pin::Off => Vec::new(),
+            Pin::Cores(cores) => match cores.iter().find(|core| !allowed.contains(core)) {
+                Some(core) => {
+                    let may = sys::cpu::ranges(&allowed);
+                    return Err(usage(format!("--pin names core {core}; we may use {may}")));
+                }
+                None => cores.clone(),
+            },
+        };
+        Ok(Settings {
+            backend: self.backend()?,
+            cache: self.cache,
+            block_bytes: Bytes::MIB,
+            workers: self.workers.map_or(allowed.len(), usize::from),
+            cores,
+            compression: Compression::None,
+            flush_after: Duration::from_millis(100),
+            zero_copy: ZeroCopy::Off,
+        })
+    }
+
+    fn backend(&self) -> Result<Backend, Failure> {
+        let choice = match self.io {
+            Io::Auto => Choice::Auto,
+            Io::Uring => Choice::Uring,
+            Io::Threads => Choice::Threads,
+        };
+        let resolved = choice.resolve().map_err(|why| {
+            machine(format!("io_uring cannot be used: {why}"))
+                .with_remedy("use --io threads, or see `zferry doctor`")
+        })?;
+        if let Some(why) = resolved.fell_back {
+            tracing::warn!("io_uring cannot be used ({why}); going on with plain system calls");
+        }
+        Ok(resolved.backend)
+    }
+}
+
+impl SendFlags {
+    /// The settings of a sending engine, out of those of a receiving one.
+    pub fn apply(&self, settings: Settings) -> Result<Settings, Failure> {
+        let size = self.block_size;
+        let whole_pages = size.as_usize().is_multiple_of(PAGE_BYTES);
+        if !(BLOCK_BYTES_MIN..=BLOCK_BYTES_MAX).contains(&size) || !whole_pages {
+            return Err(usage(format!(
+                "--block-size {size} is not a multiple of 4 KiB from {BLOCK_BYTES_MIN} to \
+                 {BLOCK_BYTES_MAX}"
+            )));
+        }
+        let settings = Settings {
+            block_bytes: size,
+            compression: self.compress.0,
+            flush_after: Duration::from_millis(self.flush_after),
+            zero_copy: match self.zero_copy_send {
+                When::Auto => ZeroCopy::Auto,
+                When::On => ZeroCopy::On,
+                When::Off => ZeroCopy::Off,
+            },
+            ..settings
+        };
+        let codec = settings.compression.codec();
+        settings.slots(usize::from(self.connections), codec, Side::Source)?;
+        Ok(settings)
+    }
+
+    /// How many data connections.
+    pub fn connections(&self) -> u16 {
+        self.connections
+    }
+}
+
+fn machine(what: String) -> Failure {
+    Failure::new(Side::Source, Class::Machine, what)
+}
+
+impl FromStr for Compress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Compress, String> {
+        let (name, level) = match text.split_once(':') {
+            Some((name, level)) => (name, Some(level)),
+            None => (text, None),
+        };
+        match (name, level) {
+            ("none", None) => Ok(Compress(Compression::None)),
+            ("zstd", None) => Ok(Compress(Compression::Zstd { level: 1 })),
+            ("zstd", Some(level)) => match level.parse() {
+                Ok(level @ 1..=19) => Ok(Compress(Compression::Zstd { level })),
+                _ => Err(format!("'{level}' is not a zstd level from 1 to 19")),
+            },
+            _ => Err(format!("'{text}' is neither none nor zstd[:LEVEL]")),
+        }
+    }
+}
+
+impl FromStr for Pin {
+    type Err = String;
+
+    /// Reads `auto`, `off`, or cores and ranges of them: `0,2-5`.
+    fn from_str(text: &str) -> Result<Pin, String> {
+        match text {
+            "auto" => return Ok(Pin::Auto),
+            "off" => return Ok(Pin::Off),
+            _ => {}
+        }
+        let mut cores = Vec::new();
+        for part in text.split(',') {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            match (first.trim().parse::<u16>(), last.trim().parse::<u16>()) {
+                (Ok(first), Ok(last)) if first <= last => {
+                    cores.extend((first..=last).map(usize::from));
+                }
+                _ => return Err(format!("'{part}' is neither a core nor a range such as 2-5")),
+            }
+        }
+        Ok(Pin::Cores(cores))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cores_are_lists_and_ranges() {
+        assert_eq!("auto".parse(), Ok(Pin::Auto));
+        assert_eq!("off".parse(), Ok(Pin::Off));
+        assert_eq!("0,2-4".parse(), Ok(Pin::Cores(vec![0, 2, 3, 4])));
+        for nonsense in ["", "a", "3-1", "1,", "-1", "1-", "70000"] {
+            assert!(nonsense.parse::<Pin>().is_err(), "{nonsense:?} was taken for cores");
+        }
+    }
+
+    #[test]
+    fn compression_is_none_or_zstd_with_a_level() {
+        assert_eq!("none".parse(), Ok(Compress(Compression::None)));
+        assert_eq!("zstd".parse(), Ok(Compress(Compression::Zstd { level: 1 })));
+        assert_eq!("zstd:19".parse(), Ok(Compress(Compression::Zstd { level: 19 })));
+        for nonsense in ["zstd:", "zstd:0", "zstd:20", "zstd:x", "lz4", "none:1", ""] {
+            assert!(nonsense.parse::<Compress>().is_err(), "{nonsense:?} was taken");
+        }
+    }
+}

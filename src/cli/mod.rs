@@ -1,0 +1,119 @@
+//! What a person types: one file per command, text into types, outcome into words and exit code.
+//!
+//! No work is done here but to understand, to start, and to tell. Exit codes: 0 done, 1 partly,
+//! 2 failed, 3 usage or configuration, 4 already running.
+
+mod engine;
+mod receive;
+mod replicate;
+mod send;
+mod serve;
+mod show;
+mod signals;
+mod target;
+
+use std::ffi::OsString;
+
+use clap::{ArgAction, Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+
+use crate::error::{Class, Failure, Side};
+
+/// Replicates ZFS snapshots from one Linux host to another as fast as the machine allows.
+///
+/// Beside the backup pool, run `zferry serve`; beside the local pool, `zferry replicate`. To carry
+/// any other stream between two hosts, use `zferry send` and `zferry receive`.
+#[derive(Debug, Parser)]
+#[command(name = "zferry", version, max_term_width = 100)]
+#[command(after_help = "Exit codes: 0 done, 1 partly, 2 failed, 3 usage, 4 already running.")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+    /// Say more: once for what happens, twice for how, three times for every message
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    verbose: u8,
+    /// Say nothing but errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Replicate(replicate::Arguments),
+    Serve(serve::Arguments),
+    Send(send::Arguments),
+    Receive(receive::Arguments),
+}
+
+/// Runs the command line and returns the exit code.
+pub fn run(words: impl IntoIterator<Item = OsString>) -> u8 {
+    let arguments = match Arguments::try_parse_from(words) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // A closed stderr is no reason for another exit code.
+            let _ = error.print();
+            return if error.use_stderr() { 3 } else { 0 };
+        }
+    };
+    log_to_stderr(&arguments);
+    let quiet = arguments.quiet;
+    let done = match arguments.command {
+        Command::Replicate(arguments) => replicate::run(arguments, quiet),
+        Command::Serve(arguments) => serve::run(arguments),
+        Command::Send(arguments) => send::run(arguments, quiet),
+        Command::Receive(arguments) => receive::run(arguments),
+    };
+    match done {
+        Ok(()) => 0,
+        Err(failure) => {
+            show::failure(&failure);
+            failure.exit_code()
+        }
+    }
+}
+
+fn log_to_stderr(arguments: &Arguments) {
+    let level = match (arguments.quiet, arguments.verbose) {
+        (true, _) => LevelFilter::ERROR,
+        (false, 0) => LevelFilter::WARN,
+        (false, 1) => LevelFilter::INFO,
+        (false, 2) => LevelFilter::DEBUG,
+        (false, _) => LevelFilter::TRACE,
+    };
+    let filter = EnvFilter::builder()
+        .with_default_directive(level.into())
+        .with_env_var("ZFERRY_LOG")
+        .from_env_lossy();
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .without_time();
+    // Only a second call in one process could fail.
+    let _ = subscriber.try_init();
+}
+
+/// The words of everything that would go over the network, until TLS is the default.
+fn require_plain(plain: bool) -> Result<(), Failure> {
+    if plain {
+        return Ok(());
+    }
+    Err(usage("this version has no encryption on the wire yet")
+        .with_remedy("add --plain on both sides if the network between them is trusted"))
+}
+
+fn usage(what: impl Into<String>) -> Failure {
+    Failure::new(Side::Source, Class::Usage, what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+}

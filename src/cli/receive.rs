@@ -1,0 +1,57 @@
+//! `zferry receive`: takes one stream for a pipe or a command.
+
+use std::io::IsTerminal;
+use std::net::SocketAddr;
+
+use clap::Args;
+use sys::control::Runtime;
+
+use super::engine::Flags;
+use super::serve::{listen, machine};
+use super::{require_plain, signals, usage};
+use crate::error::Failure;
+use crate::server::{Destination, Incoming, Options, Pipe, Stopping, serve};
+
+/// The most data connections that a sender gets.
+const CONNECTIONS_MAX: u16 = 64;
+
+/// Take one stream from `zferry send` and write it to stdout, or to a command given after `--`
+///
+/// Example: zferry receive --listen 0.0.0.0:7002 --plain -- zfs receive -s -u backup/a
+#[derive(Args, Debug)]
+pub(super) struct Arguments {
+    /// The address and port to listen on; port 0 takes any free one, and stderr says which
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen: SocketAddr,
+    /// Talk without encryption: anybody who reaches the port can send, and read along
+    #[arg(long)]
+    plain: bool,
+    #[command(flatten)]
+    engine: Flags,
+    /// A command that reads the stream on its stdin
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
+    require_plain(arguments.plain)?;
+    let pipe = if arguments.command.is_empty() {
+        if std::io::stdout().is_terminal() {
+            return Err(usage("a stream would be written to this terminal")
+                .with_remedy("redirect stdout, or give a command after `--`"));
+        }
+        Pipe::Stdout
+    } else {
+        Pipe::Command(arguments.command)
+    };
+    let engine = arguments.engine.settings()?;
+    let runtime =
+        Runtime::new(engine.backend).map_err(|error| machine("start the receiver", &error))?;
+    runtime.block_on(async {
+        let listener = listen(arguments.listen)?;
+        let stop = signals::listen(Stopping::Now)
+            .map_err(|error| machine("listen for signals", &error))?;
+        let options = Options { engine, connections_max: CONNECTIONS_MAX, one_transfer: true };
+        serve(Incoming::Network(listener), Destination::Pipe(pipe), options, stop).await
+    })
+}

@@ -1,0 +1,190 @@
+//! `zferry replicate`: one copy of one dataset, by command.
+
+use std::os::unix::net::UnixStream;
+use std::thread::JoinHandle;
+
+use clap::Args;
+use sys::control::Runtime;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::watch;
+
+use super::engine::{Flags, SendFlags};
+use super::serve::machine;
+use super::show::{self, Show};
+use super::target::{Target, resolve};
+use super::{require_plain, signals, usage};
+use crate::client::replicate::{Job, Outcome, Wanted, replicate};
+use crate::client::{Dial, Options, Stop};
+use crate::dataset::{DatasetName, SnapName};
+use crate::engine::settings::Settings;
+use crate::error::Failure;
+use crate::protocol::message::RelativeName;
+use crate::server::{self, Destination, Incoming, Pool, Stopping};
+use crate::zfs::{Zfs, snapshot};
+
+/// Make a target hold a snapshot of a dataset: in full the first time, then what is new
+///
+/// Nothing is destroyed or rolled back on either side. Encrypted datasets are sent raw.
+#[derive(Args, Debug)]
+pub(super) struct Arguments {
+    /// The filesystem or volume to copy
+    #[arg(value_name = "SRC")]
+    source: String,
+    /// Where to: zferry://HOST:PORT/DATASET (below the server's root), or POOL/DATASET of this host
+    #[arg(value_name = "DST")]
+    target: String,
+    /// Talk without encryption: anybody on the way can read along
+    #[arg(long)]
+    plain: bool,
+    /// Copy up to this snapshot, which exists [default: take one, @zferry_<UTC time>]
+    #[arg(long, value_name = "NAME", conflicts_with = "no_snapshot")]
+    snapshot: Option<SnapName>,
+    /// Copy up to the newest snapshot that exists, and take none
+    #[arg(long)]
+    no_snapshot: bool,
+    /// Leave out the snapshots between the last common one and the one to copy
+    #[arg(long)]
+    newest_only: bool,
+    #[command(flatten)]
+    engine: Flags,
+    #[command(flatten)]
+    sending: SendFlags,
+}
+
+pub(super) fn run(arguments: Arguments, quiet: bool) -> Result<(), Failure> {
+    let target = Target::parse(&arguments.target)?;
+    if matches!(target, Target::Server { .. }) {
+        require_plain(arguments.plain)?;
+    }
+    let source: DatasetName =
+        arguments.source.parse().map_err(|error| usage(format!("source {error}")))?;
+    let zfs = Zfs::find().map_err(|error| error.on(crate::error::Side::Source))?;
+    let engine = arguments.sending.apply(arguments.engine.settings()?)?;
+    let wanted = match (arguments.snapshot, arguments.no_snapshot) {
+        (Some(name), _) => Wanted::Named(name),
+        (None, true) => Wanted::Newest,
+        (None, false) => Wanted::Taken(snapshot::name_at(jiff::Timestamp::now())),
+    };
+    let connections = arguments.sending.connections();
+    let (route, dataset, full_name) = route(target, &zfs, &engine, connections)?;
+    let job = Job {
+        source,
+        target: dataset,
+        target_text: arguments.target.clone(),
+        target_name: full_name,
+        wanted,
+        intermediates: !arguments.newest_only,
+    };
+    let runtime =
+        Runtime::new(engine.backend).map_err(|error| machine("start the client", &error))?;
+    let options = Options { engine, connections };
+    let copied = runtime.block_on(async {
+        let stop = signals::listen(Stopping::Now)
+            .map_err(|error| machine("listen for signals", &error))?;
+        let mut watch = Show::new(quiet);
+        let dial = route.dial;
+        replicate(&zfs, &job, dial, &options, &mut watch, &mut Stop::new(stop)).await
+    });
+    if let Some(server) = route.server {
+        server.join();
+    }
+    tell(&job, copied?, quiet);
+    Ok(())
+}
+
+fn tell(job: &Job, outcome: Outcome, quiet: bool) {
+    if quiet {
+        return;
+    }
+    let line = match outcome {
+        Outcome::UpToDate(snapshot) => {
+            let name = job.source.at(&snapshot.name);
+            format!("{name}: nothing to do, {} holds it", job.target_text)
+        }
+        Outcome::Done(snapshot, summary) => {
+            let name = job.source.at(&snapshot.name);
+            let streams = match summary.streams {
+                1 => "1 stream".to_owned(),
+                streams => format!("{streams} streams"),
+            };
+            show::summary(&format!("{name} -> {}, {streams}", job.target_text), &summary)
+        }
+    };
+    show::say(&mut std::io::stdout(), &line);
+}
+
+/// How to reach a target: with the server of this host, if it is on this host.
+struct Route {
+    dial: Dial,
+    server: Option<LocalServer>,
+}
+
+/// A server in this process, for as long as the copy takes.
+struct LocalServer {
+    stop: watch::Sender<Stopping>,
+    thread: JoinHandle<()>,
+}
+
+fn route(
+    target: Target,
+    zfs: &Zfs,
+    engine: &Settings,
+    connections: u16,
+) -> Result<(Route, RelativeName, DatasetName), Failure> {
+    match target {
+        Target::Server { authority, dataset } => {
+            let addresses = resolve(&authority)?;
+            // Only for messages: the server's root is the server's own business.
+            let shown = format!("root/{}", dataset.as_str());
+            let name = shown.parse().map_err(|error| usage(format!("target {error}")))?;
+            let dial = Dial::Network { name: authority, addresses };
+            Ok((Route { dial, server: None }, dataset, name))
+        }
+        Target::Local(name) => {
+            let (pool, below) = name.as_str().split_once('/').ok_or_else(|| {
+                usage(format!("the target {name} is a whole pool"))
+                    .with_remedy(format!("name a dataset in it: {name}/NAME"))
+            })?;
+            let root = pool.parse().map_err(|error| usage(format!("target {error}")))?;
+            let below = below.parse().map_err(|error| usage(format!("target {error}")))?;
+            let (sockets, incoming) = unbounded_channel();
+            let pool = Pool { zfs: zfs.clone(), root };
+            let server = LocalServer::start(incoming, pool, engine.clone(), connections)
+                .map_err(|error| machine("start the receiving side", &error))?;
+            Ok((Route { dial: Dial::Local(sockets), server: Some(server) }, below, name))
+        }
+    }
+}
+
+impl LocalServer {
+    fn start(
+        incoming: UnboundedReceiver<UnixStream>,
+        pool: Pool,
+        engine: Settings,
+        connections_max: u16,
+    ) -> std::io::Result<LocalServer> {
+        let (stop, stopping) = watch::channel(Stopping::No);
+        let thread =
+            std::thread::Builder::new().name("zferry-server".to_owned()).spawn(move || {
+                let served = Runtime::new(engine.backend).map(|runtime| {
+                    let options = server::Options { engine, connections_max, one_transfer: false };
+                    let destination = Destination::Pool(pool);
+                    runtime.block_on(server::serve(
+                        Incoming::Local(incoming),
+                        destination,
+                        options,
+                        stopping,
+                    ))
+                });
+                if let Err(error) = served {
+                    tracing::error!(%error, "start the receiving side");
+                }
+            })?;
+        Ok(LocalServer { stop, thread })
+    }
+
+    fn join(self) {
+        self.stop.send_replace(Stopping::Drained);
+        let _panicked = self.thread.join();
+    }
+}

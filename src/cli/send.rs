@@ -1,0 +1,66 @@
+//! `zferry send`: carries one stream out of a pipe or a command.
+
+use std::io::IsTerminal;
+
+use clap::Args;
+use sys::control::Runtime;
+
+use super::engine::{Flags, SendFlags};
+use super::serve::machine;
+use super::show::{self, Show};
+use super::target::resolve;
+use super::{require_plain, signals, usage};
+use crate::client::send::{From, send};
+use crate::client::{Dial, Options, Stop};
+use crate::error::Failure;
+use crate::server::Stopping;
+
+/// Send stdin, or the output of a command given after `--`, to a `zferry receive`
+///
+/// Example: zferry send backup.example:7002 --plain -- zfs send -w tank/a@monday
+#[derive(Args, Debug)]
+pub(super) struct Arguments {
+    /// Where `zferry receive` listens
+    #[arg(value_name = "HOST:PORT")]
+    to: String,
+    /// Talk without encryption: anybody on the way can read along
+    #[arg(long)]
+    plain: bool,
+    #[command(flatten)]
+    engine: Flags,
+    #[command(flatten)]
+    sending: SendFlags,
+    /// A command that writes the stream to its stdout
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+pub(super) fn run(arguments: Arguments, quiet: bool) -> Result<(), Failure> {
+    require_plain(arguments.plain)?;
+    let from = if arguments.command.is_empty() {
+        if std::io::stdin().is_terminal() {
+            return Err(usage("a stream would be read from this terminal")
+                .with_remedy("redirect stdin, or give a command after `--`"));
+        }
+        From::Stdin
+    } else {
+        From::Command(arguments.command)
+    };
+    let engine = arguments.sending.apply(arguments.engine.settings()?)?;
+    let dial = Dial::Network { addresses: resolve(&arguments.to)?, name: arguments.to };
+    let runtime =
+        Runtime::new(engine.backend).map_err(|error| machine("start the sender", &error))?;
+    let options = Options { engine, connections: arguments.sending.connections() };
+    runtime.block_on(async {
+        let stop = signals::listen(Stopping::Now)
+            .map_err(|error| machine("listen for signals", &error))?;
+        let mut watch = Show::new(quiet);
+        let copied = send(from, dial, &options, &mut watch, &mut Stop::new(stop)).await;
+        drop(watch);
+        let summary = copied?;
+        if !quiet {
+            show::say(&mut std::io::stderr(), &show::summary("sent", &summary));
+        }
+        Ok(())
+    })
+}

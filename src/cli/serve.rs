@@ -1,0 +1,112 @@
+//! `zferry serve`: the resident server beside the backup pool.
+
+use std::fs::{DirBuilder, File, TryLockError};
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use sys::control::{Listener, Runtime};
+
+use super::engine::Flags;
+use super::{require_plain, show, signals};
+use crate::dataset::DatasetName;
+use crate::error::{Class, Failure, Side};
+use crate::listing::TargetState;
+use crate::server::{Destination, Incoming, Options, Pool, Stopping, serve};
+use crate::zfs::Zfs;
+
+/// The most data connections that a client gets.
+const CONNECTIONS_MAX: u16 = 64;
+
+/// Receive datasets from clients, below a root, until a signal comes
+///
+/// SIGTERM or Ctrl-C: no new transfers; those that run are finished. A second one: stop now; ZFS
+/// keeps what it has of a transfer.
+#[derive(Args, Debug)]
+pub(super) struct Arguments {
+    /// The address and port to listen on: 0.0.0.0:7001, [::]:7001; port 0 takes any free one
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen: SocketAddr,
+    /// The dataset that clients' datasets land below; nothing else is ever touched
+    #[arg(long, value_name = "POOL/DS")]
+    root: DatasetName,
+    /// Talk without encryption: anybody who reaches the port can send, and read along
+    #[arg(long)]
+    plain: bool,
+    /// A folder of the server's own, held while it runs: a second server with the same one stops
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+    #[command(flatten)]
+    engine: Flags,
+}
+
+pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
+    require_plain(arguments.plain)?;
+    let _state = arguments.state.as_deref().map(hold).transpose()?;
+    let zfs = Zfs::find().map_err(|error| error.on(Side::Target))?;
+    let engine = arguments.engine.settings()?;
+    check_root(&zfs, &arguments.root)?;
+    let backend = engine.backend;
+    let runtime = Runtime::new(backend).map_err(|error| machine("start the server", &error))?;
+    runtime.block_on(async {
+        let listener = listen(arguments.listen)?;
+        let stop = signals::listen(Stopping::Drained)
+            .map_err(|error| machine("listen for signals", &error))?;
+        let destination = Destination::Pool(Pool { zfs, root: arguments.root });
+        let options = Options { engine, connections_max: CONNECTIONS_MAX, one_transfer: false };
+        serve(Incoming::Network(listener), destination, options, stop).await
+    })
+}
+
+/// Opens the port and says so.
+pub(super) fn listen(address: SocketAddr) -> Result<Listener, Failure> {
+    let listener = Listener::bind(address).map_err(|error| {
+        machine(&format!("listen on {address}"), &error).with_remedy(format!(
+            "choose another --listen, or see who has it: ss -ltnp | grep :{}",
+            address.port()
+        ))
+    })?;
+    show::say(&mut std::io::stderr(), &format!("listening on {}", listener.local_addr()));
+    Ok(listener)
+}
+
+fn check_root(zfs: &Zfs, root: &DatasetName) -> Result<(), Failure> {
+    match zfs.target_state(root).map_err(|error| error.on(Side::Target))? {
+        TargetState::Present { .. } => Ok(()),
+        TargetState::Absent => {
+            let name = crate::dataset::typed(root.as_str());
+            let what = format!("the root {root} does not exist");
+            Err(Failure::new(Side::Target, Class::Refused, what)
+                .with_remedy(format!("zfs create -o canmount=off -o mountpoint=none {name}")))
+        }
+    }
+}
+
+/// Holds the state folder for as long as the file lives.
+fn hold(folder: &Path) -> Result<File, Failure> {
+    let shown = folder.display();
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .map_err(|error| machine(&format!("create the state folder {shown}"), &error))?;
+    let path = folder.join("lock");
+    let file = File::options().create(true).append(true).open(&path);
+    let file = file.map_err(|error| machine(&format!("open {}", path.display()), &error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            let what = format!("a server with the state folder {shown} is running already");
+            Err(Failure::new(Side::Target, Class::Busy, what)
+                .with_remedy("stop that one, or give this one another --state"))
+        }
+        Err(TryLockError::Error(error)) => {
+            Err(machine(&format!("lock {}", path.display()), &error))
+        }
+    }
+}
+
+pub(super) fn machine(what: &str, error: &std::io::Error) -> Failure {
+    Failure::new(Side::Target, Class::Machine, format!("{what}: {error}"))
+}

@@ -1,0 +1,166 @@
+//! What a person sees: a bar on a terminal, a line a minute elsewhere, one line at the end.
+
+use std::io::{IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::client::{Moment, Summary, Watch};
+use crate::error::Failure;
+use crate::units::Bytes;
+
+/// How often a line is written where there is no terminal.
+const LINE_EVERY: Duration = Duration::from_secs(60);
+
+/// Shows how far a copy is, on stderr.
+pub(super) enum Show {
+    /// A terminal.
+    Bar(Option<ProgressBar>),
+    /// A log.
+    Lines(Lines),
+    /// Nobody looks.
+    Nothing,
+}
+
+/// A stream as lines.
+pub(super) struct Lines {
+    what: String,
+    estimated: Option<Bytes>,
+    started: Instant,
+    last: Instant,
+}
+
+impl Show {
+    pub fn new(quiet: bool) -> Show {
+        if quiet {
+            return Show::Nothing;
+        }
+        if std::io::stderr().is_terminal() {
+            return Show::Bar(None);
+        }
+        let now = Instant::now();
+        Show::Lines(Lines { what: String::new(), estimated: None, started: now, last: now })
+    }
+}
+
+impl Watch for Show {
+    fn begin(&mut self, what: &str, estimated: Option<Bytes>) {
+        match self {
+            Show::Bar(bar) => *bar = Some(new_bar(what, estimated)),
+            Show::Lines(lines) => {
+                let now = Instant::now();
+                *lines = Lines { what: what.to_owned(), estimated, started: now, last: now };
+            }
+            Show::Nothing => {}
+        }
+    }
+
+    fn moment(&mut self, moment: Moment) {
+        match self {
+            Show::Bar(Some(bar)) => {
+                // An estimate can be below the truth: the bar grows with it.
+                if bar.length().is_some_and(|length| length < moment.read.0) {
+                    bar.set_length(moment.read.0);
+                }
+                bar.set_position(moment.read.0);
+            }
+            Show::Lines(lines) => lines.moment(moment),
+            Show::Bar(None) | Show::Nothing => {}
+        }
+    }
+
+    fn end(&mut self) {
+        if let Show::Bar(bar) = self
+            && let Some(bar) = bar.take()
+        {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Drop for Show {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl Lines {
+    fn moment(&mut self, moment: Moment) {
+        if self.last.elapsed() < LINE_EVERY {
+            return;
+        }
+        self.last = Instant::now();
+        let rate = moment.read.per_second(self.started.elapsed());
+        let of = self.estimated.map(|bytes| format!(" of about {bytes}")).unwrap_or_default();
+        say(&mut std::io::stderr(), &format!("{}: {}{of}, {rate}/s", self.what, moment.read));
+    }
+}
+
+fn new_bar(what: &str, estimated: Option<Bytes>) -> ProgressBar {
+    let (bar, template) = match estimated {
+        Some(Bytes(bytes)) => (
+            ProgressBar::new(bytes),
+            "{msg} {wide_bar} {bytes}/{total_bytes} {binary_bytes_per_sec} eta {eta}",
+        ),
+        None => (ProgressBar::no_length(), "{msg} {spinner} {bytes} {binary_bytes_per_sec}"),
+    };
+    // The template is ours and a test renders it; the default is a bar too.
+    let style =
+        ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    bar.with_style(style).with_message(what.to_owned())
+}
+
+/// The line at the end of a copy.
+pub(super) fn summary(what: &str, summary: &Summary) -> String {
+    let seconds = summary.taken.as_secs_f64();
+    format!(
+        "{what}: {} in {seconds:.2} s, {}/s, ratio {:.2}",
+        summary.bytes,
+        summary.bytes.per_second(summary.taken),
+        ratio(summary)
+    )
+}
+
+/// Stream bytes per byte on the wire.
+#[expect(clippy::cast_precision_loss, reason = "two digits are shown")]
+fn ratio(summary: &Summary) -> f64 {
+    if summary.wire.0 == 0 { 1.0 } else { summary.bytes.0 as f64 / summary.wire.0 as f64 }
+}
+
+/// Tells a failure on stderr.
+pub(super) fn failure(failure: &Failure) {
+    say(&mut std::io::stderr(), &format!("zferry: {failure}"));
+}
+
+/// Writes a line; a reader that is gone is no reason to fail.
+pub(super) fn say(to: &mut impl Write, line: &str) {
+    let _ = writeln!(to, "{line}");
+    let _ = to.flush();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_line_has_bytes_seconds_rate_and_ratio() {
+        let copy = Summary {
+            streams: 1,
+            bytes: Bytes(10 << 20),
+            wire: Bytes(5 << 20),
+            taken: Duration::from_secs(2),
+        };
+        assert_eq!(summary("a@b", &copy), "a@b: 10.0 MiB in 2.00 s, 5.0 MiB/s, ratio 2.00");
+        assert_eq!(summary("x", &Summary::default()), "x: 0 B in 0.00 s, 0 B/s, ratio 1.00");
+    }
+
+    #[test]
+    fn the_bars_have_templates_that_can_be_drawn() {
+        for estimated in [None, Some(Bytes(5))] {
+            let bar = new_bar("x", estimated);
+            bar.set_draw_target(indicatif::ProgressDrawTarget::hidden());
+            bar.set_position(3);
+            bar.finish();
+        }
+    }
+}

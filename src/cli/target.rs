@@ -1,0 +1,108 @@
+//! Where a copy goes, as it is typed: `zferry://HOST:PORT/DATASET` or a dataset of this host.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+
+use super::usage;
+use crate::dataset::DatasetName;
+use crate::error::{Class, Failure, Side};
+use crate::protocol::message::RelativeName;
+
+/// A place that a dataset can be replicated to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Target {
+    /// Below the root of a resident server.
+    Server {
+        /// `HOST:PORT`.
+        authority: String,
+        /// Below the server's root.
+        dataset: RelativeName,
+    },
+    /// On this host.
+    Local(DatasetName),
+}
+
+const SCHEME: &str = "zferry://";
+
+impl Target {
+    /// Understands what was typed; says what would be right where it cannot.
+    pub fn parse(text: &str) -> Result<Target, Failure> {
+        if let Some(rest) = text.strip_prefix(SCHEME) {
+            return server(rest);
+        }
+        // A dataset may have a colon, but not before its first slash: that would be a host.
+        let head = text.split('/').next().unwrap_or(text);
+        if head.contains(':') || head.contains('@') {
+            return Err(usage(format!("'{text}' names a host in a form that this version lacks"))
+                .with_remedy("run `zferry serve` there and use zferry://HOST:PORT/DATASET"));
+        }
+        text.parse().map(Target::Local).map_err(|error| usage(format!("target {error}")))
+    }
+}
+
+fn server(rest: &str) -> Result<Target, Failure> {
+    let form = "the target's form is zferry://HOST:PORT/DATASET, DATASET below the server's root";
+    let (authority, dataset) = rest.split_once('/').ok_or_else(|| usage(form))?;
+    if authority
+        .rsplit_once(':')
+        .is_none_or(|(host, port)| host.is_empty() || port.parse::<u16>().is_err())
+    {
+        return Err(usage(format!("'{authority}' is no HOST:PORT; {form}")));
+    }
+    let dataset = dataset.parse().map_err(|error| usage(format!("target {error}")))?;
+    Ok(Target::Server { authority: authority.to_owned(), dataset })
+}
+
+/// The addresses of `HOST:PORT`, in the order to try.
+pub(super) fn resolve(authority: &str) -> Result<Vec<SocketAddr>, Failure> {
+    match authority.to_socket_addrs() {
+        Ok(addresses) => Ok(addresses.collect()),
+        Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => {
+            Err(usage(format!("'{authority}' is no HOST:PORT")))
+        }
+        Err(error) => {
+            let what = format!("no address for {authority}: {error}");
+            Err(Failure::new(Side::Network, Class::Interrupted, what)
+                .with_remedy("check the name, or use an address"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_names_a_server_and_a_bare_name_this_host() {
+        let Target::Server { authority, dataset } =
+            Target::parse("zferry://[::1]:7001/hosts/a b:c").unwrap()
+        else {
+            panic!("no server")
+        };
+        assert_eq!((authority.as_str(), dataset.as_str()), ("[::1]:7001", "hosts/a b:c"));
+        assert_eq!(
+            Target::parse("backup/a:b").unwrap(),
+            Target::Local("backup/a:b".parse().unwrap())
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_understood_is_a_usage_error() {
+        for text in [
+            "zferry://host:1",
+            "zferry://host/ds",
+            "zferry://:1/ds",
+            "zferry://host:99999/ds",
+            "zferry://host:1/",
+            "zferry://host:1//ds",
+            "zferry://host:1/../ds",
+            "zferry://host:1/a;b",
+            "host:pool/ds",
+            "user@host:pool/ds",
+            "",
+            "/pool",
+        ] {
+            let failure = Target::parse(text).unwrap_err();
+            assert_eq!(failure.exit_code(), 3, "{text}");
+        }
+    }
+}

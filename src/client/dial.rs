@@ -1,0 +1,112 @@
+//! How a session's connections are made: over the network, or within this process.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use sys::control::Stream;
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::error::{Class, Failure, Side};
+use crate::link;
+use crate::protocol::preamble::{Preamble, Role};
+use crate::protocol::secret::JoinSecret;
+use crate::protocol::version::Versions;
+
+/// How long a server may take to accept a connection.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+
+/// Where the server is.
+#[derive(Clone, Debug)]
+pub enum Dial {
+    /// At one of these addresses, which all belong to `name`.
+    Network {
+        /// As the user typed it: `host:port`.
+        name: String,
+        /// What it resolved to, in the order to try.
+        addresses: Vec<SocketAddr>,
+    },
+    /// In this process: it takes the other ends of socket pairs.
+    Local(UnboundedSender<UnixStream>),
+}
+
+impl Dial {
+    /// What messages call the server.
+    pub fn name(&self) -> &str {
+        match self {
+            Dial::Network { name, .. } => name,
+            Dial::Local(_) => "this host",
+        }
+    }
+
+    /// Opens the control connection. Afterwards only the address that worked is dialled.
+    pub(super) async fn control(&mut self) -> Result<Stream, Failure> {
+        let preamble = Preamble { versions: Versions::OURS, role: Role::Control };
+        let stream = match self {
+            Dial::Network { name, addresses } => {
+                let (stream, address) = connect_first(name, addresses).await?;
+                *addresses = vec![address];
+                stream
+            }
+            Dial::Local(server) => pair(server).map_err(|error| self.broken(&error))?,
+        };
+        let written = stream.write_all(preamble.encode().to_vec()).await;
+        written.map_err(|error| self.broken(&error))?;
+        Ok(stream)
+    }
+
+    /// Opens a data connection and gives it away as a blocking descriptor.
+    pub(super) async fn lane(&self, lane: u16, secret: JoinSecret) -> Result<OwnedFd, Failure> {
+        let preamble = Preamble { versions: Versions::OURS, role: Role::Data { lane, secret } };
+        let opened = async {
+            let stream = match self {
+                Dial::Network { addresses, .. } => {
+                    let &address = addresses.first().ok_or(io::ErrorKind::AddrNotAvailable)?;
+                    link::connect(address, CONNECT_LIMIT).await?
+                }
+                Dial::Local(server) => pair(server)?,
+            };
+            stream.write_all(preamble.encode().to_vec()).await?;
+            stream.into_fd()
+        };
+        opened.await.map_err(|error: io::Error| {
+            let what = format!("open data connection {lane} to {}: {error}", self.name());
+            Failure::new(Side::Network, Class::Interrupted, what)
+        })
+    }
+
+    fn broken(&self, error: &io::Error) -> Failure {
+        let what = format!("the connection to {} was lost: {error}", self.name());
+        Failure::new(Side::Network, Class::Interrupted, what)
+    }
+}
+
+async fn connect_first(
+    name: &str,
+    addresses: &[SocketAddr],
+) -> Result<(Stream, SocketAddr), Failure> {
+    let mut refusals = Vec::new();
+    for &address in addresses {
+        match link::connect(address, CONNECT_LIMIT).await {
+            Ok(stream) => return Ok((stream, address)),
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                refusals.push(format!("{address}: no answer in {} s", CONNECT_LIMIT.as_secs()));
+            }
+            Err(error) => refusals.push(format!("{address}: {error}")),
+        }
+    }
+    let what = format!("no connection to {name} ({})", refusals.join("; "));
+    Err(Failure::new(Side::Network, Class::Interrupted, what).with_remedy(
+        "check that `zferry serve` (or `zferry receive`) listens there and that no firewall is \
+         in between",
+    ))
+}
+
+/// Gives the server one end of a socket pair.
+fn pair(server: &UnboundedSender<UnixStream>) -> io::Result<Stream> {
+    let (ours, theirs) = UnixStream::pair()?;
+    server.send(theirs).map_err(|_| io::ErrorKind::ConnectionRefused)?;
+    Stream::from_unix(ours)
+}

@@ -1,0 +1,24 @@
+//! The side beside the local pool: runs for one copy, speaks to a server, and tells the outcome.
+
+mod dial;
+mod hold;
+pub mod replicate;
+pub mod send;
+mod session;
+mod source;
+mod watch;
+
+pub use self::dial::Dial;
+pub use self::session::Session;
+pub use self::watch::{Moment, Stop, Summary, Watch};
+
+use crate::engine::settings::Settings;
+
+/// How a client runs.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// What its engine is built of.
+    pub engine: Settings,
+    /// How many data connections it asks for.
+    pub connections: u16,
+}

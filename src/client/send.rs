@@ -1,0 +1,103 @@
+//! `zferry send`: carries the bytes of a pipe or of a command to a `zferry receive`.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::process::Command;
+use std::time::Instant;
+
+use super::session::{Cargo, Session};
+use super::source::Opened;
+use super::watch::{Stop, Summary, Watch};
+use super::{Dial, Options};
+use crate::error::{Class, Failure, Side};
+use crate::process::{Ended, Process, Stderr};
+use crate::protocol::message::Stream;
+use crate::zfs::failure::{self, SendFailure};
+
+/// Where the bytes come from.
+#[derive(Clone, Debug)]
+pub enum From {
+    /// Our own stdin.
+    Stdin,
+    /// The stdout of a command of the user's: program and arguments.
+    Command(Vec<String>),
+}
+
+/// Carries one stream and returns when the far side has taken it whole.
+pub async fn send(
+    from: From,
+    dial: Dial,
+    options: &Options,
+    watch: &mut dyn Watch,
+    stop: &mut Stop,
+) -> Result<Summary, Failure> {
+    let started = Instant::now();
+    let mut session = tokio::select! {
+        session = Session::open(dial, options) => session?,
+        () = stop.pulled() => return Err(stopped()),
+    };
+    let cargo = Cargo {
+        what: from.name(),
+        stream: Stream::Pipe,
+        estimated: None,
+        open: Box::new(|| from.open()),
+        judge: Box::new(|ended| from.judge(ended)),
+    };
+    match session.carry(cargo, watch, stop).await {
+        Ok(carried) => {
+            let mut summary = Summary::default();
+            summary.add(carried.moment, carried.applied.bytes);
+            session.close().await?;
+            summary.taken = started.elapsed();
+            Ok(summary)
+        }
+        Err(failure) => {
+            session.part().await;
+            Err(failure)
+        }
+    }
+}
+
+/// The end of a copy that had not begun yet.
+pub(super) fn stopped() -> Failure {
+    Failure::new(Side::Source, Class::Interrupted, "stopped by a signal before anything was sent")
+}
+
+impl From {
+    fn name(&self) -> String {
+        match self {
+            From::Stdin => "stdin".to_owned(),
+            From::Command(words) => words.join(" "),
+        }
+    }
+
+    fn open(&self) -> Result<Opened, Failure> {
+        let machine = |what: String| Failure::new(Side::Source, Class::Machine, what);
+        match self {
+            From::Stdin => {
+                let fd = io::stdin().as_fd().try_clone_to_owned();
+                let fd = fd.map_err(|error| machine(format!("use our own stdin: {error}")))?;
+                Ok(Opened { fd, process: None })
+            }
+            From::Command(words) => {
+                let (program, arguments) = words.split_first().ok_or_else(|| {
+                    Failure::new(Side::Source, Class::Usage, "no command is given after `--`")
+                })?;
+                let mut command = Command::new(program);
+                command.args(arguments);
+                let (process, fd) = Process::writing(command, Stderr::Shown)
+                    .map_err(|error| machine(format!("start {program}: {error}")))?;
+                Ok(Opened { fd, process: Some(process) })
+            }
+        }
+    }
+
+    fn judge(&self, ended: &Ended) -> Option<SendFailure> {
+        const SIGPIPE: i32 = 13;
+        let From::Command(words) = self else { return None };
+        (!ended.success()).then(|| SendFailure {
+            failure: failure::of_command(Side::Source, words, ended),
+            secondary: ended.signal() == Some(SIGPIPE),
+        })
+    }
+}

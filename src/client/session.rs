@@ -1,0 +1,492 @@
+//! A session seen from the client: connect, ask, carry streams, part.
+//!
+//! All decisions are the machine's ([`crate::protocol::sender`]); this file carries its orders
+//! out. What must never happen here: a success that the server did not report, and a `zfs send`
+//! that outlives its transfer.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+use super::source::{Opened, Source};
+use super::watch::{Moment, Stop, Watch};
+use super::{Dial, Options};
+use crate::engine::fault::Fault;
+use crate::engine::progress::Progress;
+use crate::engine::sender::{Event, Sender as Engine, Sent};
+use crate::error::{Class, Failure, Side};
+use crate::link::{Heard, Link, LinkError};
+use crate::listing::TargetState;
+use crate::process::Ended;
+use crate::protocol::frame::Codec;
+use crate::protocol::message::{Applied, Hello, Message, RelativeName, Request, Start, Stream};
+use crate::protocol::negotiate::{Agreed, Limits};
+use crate::protocol::secret::JoinSecret;
+use crate::protocol::sender::{Input, Output, Sender};
+use crate::protocol::version::Versions;
+use crate::units::{Bytes, StreamOffset, TransferId};
+use crate::zfs::failure::{SendFailure, verdict};
+
+/// How often whoever looks on is told how far it is.
+const MOMENT_EVERY: Duration = Duration::from_millis(200);
+
+/// When a data connection breaks, the reason may be on its way on the control connection.
+const REASON_LIMIT: Duration = Duration::from_secs(2);
+
+/// When the server has given up: how long a process that failed too may take to say so.
+const SOURCE_LIMIT: Duration = Duration::from_millis(200);
+
+/// One session.
+pub struct Session {
+    link: Link,
+    machine: Option<Sender>,
+    engine: Engine,
+    events: UnboundedReceiver<Event>,
+    server: String,
+    block_bytes: Bytes,
+    codec: Codec,
+    epoch: u32,
+}
+
+/// The beginnings of one: a control connection on which nothing was agreed yet.
+struct Opening {
+    link: Link,
+    machine: Option<Sender>,
+    server: String,
+}
+
+/// A stream to carry: what the server is asked, and where the bytes come from.
+pub(super) struct Cargo<'a> {
+    /// What it is, for whoever looks on.
+    pub what: String,
+    pub stream: Stream,
+    pub estimated: Option<Bytes>,
+    /// Opens the source once the server is ready for it.
+    pub open: Box<dyn FnOnce() -> Result<Opened, Failure> + 'a>,
+    /// The failure of a source whose process ended badly, and whether something else caused that.
+    pub judge: Box<dyn Fn(&Ended) -> Option<SendFailure> + 'a>,
+}
+
+/// A stream that the target holds.
+pub(super) struct Carried {
+    pub applied: Applied,
+    pub moment: Moment,
+}
+
+/// What can happen while a stream is carried.
+enum Happening {
+    Heard(Result<Heard, LinkError>),
+    Engine(Event),
+    SourceEnded(std::io::Result<Option<Ended>>),
+    Tick,
+    /// The reason of a fault did not come.
+    NoReason,
+    Stopped,
+}
+
+/// One stream on its way.
+struct Carrying {
+    progress: Arc<Progress>,
+    source: Option<Source>,
+    sent: Option<Sent>,
+    source_ended: bool,
+    fault: Option<(Failure, Instant)>,
+    applied: Option<Applied>,
+    fed: Bytes,
+}
+
+impl Session {
+    /// Connects to a server and agrees with it on how to talk.
+    pub async fn open(mut dial: Dial, options: &Options) -> Result<Session, Failure> {
+        let stream = dial.control().await?;
+        let codec = options.engine.compression.codec();
+        let hello = Hello {
+            software: concat!("zferry ", env!("CARGO_PKG_VERSION")).to_owned(),
+            limits: Limits {
+                block_bytes_max: options.engine.block_bytes,
+                connections: options.connections,
+                codecs: [Codec::Raw, codec].into(),
+            },
+        };
+        let mut output = Vec::new();
+        let machine = Sender::start(Versions::OURS, hello, &mut output);
+        let server = dial.name().to_owned();
+        let mut opening = Opening { link: Link::new(stream), machine: Some(machine), server };
+        say_all(&mut opening.link, &mut output, &opening.server).await?;
+        let (agreed, secret) = opening.welcome().await?;
+        if !agreed.limits.codecs.contains(&codec) {
+            let what = format!("{} cannot unpack {codec:?} blocks", opening.server);
+            return Err(
+                Failure::new(Side::Target, Class::Refused, what).with_remedy("use --compress none")
+            );
+        }
+        let mut lanes = Vec::new();
+        for lane in 0..agreed.limits.connections {
+            lanes.push(dial.lane(lane, secret).await?);
+        }
+        let mut engine = options.engine.clone();
+        engine.block_bytes = engine.block_bytes.min(agreed.limits.block_bytes_max);
+        let (event_inbox, events) = unbounded_channel();
+        Ok(Session {
+            engine: Engine::start(&engine, lanes, event_inbox)?,
+            link: opening.link,
+            machine: opening.machine,
+            events,
+            server: opening.server,
+            block_bytes: engine.block_bytes,
+            codec,
+            epoch: 0,
+        })
+    }
+
+    /// Asks what the target holds.
+    pub async fn list(&mut self, dataset: RelativeName) -> Result<TargetState, Failure> {
+        let mut news = self.advance(Input::List(dataset)).await?;
+        loop {
+            for output in news {
+                match output {
+                    Output::Listed(target) => return Ok(target),
+                    Output::Failed(failure) => return Err(failure),
+                    _ => {}
+                }
+            }
+            news = self.hear().await?;
+        }
+    }
+
+    /// Carries one stream and returns when the target holds it. After an error the session is of
+    /// no more use.
+    pub(super) async fn carry(
+        &mut self,
+        cargo: Cargo<'_>,
+        watch: &mut dyn Watch,
+        stop: &mut Stop,
+    ) -> Result<Carried, Failure> {
+        self.epoch += 1;
+        let request = Request {
+            stream: cargo.stream.clone(),
+            epoch: self.epoch,
+            estimated_bytes: cargo.estimated,
+            block_bytes: self.block_bytes,
+            codec: self.codec,
+            interrupted_at: None,
+        };
+        watch.begin(&cargo.what, cargo.estimated);
+        let mut carrying = Carrying {
+            progress: Arc::default(),
+            source: None,
+            sent: None,
+            source_ended: false,
+            fault: None,
+            applied: None,
+            fed: Bytes(0),
+        };
+        let carried = self.carry_through(request, cargo, &mut carrying, watch, stop).await;
+        if let Some(source) = carrying.source.take() {
+            source.stop().await;
+        }
+        let moment = carrying.moment();
+        let applied = carried?;
+        watch.moment(moment);
+        watch.end();
+        Ok(Carried { applied, moment })
+    }
+
+    /// Says good-bye.
+    pub async fn close(mut self) -> Result<(), Failure> {
+        self.advance(Input::Bye).await?;
+        self.part().await;
+        Ok(())
+    }
+
+    /// Ends the session without a word: after a failure that both sides know of.
+    pub async fn part(self) {
+        let engine = self.engine;
+        let _ = tokio::task::spawn_blocking(move || drop(engine)).await;
+        self.link.close().await;
+    }
+
+    async fn carry_through(
+        &mut self,
+        request: Request,
+        cargo: Cargo<'_>,
+        carrying: &mut Carrying,
+        watch: &mut dyn Watch,
+        stop: &mut Stop,
+    ) -> Result<Applied, Failure> {
+        let Cargo { open, judge, .. } = cargo;
+        let mut open = Some(open);
+        let mut news = self.advance(Input::Open(request)).await?;
+        loop {
+            for output in std::mem::take(&mut news) {
+                match output {
+                    Output::Stream { transfer, start: Start::FromStart } => {
+                        let Some(open) = open.take() else { continue };
+                        if let Err(failure) = self.start(open, transfer, carrying) {
+                            return Err(self.fail(failure).await);
+                        }
+                    }
+                    Output::Reached(marks) => carrying.fed = marks.fed.bytes_before(),
+                    Output::Applied(applied) => carrying.applied = Some(applied),
+                    Output::Failed(failure) => {
+                        return Err(self.settle(failure, carrying, &*judge).await);
+                    }
+                    _ => {}
+                }
+            }
+            if let Some(applied) = carrying.applied {
+                return Ok(applied);
+            }
+            match self.select(carrying, stop).await {
+                Happening::Heard(Ok(Heard::Message(message))) => {
+                    news = self.take_in(message, carrying).await?;
+                }
+                Happening::Heard(Ok(Heard::PingDue)) => news = self.advance(Input::Ping).await?,
+                Happening::Heard(Err(error)) => {
+                    return Err(match carrying.fault.take() {
+                        Some((failure, _)) => failure,
+                        None => lost(&error, &self.server),
+                    });
+                }
+                Happening::Engine(Event::Sent(sent)) => {
+                    carrying.sent = Some(sent);
+                    news = self.end_if_over(carrying).await?;
+                }
+                Happening::Engine(Event::Failed(fault)) => {
+                    if let Some(failure) = carrying.fault_is_final(&fault) {
+                        return Err(self.fail(failure).await);
+                    }
+                }
+                Happening::SourceEnded(ended) => {
+                    carrying.source_ended = true;
+                    match judged(ended, &*judge) {
+                        None => news = self.end_if_over(carrying).await?,
+                        Some(SendFailure { failure, secondary: true }) => {
+                            carrying.wait_for_reason(failure);
+                        }
+                        Some(SendFailure { failure, secondary: false }) => {
+                            return Err(self.fail(failure).await);
+                        }
+                    }
+                }
+                Happening::Tick => watch.moment(carrying.moment()),
+                Happening::NoReason => {
+                    if let Some((failure, _)) = carrying.fault.take() {
+                        return Err(self.fail(failure).await);
+                    }
+                }
+                Happening::Stopped => {
+                    let failure = Failure::new(
+                        Side::Source,
+                        Class::Interrupted,
+                        "stopped by a signal before the stream was complete",
+                    );
+                    return Err(self.fail(failure).await);
+                }
+            }
+        }
+    }
+
+    async fn select(&mut self, carrying: &mut Carrying, stop: &mut Stop) -> Happening {
+        let deadline = carrying.fault.as_ref().map(|&(_, until)| until);
+        let Carrying { source, source_ended, .. } = carrying;
+        let source_end = async {
+            match source {
+                Some(source) if !*source_ended => source.ended().await,
+                _ => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            heard = self.link.next() => Happening::Heard(heard),
+            Some(event) = self.events.recv() => Happening::Engine(event),
+            ended = source_end => Happening::SourceEnded(ended),
+            () = tokio::time::sleep(MOMENT_EVERY) => Happening::Tick,
+            () = tokio::time::sleep_until(deadline.unwrap_or_else(Instant::now).into()),
+                if deadline.is_some() => Happening::NoReason,
+            () = stop.pulled() => Happening::Stopped,
+        }
+    }
+
+    fn start(
+        &mut self,
+        open: impl FnOnce() -> Result<Opened, Failure>,
+        transfer: TransferId,
+        carrying: &mut Carrying,
+    ) -> Result<(), Failure> {
+        let Opened { fd, process } = open()?;
+        carrying.source = Some(Source::watch(process));
+        self.engine.carry(transfer, self.epoch, fd, &carrying.progress);
+        Ok(())
+    }
+
+    /// A message during a transfer. The machine must know of bytes before it hears that they have
+    /// arrived; what was read is at least what was sent.
+    async fn take_in(
+        &mut self,
+        message: Message,
+        carrying: &Carrying,
+    ) -> Result<Vec<Output>, Failure> {
+        let mut news = Vec::new();
+        if carrying.source.is_some() && self.machine.as_ref().is_some_and(|m| !m.is_idle()) {
+            let read = carrying.progress.read();
+            news = self.advance(Input::Sent(StreamOffset(read.0))).await?;
+        }
+        news.extend(self.advance(Input::Received(message)).await?);
+        Ok(news)
+    }
+
+    /// Tells the server that the stream is complete, once its bytes are out and its process has
+    /// ended well.
+    async fn end_if_over(&mut self, carrying: &Carrying) -> Result<Vec<Output>, Failure> {
+        let Some(Sent { total, crc32, .. }) = carrying.sent.filter(|_| carrying.source_ended)
+        else {
+            return Ok(Vec::new());
+        };
+        self.advance(Input::StreamEnded { total, crc32 }).await
+    }
+
+    /// Tells the server why we give up.
+    async fn fail(&mut self, failure: Failure) -> Failure {
+        // It learns as much from the end of the connection.
+        let _ = self.advance(Input::Failed(failure.clone())).await;
+        failure
+    }
+
+    /// The one failure to tell when the server has given up: of two processes at the ends of one
+    /// stream, the one that failed by itself.
+    async fn settle(
+        &mut self,
+        failure: Failure,
+        carrying: &mut Carrying,
+        judge: &dyn Fn(&Ended) -> Option<SendFailure>,
+    ) -> Failure {
+        let Some(mut source) = carrying.source.take() else { return failure };
+        let ended = match tokio::time::timeout(SOURCE_LIMIT, source.ended()).await {
+            Ok(ended) => ended.ok().flatten(),
+            // It runs well, so it is not the cause; stopped by us it has nothing to add.
+            Err(_elapsed) => {
+                source.stop().await;
+                None
+            }
+        };
+        let sent = ended.as_ref().and_then(judge);
+        verdict(sent, Some(failure.clone())).unwrap_or(failure)
+    }
+
+    async fn hear(&mut self) -> Result<Vec<Output>, Failure> {
+        hear(&mut self.link, &mut self.machine, &self.server).await
+    }
+
+    async fn advance(&mut self, input: Input) -> Result<Vec<Output>, Failure> {
+        advance(&mut self.link, &mut self.machine, &self.server, input).await
+    }
+}
+
+impl Opening {
+    async fn welcome(&mut self) -> Result<(Agreed, JoinSecret), Failure> {
+        loop {
+            for output in hear(&mut self.link, &mut self.machine, &self.server).await? {
+                match output {
+                    Output::Ready { agreed, secret, software } => {
+                        tracing::debug!(server = self.server, software, "session");
+                        return Ok((agreed, secret));
+                    }
+                    Output::Failed(failure) => return Err(failure),
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
+impl Carrying {
+    fn moment(&self) -> Moment {
+        Moment { read: self.progress.read(), wire: self.progress.wire(), fed: self.fed }
+    }
+
+    /// The failure to give up with at once; `None` where the server may be telling us a better
+    /// reason at this moment.
+    fn fault_is_final(&mut self, fault: &Fault) -> Option<Failure> {
+        let failure = fault.failure(Side::Source);
+        if failure.side != Side::Network {
+            return Some(failure);
+        }
+        self.wait_for_reason(failure);
+        None
+    }
+
+    /// Remembers a failure that most likely follows from another one.
+    fn wait_for_reason(&mut self, failure: Failure) {
+        self.fault.get_or_insert((failure, Instant::now() + REASON_LIMIT));
+    }
+}
+
+/// Waits for one message or the time for a sign of life, and does what follows.
+async fn hear(
+    link: &mut Link,
+    machine: &mut Option<Sender>,
+    server: &str,
+) -> Result<Vec<Output>, Failure> {
+    let input = match link.next().await {
+        Ok(Heard::Message(message)) => Input::Received(message),
+        Ok(Heard::PingDue) => Input::Ping,
+        Err(error) => return Err(lost(&error, server)),
+    };
+    advance(link, machine, server, input).await
+}
+
+/// Gives the machine an input, says what it wants said, and returns the rest of its orders.
+async fn advance(
+    link: &mut Link,
+    machine: &mut Option<Sender>,
+    server: &str,
+    input: Input,
+) -> Result<Vec<Output>, Failure> {
+    let Some(running) = machine.take() else {
+        return Err(Failure::new(Side::Network, Class::Interrupted, "the session is over"));
+    };
+    let mut output = Vec::new();
+    match running.handle(input, &mut output) {
+        Ok(next) => *machine = Some(next),
+        Err(misbehaved) => {
+            let _ = link.send(&misbehaved.farewell(Side::Target)).await;
+            return Err(misbehaved.failure(Side::Target));
+        }
+    }
+    say_all(link, &mut output, server).await?;
+    Ok(output)
+}
+
+async fn say_all(link: &mut Link, output: &mut Vec<Output>, server: &str) -> Result<(), Failure> {
+    for output in output.extract_if(.., |output| matches!(output, Output::Send(_))) {
+        if let Output::Send(message) = output {
+            let said = link.send(&message).await;
+            // The server may have hung up right after its last words, which are still to be read.
+            if let Err(error) = said
+                && !matches!(message, Message::End { .. } | Message::Bye)
+            {
+                return Err(lost(&error, server));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn lost(error: &LinkError, server: &str) -> Failure {
+    error.failure(server)
+}
+
+fn judged(
+    ended: std::io::Result<Option<Ended>>,
+    judge: &dyn Fn(&Ended) -> Option<SendFailure>,
+) -> Option<SendFailure> {
+    match ended {
+        Ok(ended) => ended.as_ref().and_then(judge),
+        Err(error) => {
+            let what = format!("wait for the process that makes the stream: {error}");
+            let failure = Failure::new(Side::Source, Class::Machine, what);
+            Some(SendFailure { failure, secondary: false })
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! What a user sees of a copy, and how a user stops one.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::server::Stopping;
+use crate::units::Bytes;
+
+/// How far a stream is at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moment {
+    /// Bytes that came out of the source.
+    pub read: Bytes,
+    /// Bytes that went out on the wire.
+    pub wire: Bytes,
+    /// Bytes that the target has taken.
+    pub fed: Bytes,
+}
+
+/// What became of a copy: one stream or several.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// How many streams.
+    pub streams: u32,
+    /// Bytes of the streams, uncompressed.
+    pub bytes: Bytes,
+    /// Bytes on the wire.
+    pub wire: Bytes,
+    /// From the first opening to the last result.
+    pub taken: Duration,
+}
+
+/// Somebody who looks on.
+pub trait Watch {
+    /// A stream begins: what it is, and how long it will be as far as anybody knows.
+    fn begin(&mut self, what: &str, estimated: Option<Bytes>);
+    /// It is so far now; called several times a second.
+    fn moment(&mut self, moment: Moment);
+    /// The target holds it.
+    fn end(&mut self);
+}
+
+/// Says when the user does not want to go on.
+#[derive(Clone, Debug)]
+pub struct Stop(watch::Receiver<Stopping>);
+
+impl Stop {
+    /// A stop that is pulled by sending anything but [`Stopping::No`].
+    pub fn new(pulled: watch::Receiver<Stopping>) -> Stop {
+        Stop(pulled)
+    }
+
+    /// Waits until it is pulled; for ever where nobody can.
+    pub async fn pulled(&mut self) {
+        if self.0.wait_for(|&pulled| pulled > Stopping::No).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+impl Summary {
+    /// Adds a stream.
+    pub fn add(&mut self, moment: Moment, bytes: Bytes) {
+        self.streams += 1;
+        self.bytes = Bytes(self.bytes.0 + bytes.0);
+        self.wire = Bytes(self.wire.0 + moment.wire.0);
+    }
+}

@@ -1,0 +1,219 @@
+//! A control connection as messages: what the machines of `protocol` say and hear, on a socket.
+//!
+//! Stands between `sys::control` and the two loops that drive the machines, the server's and the
+//! client's. It keeps the signs of life: a peer that is silent too long is given up, so that
+//! nothing waits for ever; a peer that is slow is not.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use sys::control::Stream;
+
+use crate::error::{Class, Failure, Side};
+use crate::protocol::envelope::{Decoder, MessageError, encode};
+use crate::protocol::liveness::{Action, Liveness, Settings};
+use crate::protocol::message::Message;
+use crate::protocol::preamble::{PREAMBLE_BYTES, Preamble, PreambleError};
+
+/// A sign of life is sent when nothing else was for this long.
+pub const PING_EVERY: Duration = Duration::from_secs(5);
+/// A peer that was not heard for this long is gone.
+pub const SILENCE_MAX: Duration = Duration::from_secs(20);
+
+/// How much is read at once; a longer message takes several reads.
+const READ_BYTES: usize = 16 << 10;
+
+/// How long last words may take to reach a peer that is closing.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// One end of a control connection.
+#[derive(Debug)]
+pub struct Link {
+    stream: Stream,
+    decoder: Decoder,
+    inbox: Vec<u8>,
+    taken: usize,
+    liveness: Liveness,
+    opened: Instant,
+}
+
+/// What came of waiting.
+#[derive(Debug)]
+pub enum Heard {
+    /// The peer said this.
+    Message(Message),
+    /// Nothing was said by us for a while: it is time for a sign of life.
+    PingDue,
+}
+
+/// Why no more messages come.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// The peer closed the connection, or its process died.
+    #[error("it was closed by the other side")]
+    Closed,
+    /// The connection broke.
+    #[error("{0}")]
+    Broken(#[from] io::Error),
+    /// Nothing was heard for too long.
+    #[error("nothing was heard for {} seconds", .0.as_secs())]
+    Silent(Duration),
+    /// What came was no message.
+    #[error("{0}")]
+    Garbled(#[from] MessageError),
+}
+
+/// Why a connection was not opened by a preamble.
+#[derive(Debug, thiserror::Error)]
+pub enum NoPreamble {
+    /// The connection ended or broke before it was whole.
+    #[error("it ended before it said what it is: {0}")]
+    Broken(#[from] io::Error),
+    /// It is none.
+    #[error(transparent)]
+    Stranger(#[from] PreambleError),
+}
+
+impl Link {
+    /// Takes over a connection whose preamble has passed.
+    pub fn new(stream: Stream) -> Link {
+        let settings =
+            Settings::new(PING_EVERY, SILENCE_MAX).expect("5 s are at most half of 20 s");
+        Link {
+            stream,
+            decoder: Decoder::default(),
+            inbox: Vec::new(),
+            taken: 0,
+            liveness: Liveness::new(settings, Duration::ZERO),
+            opened: Instant::now(),
+        }
+    }
+
+    /// Says something. A peer that takes nothing for as long as it may be silent is gone.
+    pub async fn send(&mut self, message: &Message) -> Result<(), LinkError> {
+        tracing::trace!(message = message.name(), "say");
+        let writing = self.stream.write_all(encode(message));
+        match tokio::time::timeout(SILENCE_MAX, writing).await {
+            Ok(written) => written?,
+            Err(_elapsed) => return Err(LinkError::Silent(SILENCE_MAX)),
+        }
+        self.liveness.sent(self.opened.elapsed());
+        Ok(())
+    }
+
+    /// Waits for the next message, or for the time to give a sign of life. Dropping the future
+    /// loses nothing.
+    pub async fn next(&mut self) -> Result<Heard, LinkError> {
+        loop {
+            let mut rest = &self.inbox[self.taken..];
+            let found = self.decoder.take(&mut rest)?;
+            self.taken = self.inbox.len() - rest.len();
+            if let Some(message) = found {
+                tracing::trace!(message = message.name(), "hear");
+                return Ok(Heard::Message(message));
+            }
+            let now = self.opened.elapsed();
+            let patience = match self.liveness.next(now) {
+                Action::Ping => return Ok(Heard::PingDue),
+                Action::WaitUntil(then) => then - now,
+                // What came while this process stood still was not read yet: look once more.
+                Action::Dead { silent_for } if !self.read(Duration::ZERO).await? => {
+                    return Err(LinkError::Silent(silent_for));
+                }
+                Action::Dead { .. } => continue,
+            };
+            self.read(patience).await?;
+        }
+    }
+
+    /// Says farewell: ends our direction once all is said, and waits a little for the peer to end
+    /// its own, for a connection closed with unread bytes would take our last words with it.
+    pub async fn close(mut self) {
+        if self.stream.shutdown_write().is_err() {
+            return;
+        }
+        let until = Instant::now() + LINGER;
+        while let Ok(true) = self.read(until.saturating_duration_since(Instant::now())).await {
+            self.inbox.clear();
+        }
+    }
+
+    /// Reads once. `false`: nothing came in time.
+    async fn read(&mut self, patience: Duration) -> Result<bool, LinkError> {
+        let reading = self.stream.read(Vec::with_capacity(READ_BYTES));
+        let Ok((result, bytes)) = tokio::time::timeout(patience, reading).await else {
+            return Ok(false);
+        };
+        if result? == 0 {
+            return Err(LinkError::Closed);
+        }
+        self.inbox = bytes;
+        self.taken = 0;
+        self.liveness.heard(self.opened.elapsed());
+        Ok(true)
+    }
+}
+
+impl LinkError {
+    /// The failure of the connection to `peer`, a name or an address.
+    pub fn failure(&self, peer: &str) -> Failure {
+        let class = match self {
+            LinkError::Garbled(_) => Class::Peer,
+            _ => Class::Interrupted,
+        };
+        let failure = Failure::new(
+            Side::Network,
+            class,
+            format!("the connection to {peer} was lost: {self}"),
+        );
+        match self {
+            LinkError::Garbled(_) => failure.with_remedy(
+                "check the address and port; both sides must run zferry and agree on --plain",
+            ),
+            _ => failure,
+        }
+    }
+}
+
+/// Reads the preamble of a connection and not a byte more: what follows on a data connection
+/// belongs to the engine.
+pub async fn read_preamble(stream: &Stream) -> Result<Preamble, NoPreamble> {
+    let mut bytes = Vec::with_capacity(PREAMBLE_BYTES);
+    while bytes.len() < PREAMBLE_BYTES {
+        let (result, part) = stream.read(Vec::with_capacity(PREAMBLE_BYTES - bytes.len())).await;
+        if result? == 0 {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+        }
+        bytes.extend_from_slice(&part);
+        // A stranger is known by its first bytes, and may never send 32.
+        if bytes.len() >= 8 && bytes.len() < PREAMBLE_BYTES {
+            let mut padded = [0; PREAMBLE_BYTES];
+            padded[..bytes.len()].copy_from_slice(&bytes);
+            if let Err(stranger @ PreambleError::Stranger { .. }) = Preamble::decode(&padded) {
+                return Err(stranger.into());
+            }
+        }
+    }
+    let whole: &[u8; PREAMBLE_BYTES] = bytes.as_slice().try_into().expect("32 bytes were read");
+    Ok(Preamble::decode(whole)?)
+}
+
+/// Sets what every socket of a session needs; nothing of it applies to a pair within one host.
+pub fn prepare(stream: &Stream) -> io::Result<()> {
+    sys::socket::set_nodelay(stream, true)?;
+    // A host that vanished is noticed by the kernel too, while nothing is said on a connection.
+    sys::socket::set_user_timeout(stream, SILENCE_MAX)
+}
+
+/// Connects over TCP within `limit`.
+pub async fn connect(address: SocketAddr, limit: Duration) -> io::Result<Stream> {
+    match tokio::time::timeout(limit, Stream::connect(address)).await {
+        Ok(connected) => {
+            let stream = connected?;
+            prepare(&stream)?;
+            Ok(stream)
+        }
+        Err(_elapsed) => Err(io::ErrorKind::TimedOut.into()),
+    }
+}

@@ -1,0 +1,222 @@
+//! What a server receives into: datasets below a root, or the one stream of a pipe.
+//!
+//! The only place of the server that drives `zfs`, and all of it blocks: sessions call it on other
+//! threads. A client names a dataset relative to the root and can name nothing outside of it.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::Command;
+
+use crate::dataset::{DatasetName, Guid};
+use crate::engine::receiver::{Feed, Sink};
+use crate::error::{Class, Failure, Side};
+use crate::listing::TargetState;
+use crate::process::{Ended, Process, Stderr};
+use crate::protocol::message::{DatasetStream, RelativeName, Stream};
+use crate::zfs::{Zfs, failure};
+
+/// Where streams go.
+#[derive(Clone, Debug)]
+pub enum Destination {
+    /// Datasets below a root.
+    Pool(Pool),
+    /// A command or our own stdout.
+    Pipe(Pipe),
+}
+
+/// Datasets below `root`.
+#[derive(Clone, Debug)]
+pub struct Pool {
+    /// The command.
+    pub zfs: Zfs,
+    /// No client gets out of it.
+    pub root: DatasetName,
+}
+
+/// A stream's other end that is no dataset of ours.
+#[derive(Clone, Debug)]
+pub enum Pipe {
+    /// Our own stdout.
+    Stdout,
+    /// A command of the user's: program and arguments.
+    Command(Vec<String>),
+}
+
+/// All that one transfer needs on this side.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    pub sink: Sink,
+    /// What reads the sink, where that is a process of ours.
+    pub process: Option<Process>,
+}
+
+impl Destination {
+    /// The dataset that a stream goes to; `None` for a pipe. Refuses what does not belong here.
+    pub(super) fn dataset_of(&self, stream: &Stream) -> Result<Option<DatasetName>, Failure> {
+        match (self, stream) {
+            (Destination::Pool(pool), Stream::Dataset(stream)) => {
+                pool.dataset(&stream.target).map(Some)
+            }
+            (Destination::Pipe(_), Stream::Pipe) => Ok(None),
+            (Destination::Pool(_), Stream::Pipe) => Err(refused(
+                "this is `zferry serve`, which receives datasets; a bare stream was sent",
+                "send to a `zferry receive`, or use `zferry replicate`",
+            )),
+            (Destination::Pipe(_), Stream::Dataset(_)) => Err(refused(
+                "this is `zferry receive`, which takes a bare stream; a dataset was sent",
+                "replicate to a `zferry serve`, or use `zferry send`",
+            )),
+        }
+    }
+
+    /// What the target holds.
+    pub(super) fn look_up(&self, name: &RelativeName) -> Result<TargetState, Failure> {
+        match self {
+            Destination::Pool(pool) => {
+                let dataset = pool.dataset(name)?;
+                pool.zfs.target_state(&dataset).map_err(|error| error.on(Side::Target))
+            }
+            Destination::Pipe(_) => Err(refused(
+                "this is `zferry receive`, which has no datasets",
+                "replicate to a `zferry serve`, or use `zferry send`",
+            )),
+        }
+    }
+
+    /// Starts whatever takes the stream.
+    pub(super) fn prepare(&self, stream: &Stream) -> Result<Prepared, Failure> {
+        match (self, stream) {
+            (Destination::Pool(pool), Stream::Dataset(stream)) => pool.prepare(stream),
+            (Destination::Pipe(pipe), Stream::Pipe) => pipe.prepare(),
+            _ => self.dataset_of(stream).and(Err(refused("no such stream is taken here", ""))),
+        }
+    }
+
+    /// Whether the stream is where it should be, now that its process has ended: for a dataset by
+    /// what the target holds, whatever the process says of itself.
+    pub(super) fn verify(
+        &self,
+        stream: &Stream,
+        ended: Option<&Ended>,
+    ) -> Result<Option<Guid>, Failure> {
+        match (self, stream) {
+            (Destination::Pool(pool), Stream::Dataset(stream)) => {
+                pool.verify(stream, ended).map(Some)
+            }
+            _ => match ended.and_then(|ended| self.complaint(stream, ended)) {
+                Some(failure) => Err(failure),
+                None => Ok(None),
+            },
+        }
+    }
+
+    /// The failure of a process that ended badly; `None` if it says that all went well.
+    pub(super) fn complaint(&self, stream: &Stream, ended: &Ended) -> Option<Failure> {
+        match (self, stream) {
+            (Destination::Pool(pool), Stream::Dataset(stream)) => {
+                let dataset = pool.dataset(&stream.target).ok()?;
+                failure::of_receive(&dataset, ended)
+            }
+            (Destination::Pipe(Pipe::Command(words)), _) if !ended.success() => {
+                Some(failure::of_command(Side::Target, words, ended))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Pool {
+    fn dataset(&self, name: &RelativeName) -> Result<DatasetName, Failure> {
+        self.root.join(name.as_str()).map_err(|error| {
+            Failure::new(Side::Target, Class::Refused, format!("{error}"))
+                .with_remedy(format!("name a dataset below the server's root, {}", self.root))
+        })
+    }
+
+    fn prepare(&self, stream: &DatasetStream) -> Result<Prepared, Failure> {
+        let dataset = self.dataset(&stream.target)?;
+        let on_target = |error: crate::zfs::ZfsError| error.on(Side::Target);
+        if stream.first {
+            self.zfs.create_parents(&dataset, &self.root).map_err(on_target)?;
+        }
+        let (process, fd) =
+            self.zfs.receive(&dataset, stream.dataset, stream.first).map_err(on_target)?;
+        // ZFS copies what it reads from the pipe (kernel_read), so its pages may be lent.
+        Ok(Prepared { sink: Sink { fd, feed: Feed::Splice }, process: Some(process) })
+    }
+
+    fn verify(&self, stream: &DatasetStream, ended: Option<&Ended>) -> Result<Guid, Failure> {
+        let dataset = self.dataset(&stream.target)?;
+        let found =
+            self.zfs.guid_of(&dataset, &stream.snapshot).map_err(|error| error.on(Side::Target))?;
+        if found == Some(stream.to) {
+            for warning in ended.map(failure::warnings).unwrap_or_default() {
+                tracing::warn!(%dataset, warning, "zfs receive complained");
+            }
+            return Ok(stream.to);
+        }
+        Err(ended.and_then(|ended| failure::of_receive(&dataset, ended)).unwrap_or_else(|| {
+            let name = dataset.at(&stream.snapshot);
+            let what = match found {
+                Some(guid) => {
+                    format!("{name} has guid {guid} after the receive, not {}", stream.to)
+                }
+                None => format!("{name} does not exist after a receive that said it went well"),
+            };
+            Failure::new(Side::Target, Class::Zfs, what)
+        }))
+    }
+}
+
+impl Pipe {
+    fn prepare(&self) -> Result<Prepared, Failure> {
+        let machine = |what: String| Failure::new(Side::Target, Class::Machine, what);
+        match self {
+            Pipe::Stdout => {
+                let fd: OwnedFd = std::io::stdout()
+                    .as_fd()
+                    .try_clone_to_owned()
+                    .map_err(|error| machine(format!("use our own stdout: {error}")))?;
+                Ok(Prepared { sink: Sink { fd, feed: Feed::Foreign }, process: None })
+            }
+            Pipe::Command(words) => {
+                let (program, arguments) = words.split_first().ok_or_else(|| {
+                    Failure::new(Side::Target, Class::Usage, "no command is given after `--`")
+                })?;
+                let mut command = Command::new(program);
+                command.args(arguments);
+                let (process, fd) = Process::reading(command, Stderr::Shown)
+                    .map_err(|error| machine(format!("start {program}: {error}")))?;
+                Ok(Prepared { sink: Sink { fd, feed: feed_of(program) }, process: Some(process) })
+            }
+        }
+    }
+}
+
+/// How a command of the user's takes bytes. Only of `zfs` do we know that it copies what it reads;
+/// pv, for one, splices on, and would see our slots change.
+fn feed_of(program: &str) -> Feed {
+    let name = program.rsplit('/').next().unwrap_or(program);
+    if name == "zfs" { Feed::Splice } else { Feed::Write }
+}
+
+fn refused(what: &str, remedy: &str) -> Failure {
+    Failure::new(Side::Target, Class::Refused, what).with_remedy(remedy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_reader_that_is_known_to_copy_gets_pages() {
+        for (program, feed) in [
+            ("zfs", Feed::Splice),
+            ("/usr/sbin/zfs", Feed::Splice),
+            ("pv", Feed::Write),
+            ("sudo", Feed::Write),
+            ("/opt/notzfs", Feed::Write),
+        ] {
+            assert_eq!(feed_of(program), feed, "{program}");
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! The resident side beside the backup pool: takes connections, runs a session for each client.
+//!
+//! One thread drives the conversations; the streams themselves run on the threads of an engine per
+//! session. What must never happen here: that a connection which has not said what it is makes the
+//! server wait, or that a stopping server cuts a transfer it could finish.
+
+mod destination;
+mod incoming;
+mod roster;
+mod session;
+mod transfer;
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sys::control::{self, Stream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+pub use self::destination::{Destination, Pipe, Pool};
+pub use self::incoming::Incoming;
+use self::incoming::Introduced;
+use self::roster::{Lane, Roster};
+use crate::engine::settings::Settings;
+use crate::error::{Class, Failure, Side};
+
+/// How long a connection may take to say what it is.
+const PREAMBLE_LIMIT: Duration = Duration::from_secs(5);
+
+/// Connections that have not said what they are; more than these wait in the kernel's queue.
+const STRANGERS_MAX: usize = 64;
+
+/// How often a server that stops looks whether its last session has ended.
+const DRAIN_EVERY: Duration = Duration::from_millis(20);
+
+/// How urgently a server shall stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stopping {
+    /// Not at all.
+    No,
+    /// When the transfers that run have ended.
+    Drained,
+    /// Now: transfers are given up, and what takes them is told so.
+    Now,
+}
+
+/// How a server runs.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// What the engine of each session is built of.
+    pub engine: Settings,
+    /// The most data connections that one session gets.
+    pub connections_max: u16,
+    /// Whether the first transfer is the only one: its outcome ends the server.
+    pub one_transfer: bool,
+}
+
+/// What all sessions of a server share.
+struct Shared {
+    options: Options,
+    destination: Destination,
+    roster: Roster,
+    stop: watch::Receiver<Stopping>,
+    /// Sessions that are running.
+    sessions: Cell<usize>,
+    /// What became of the only transfer, where there is only one.
+    outcome: watch::Sender<Option<Result<(), Failure>>>,
+}
+
+/// Serves until `stop` says so and the transfers that run then have ended; with
+/// [`Options::one_transfer`] until the first transfer has ended, and returns what became of it.
+pub async fn serve(
+    mut incoming: Incoming,
+    destination: Destination,
+    options: Options,
+    mut stop: watch::Receiver<Stopping>,
+) -> Result<(), Failure> {
+    let (outcome, mut ended) = watch::channel(None);
+    let shared = Rc::new(Shared {
+        options,
+        destination,
+        roster: Roster::default(),
+        stop: stop.clone(),
+        sessions: Cell::new(0),
+        outcome,
+    });
+    let strangers = Arc::new(Semaphore::new(STRANGERS_MAX));
+    loop {
+        tokio::select! {
+            next = next_connection(&mut incoming, &strangers) => match next {
+                Some((stream, peer, place)) => {
+                    control::spawn(meet(Rc::clone(&shared), stream, peer, place));
+                }
+                None => break,
+            },
+            _ = stop.wait_for(|&stop| stop > Stopping::No) => break,
+            _ = ended.wait_for(Option::is_some) => break,
+        }
+    }
+    drop(incoming);
+    drain(&shared).await;
+    let outcome = shared.outcome.borrow().clone();
+    outcome.unwrap_or_else(|| shared.nothing_came())
+}
+
+async fn next_connection(
+    incoming: &mut Incoming,
+    strangers: &Arc<Semaphore>,
+) -> Option<(Stream, String, OwnedSemaphorePermit)> {
+    let place = Arc::clone(strangers).acquire_owned().await.ok()?;
+    let (stream, peer) = incoming.next().await?;
+    Some((stream, peer, place))
+}
+
+async fn meet(shared: Rc<Shared>, stream: Stream, peer: String, place: OwnedSemaphorePermit) {
+    let introduced = incoming::introduce(stream, &peer).await;
+    drop(place);
+    match introduced {
+        Some(Introduced::Lane { lane, secret, fd }) => {
+            shared.roster.deliver(&secret, Lane { lane, fd }, &peer);
+        }
+        Some(Introduced::Control { version, stream }) => {
+            shared.sessions.update(|running| running + 1);
+            session::run(Rc::clone(&shared), stream, version, peer).await;
+            shared.sessions.update(|running| running - 1);
+        }
+        None => {}
+    }
+}
+
+/// Waits for the sessions that still run; they know that no more transfers are wanted.
+async fn drain(shared: &Shared) {
+    if shared.sessions.get() > 0 && *shared.stop.borrow() > Stopping::No {
+        tracing::info!(sessions = shared.sessions.get(), "stopping when the last transfer ends");
+    }
+    while shared.sessions.get() > 0 {
+        tokio::time::sleep(DRAIN_EVERY).await;
+    }
+}
+
+impl Shared {
+    /// The end of a server that was to make one transfer and made none.
+    fn nothing_came(&self) -> Result<(), Failure> {
+        if self.options.one_transfer {
+            let what = "stopped before a stream came";
+            return Err(Failure::new(Side::Target, Class::Interrupted, what));
+        }
+        Ok(())
+    }
+}
