@@ -26,6 +26,7 @@ const LAYERS: &[&str] = &[
     "process",
     "zfs",
     "engine",
+    "link",
     "server",
     "client",
     "cli",

@@ -129,7 +129,7 @@ impl Session {
         engine.block_bytes = engine.block_bytes.min(agreed.limits.block_bytes_max);
         let (event_inbox, events) = unbounded_channel();
         Ok(Session {
-            engine: Engine::start(&engine, lanes, event_inbox)?,
+            engine: Engine::start(&engine, lanes, &event_inbox)?,
             link: opening.link,
             machine: opening.machine,
             events,
