@@ -39,8 +39,6 @@ pub struct Job {
     pub target: RelativeName,
     /// The target as the user wrote it: for messages and the hold's tag.
     pub target_text: String,
-    /// The target's full name as far as this side can tell: for messages.
-    pub target_name: DatasetName,
     /// Which snapshot.
     pub wanted: Wanted,
     /// Whether the snapshots between the base and the wanted one are copied too.
@@ -91,13 +89,13 @@ async fn replicate_over(
     watch: &mut dyn Watch,
     stop: &mut Stop,
 ) -> Result<Outcome, Failure> {
-    let target = tokio::select! {
+    let (target_name, target) = tokio::select! {
         target = session.list(job.target.clone()) => target?,
         () = stop.pulled() => return Err(stopped()),
     };
-    let (source, goal) = choose(zfs, job, &target).await?;
+    let (source, goal) = choose(zfs, job, &target_name, &target).await?;
     let policy = Policy { goal, intermediates: job.intermediates };
-    let steps = match plan(&source, &job.target_name, &target, &policy)? {
+    let steps = match plan(&source, &target_name, &target, &policy)? {
         Plan::UpToDate { snapshot } => return Ok(Outcome::UpToDate(snapshot)),
         Plan::Steps(steps) => steps,
     };
@@ -122,6 +120,7 @@ async fn replicate_over(
 async fn choose(
     zfs: &Zfs,
     job: &Job,
+    target_name: &DatasetName,
     target: &TargetState,
 ) -> Result<(SourceState, Goal), Failure> {
     let goal = match &job.wanted {
@@ -131,7 +130,7 @@ async fn choose(
             let source = blocking(zfs, job, |zfs, job| zfs.source_state(&job.source)).await?;
             if !source.snapshots.is_empty() {
                 let policy = Policy { goal: Goal::Newest, intermediates: job.intermediates };
-                plan(&source, &job.target_name, target, &policy)?;
+                plan(&source, target_name, target, &policy)?;
             }
             let taken = name.clone();
             blocking(zfs, job, move |zfs, job| zfs.snapshot(&job.source, &taken)).await?;

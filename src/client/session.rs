@@ -12,6 +12,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use super::source::{Opened, Source};
 use super::watch::{Moment, Stop, Watch};
 use super::{Dial, Options};
+use crate::dataset::DatasetName;
 use crate::engine::fault::Fault;
 use crate::engine::progress::Progress;
 use crate::engine::sender::{Event, Sender as Engine, Sent};
@@ -140,13 +141,16 @@ impl Session {
         })
     }
 
-    /// Asks what the target holds.
-    pub async fn list(&mut self, dataset: RelativeName) -> Result<TargetState, Failure> {
+    /// Asks what the target holds; it also has its full name.
+    pub async fn list(
+        &mut self,
+        dataset: RelativeName,
+    ) -> Result<(DatasetName, TargetState), Failure> {
         let mut news = self.advance(Input::List(dataset)).await?;
         loop {
             for output in news {
                 match output {
-                    Output::Listed(target) => return Ok(target),
+                    Output::Listed { dataset, target } => return Ok((dataset, target)),
                     Output::Failed(failure) => return Err(failure),
                     _ => {}
                 }

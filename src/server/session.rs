@@ -16,14 +16,14 @@ use super::destination::Prepared;
 use super::roster::{Claim, Lane};
 use super::transfer::{ProcessState, Transfer};
 use super::{Shared, Stopping};
-use crate::dataset::Guid;
+use crate::dataset::{DatasetName, Guid};
 use crate::engine::receiver::{Agreed, Event, Fed, Receiver as Engine};
 use crate::error::{Class, Failure, Side};
 use crate::link::{Heard, Link, LinkError};
 use crate::listing::TargetState;
 use crate::process::Ended as ProcessEnded;
 use crate::protocol::frame::Codec;
-use crate::protocol::message::{Message, Open, Start};
+use crate::protocol::message::{Message, Open, RelativeName, Start};
 use crate::protocol::negotiate::{BLOCK_BYTES_MAX, Limits};
 use crate::protocol::receiver::{Input, Offer, Output, Receiver};
 use crate::protocol::secret::JoinSecret;
@@ -47,7 +47,7 @@ const TERMINATE_LIMIT: Duration = Duration::from_secs(5);
 
 /// What other threads tell the session.
 enum News {
-    Found(Result<TargetState, Failure>),
+    Found(DatasetName, Result<TargetState, Failure>),
     Prepared(Box<Open>, Result<Prepared, Failure>),
     ProcessEnded(std::io::Result<ProcessEnded>),
     Verified(Result<Option<Guid>, Failure>),
@@ -260,10 +260,7 @@ impl Session {
                 self.joined.resize_with(usize::from(agreed.limits.connections), || None);
                 self.shared.roster.expect(self.secret, self.lane_inbox.clone());
             }
-            Output::LookUp(name) => {
-                let destination = self.shared.destination.clone();
-                self.ask(move || News::Found(destination.look_up(&name)));
-            }
+            Output::LookUp(name) => self.look_up(&name).await,
             Output::Prepare(open) => {
                 self.waiting = Some((Box::new(open), Instant::now() + JOIN_LIMIT));
                 self.prepare_if_joined().await;
@@ -279,6 +276,25 @@ impl Session {
                 self.failure = Some(failure);
             }
             Output::Close => self.closing = true,
+        }
+    }
+
+    /// Looks a target up. One that is being received shows the state of that receive, which is
+    /// nobody's to plan from: that is said at once.
+    async fn look_up(&mut self, name: &RelativeName) {
+        let dataset = self.shared.destination.dataset_named(name);
+        let free = dataset.and_then(|dataset| {
+            self.shared.roster.claim(&dataset, &self.peer).map(|_given_back| dataset)
+        });
+        match free {
+            Ok(dataset) => {
+                let destination = self.shared.destination.clone();
+                self.ask(move || {
+                    let found = destination.look_up(&dataset);
+                    News::Found(dataset, found)
+                });
+            }
+            Err(failure) => self.give_up(failure).await,
         }
     }
 
@@ -344,8 +360,8 @@ impl Session {
 
     async fn learn(&mut self, news: News) {
         match news {
-            News::Found(Ok(found)) => self.tell(Input::Found(found)),
-            News::Found(Err(failure)) | News::Prepared(_, Err(failure)) => {
+            News::Found(dataset, Ok(target)) => self.tell(Input::Found { dataset, target }),
+            News::Found(_, Err(failure)) | News::Prepared(_, Err(failure)) => {
                 self.give_up(failure).await;
             }
             News::Prepared(open, Ok(prepared)) => self.begin(*open, prepared),
