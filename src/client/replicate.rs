@@ -150,7 +150,7 @@ async fn carry(
     first: bool,
     summary: &mut Summary,
     watch: &mut dyn Watch,
-    stop: &mut Stop,
+    stopping: &mut Stop,
 ) -> Result<(), Failure> {
     let (hold, estimated) = {
         let step = step.clone();
@@ -181,7 +181,7 @@ async fn carry(
         }),
         judge: Box::new(|ended| failure::of_send(&job.source, ended)),
     };
-    let carried = session.carry(cargo, watch, stop).await?;
+    let carried = session.carry(cargo, watch, stopping).await?;
     summary.add(carried.moment, carried.applied.bytes);
     if let Err(error) = blocking(zfs, job, move |_, _| hold.release()).await {
         tracing::warn!(%error, "a hold stays on a snapshot that the target has");

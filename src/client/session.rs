@@ -66,8 +66,10 @@ pub(super) struct Cargo<'a> {
     /// Opens the source once the server is ready for it.
     pub open: Box<dyn FnOnce() -> Result<Opened, Failure> + 'a>,
     /// The failure of a source whose process ended badly, and whether something else caused that.
-    pub judge: Box<dyn Fn(&Ended) -> Option<SendFailure> + 'a>,
+    pub judge: Judge<'a>,
 }
+
+pub(super) type Judge<'a> = Box<dyn Fn(&Ended) -> Option<SendFailure> + 'a>;
 
 /// A stream that the target holds.
 pub(super) struct Carried {
