@@ -57,6 +57,12 @@ struct Opening {
     server: String,
 }
 
+/// Opens a source.
+pub(super) type Open<'a> = dyn FnOnce() -> Result<Opened, Failure> + 'a;
+
+/// Judges how the process of a source ended; `None` if it ended well.
+pub(super) type Judge<'a> = dyn Fn(&Ended) -> Option<SendFailure> + 'a;
+
 /// A stream to carry: what the server is asked, and where the bytes come from.
 pub(super) struct Cargo<'a> {
     /// What it is, for whoever looks on.
@@ -64,12 +70,10 @@ pub(super) struct Cargo<'a> {
     pub stream: Stream,
     pub estimated: Option<Bytes>,
     /// Opens the source once the server is ready for it.
-    pub open: Box<dyn FnOnce() -> Result<Opened, Failure> + 'a>,
+    pub open: Box<Open<'a>>,
     /// The failure of a source whose process ended badly, and whether something else caused that.
-    pub judge: Judge<'a>,
+    pub judge: Box<Judge<'a>>,
 }
-
-pub(super) type Judge<'a> = Box<dyn Fn(&Ended) -> Option<SendFailure> + 'a>;
 
 /// A stream that the target holds.
 pub(super) struct Carried {
@@ -365,7 +369,7 @@ impl Session {
         &mut self,
         failure: Failure,
         carrying: &mut Carrying,
-        judge: &dyn Fn(&Ended) -> Option<SendFailure>,
+        judge: &Judge<'_>,
     ) -> Failure {
         let Some(mut source) = carrying.source.take() else { return failure };
         let ended = match tokio::time::timeout(SOURCE_LIMIT, source.ended()).await {
@@ -483,10 +487,7 @@ fn lost(error: &LinkError, server: &str) -> Failure {
     error.failure(server)
 }
 
-fn judged(
-    ended: std::io::Result<Option<Ended>>,
-    judge: &dyn Fn(&Ended) -> Option<SendFailure>,
-) -> Option<SendFailure> {
+fn judged(ended: std::io::Result<Option<Ended>>, judge: &Judge<'_>) -> Option<SendFailure> {
     match ended {
         Ok(ended) => ended.as_ref().and_then(judge),
         Err(error) => {
