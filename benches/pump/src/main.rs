@@ -48,7 +48,7 @@ struct Passed {
 }
 
 fn main() -> ExitCode {
-    match Orders::read(std::env::args().skip(1)).and_then(|orders| orders.run()) {
+    match Orders::read(std::env::args().skip(1)).and_then(Orders::run) {
         Ok(line) => {
             println!("{line}");
             ExitCode::SUCCESS
@@ -143,6 +143,11 @@ impl Children {
                 let sockets = std::fs::read_to_string(table).unwrap_or_default();
                 if sockets.lines().any(listens) {
                     return Ok(());
+                }
+            }
+            for (name, child) in &mut self.0 {
+                if let Some(status) = child.try_wait()? {
+                    return Err(format!("{status}: {name}").into());
                 }
             }
             std::thread::sleep(Duration::from_millis(2));
