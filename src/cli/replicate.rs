@@ -76,7 +76,7 @@ pub(super) fn run(arguments: Arguments, quiet: bool) -> Result<(), Failure> {
     };
     let runtime =
         Runtime::new(engine.backend).map_err(|error| machine("start the client", &error))?;
-    let options = Options { engine, connections };
+    let options = Options { engine, connections, congestion: arguments.sending.congestion() };
     let copied = runtime.block_on(async {
         let stop = signals::listen(Stopping::Now)
             .map_err(|error| machine("listen for signals", &error))?;

@@ -50,7 +50,9 @@ pub(super) fn run(arguments: Arguments, quiet: bool) -> Result<(), Failure> {
     let dial = Dial::Network { addresses: resolve(&arguments.to)?, name: arguments.to };
     let runtime =
         Runtime::new(engine.backend).map_err(|error| machine("start the sender", &error))?;
-    let options = Options { engine, connections: arguments.sending.connections() };
+    let sending = &arguments.sending;
+    let options =
+        Options { engine, connections: sending.connections(), congestion: sending.congestion() };
     runtime.block_on(async {
         let stop = signals::listen(Stopping::Now)
             .map_err(|error| machine("listen for signals", &error))?;
