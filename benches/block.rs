@@ -48,19 +48,19 @@ fn zstd(c: &mut Criterion) {
     let block = pages(BLOCK_BYTES);
     let mut packed = vec![0; zstd_safe::compress_bound(BLOCK_BYTES)];
     let mut unpacked = vec![0; BLOCK_BYTES];
-    let (mut packer, mut unpacker) = (CCtx::create(), DCtx::create());
+    let (mut compressor, mut decompressor) = (CCtx::create(), DCtx::create());
     let mut group = c.benchmark_group("zstd");
     group.throughput(Throughput::Bytes(BLOCK_BYTES as u64)).sample_size(10);
     for level in [1, 3, 9] {
-        let length = packer.compress(&mut packed[..], &block, level).unwrap();
-        unpacker.decompress(&mut unpacked[..], &packed[..length]).unwrap();
+        let length = compressor.compress(&mut packed[..], &block, level).unwrap();
+        decompressor.decompress(&mut unpacked[..], &packed[..length]).unwrap();
         assert!(unpacked == block, "level {level} gives other bytes back");
         group.bench_function(BenchmarkId::new("unpack", level), |b| {
             let frame = &packed[..length];
-            b.iter(|| unpacker.decompress(&mut unpacked[..], black_box(frame)).unwrap());
+            b.iter(|| decompressor.decompress(&mut unpacked[..], black_box(frame)).unwrap());
         });
         group.bench_function(BenchmarkId::new("pack", level), |b| {
-            b.iter(|| packer.compress(&mut packed[..], black_box(&block), level).unwrap());
+            b.iter(|| compressor.compress(&mut packed[..], black_box(&block), level).unwrap());
         });
     }
     group.finish();
@@ -75,7 +75,7 @@ fn pages(bytes: usize) -> Vec<u8> {
         state ^= state << 17;
         state.to_le_bytes()[0]
     };
-    let byte = |at: usize| if at / 4096 % 2 == 0 { noise() } else { b"zferry"[at % 6] };
+    let byte = |at: usize| if (at / 4096).is_multiple_of(2) { noise() } else { b"zferry"[at % 6] };
     (0..bytes).map(byte).collect()
 }
 

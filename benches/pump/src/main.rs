@@ -5,14 +5,19 @@
 //! and sink are threads of this process, so what the kernel charges to its children is the
 //! contender's alone. What must never happen here: a figure for a stream that did not arrive.
 //!
-//! `pump --bytes N --pipe BYTES [--check] [--seconds-max S] [--port P -- RECEIVER... -- SENDER...]`
-//! prints seconds, CPU seconds and the larger peak RSS in KiB on one line.
+//! `pump --bytes N --pipe BYTES [--check] [--seconds-max S] [--child-sink FILE]
+//! [--port P --receiver COMMAND... --sender COMMAND...]` prints seconds, CPU seconds and the larger
+//! peak RSS in KiB on one line.
+//!
+//! With `--child-sink` the receiver starts the sink itself, as it would start `zfs receive`: this
+//! program under the name of `zfs`. It leaves its account in FILE, and its CPU is taken off.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeVal;
@@ -26,6 +31,9 @@ const READ_BYTES: usize = 1 << 20;
 /// which by the kernel's count starts with that of its parent.
 const DATA_BYTES: usize = 4 << 20;
 
+/// Where a sink that is a child leaves its account.
+const ACCOUNT: &str = "ZFERRY_PUMP_ACCOUNT";
+
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
 #[derive(Clone, Default)]
@@ -35,6 +43,7 @@ struct Orders {
     check: bool,
     limit: Duration,
     port: u16,
+    child_sink: Option<String>,
     receiver: Vec<String>,
     sender: Vec<String>,
 }
@@ -48,9 +57,15 @@ struct Passed {
 }
 
 fn main() -> ExitCode {
-    match Orders::read(std::env::args().skip(1)).and_then(Orders::run) {
+    let done = match std::env::var(ACCOUNT) {
+        Ok(account) if std::env::args().next().is_some_and(|name| name.ends_with("zfs")) => {
+            be_the_sink(&account)
+        }
+        _ => Orders::read(std::env::args().skip(1)).and_then(Orders::run),
+    };
+    match done {
         Ok(line) => {
-            println!("{line}");
+            print!("{line}");
             ExitCode::SUCCESS
         }
         Err(error) => {
@@ -71,13 +86,16 @@ impl Orders {
                 "--pipe" => orders.pipe_bytes = value()?.parse()?,
                 "--port" => orders.port = value()?.parse()?,
                 "--seconds-max" => orders.limit = Duration::from_secs(value()?.parse()?),
+                "--child-sink" => orders.child_sink = Some(value()?),
                 "--check" => orders.check = true,
-                "--" => break,
+                "--receiver" => {
+                    let words = arguments.by_ref().take_while(|word| word != "--sender");
+                    orders.receiver = words.collect();
+                    orders.sender = arguments.by_ref().collect();
+                }
                 _ => return Err(format!("{flag} is not known").into()),
             }
         }
-        orders.receiver = arguments.by_ref().take_while(|word| word != "--").collect();
-        orders.sender = arguments.collect();
         if orders.receiver.is_empty() != orders.sender.is_empty() {
             return Err("a receiver and a sender, or neither".into());
         }
@@ -89,42 +107,80 @@ impl Orders {
         let into = Pipe::new(self.pipe_bytes)?;
         let mut children = Children(Vec::new());
         let (started, out) = if self.sender.is_empty() {
-            (Instant::now(), into.reader)
+            (Moment::now()?, into.reader)
         } else {
             let out = Pipe::new(self.pipe_bytes)?;
-            children.spawn(&self.receiver, Stdio::null(), out.writer.into())?;
+            children.spawn(&self.receiver, Stdio::null(), out.writer.into(), &self)?;
             children.await_listener(self.port, Instant::now() + self.limit)?;
-            let started = Instant::now();
-            children.spawn(&self.sender, into.reader.into(), Stdio::null())?;
+            let started = Moment::now()?;
+            children.spawn(&self.sender, into.reader.into(), Stdio::null(), &self)?;
             (started, out.reader)
         };
         let (bytes, check) = (self.bytes, self.check);
         let written = in_background(move || pour(into.writer.into(), bytes, check));
         let read = in_background(move || drain(out.into(), check));
 
-        let deadline = started + self.limit;
-        let read = result(&read, deadline, "the sink")?;
-        let seconds = started.elapsed().as_secs_f64();
+        let deadline = Instant::now() + self.limit;
+        let mut read = result(&read, deadline, "the sink")?;
+        let mut ended = Moment::now()?;
         let written = result(&written, deadline, "the source")?;
         children.wait(deadline)?;
+        let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
+        let mut cpu = as_seconds(usage.user_time()) + as_seconds(usage.system_time());
+        if let Some(account) = &self.child_sink {
+            let account = std::fs::read_to_string(account)?;
+            let mut fields = account.split_whitespace();
+            let mut field = || fields.next().ok_or("the account is not whole");
+            read = Passed { bytes: field()?.parse()?, crc32: field()?.parse()? };
+            ended = Moment(field()?.parse()?);
+            cpu -= field()?.parse::<f64>()?;
+        }
         if read != written {
             return Err(format!("sent {written:x?}, but {read:x?} arrived").into());
         }
-        let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
-        let cpu = as_seconds(usage.user_time()) + as_seconds(usage.system_time());
+        let seconds = ended.0 - started.0;
         let rss_kib = if self.sender.is_empty() { 0 } else { usage.max_rss() };
-        Ok(format!("{seconds:.6} {cpu:.6} {rss_kib}"))
+        Ok(format!("{seconds:.6} {cpu:.6} {rss_kib}\n"))
     }
+}
+
+/// Seconds since 1970: what this process and a sink of its own can compare.
+struct Moment(f64);
+
+impl Moment {
+    fn now() -> Result<Moment, Error> {
+        Ok(Moment(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64()))
+    }
+}
+
+/// Reads stdin to its end and leaves an account of it. Whether to check is the second word.
+fn be_the_sink(account: &str) -> Result<String, Error> {
+    let check = std::env::args().nth(1).is_some_and(|word| word == "check");
+    let passed = drain(io::stdin().as_fd().try_clone_to_owned()?.into(), check)?;
+    let ended = Moment::now()?.0;
+    let usage = getrusage(UsageWho::RUSAGE_SELF)?;
+    let cpu = as_seconds(usage.user_time()) + as_seconds(usage.system_time());
+    let Passed { bytes, crc32 } = passed;
+    std::fs::write(account, format!("{bytes} {crc32} {ended:.6} {cpu:.6}"))?;
+    Ok(String::new())
 }
 
 /// The contender's processes; killed when they are not waited for.
 struct Children(Vec<(String, Child)>);
 
 impl Children {
-    fn spawn(&mut self, words: &[String], stdin: Stdio, stdout: Stdio) -> Result<(), Error> {
+    fn spawn(
+        &mut self,
+        words: &[String],
+        stdin: Stdio,
+        stdout: Stdio,
+        orders: &Orders,
+    ) -> Result<(), Error> {
         let (program, arguments) = words.split_first().ok_or("no command")?;
-        let spawned = Command::new(program).args(arguments).stdin(stdin).stdout(stdout).spawn();
-        let child = spawned.map_err(|error| format!("start {program}: {error}"))?;
+        let mut command = Command::new(program);
+        command.args(arguments).stdin(stdin).stdout(stdout);
+        command.envs(orders.child_sink.iter().map(|account| (ACCOUNT, account)));
+        let child = command.spawn().map_err(|error| format!("start {program}: {error}"))?;
         self.0.push((words.join(" "), child));
         Ok(())
     }
