@@ -24,6 +24,8 @@ use crate::wake::Waker;
 pub(crate) struct Crew {
     hands: Vec<Hand>,
     done: Arc<Mutex<Vec<(usize, Completion)>>>,
+    /// Reads that needed no hand, until the next wait tells of them.
+    at_once: Vec<Completion>,
     waker: Arc<Waker>,
 }
 
@@ -52,10 +54,18 @@ struct Stop {
 
 impl Crew {
     pub(crate) fn new(waker: &Arc<Waker>) -> Crew {
-        Crew { hands: Vec::new(), done: Arc::default(), waker: Arc::clone(waker) }
+        let waker = Arc::clone(waker);
+        Crew { hands: Vec::new(), done: Arc::default(), at_once: Vec::new(), waker }
     }
 
     pub(crate) fn submit(&mut self, request: Request) -> io::Result<()> {
+        let request = match read_at_once(request) {
+            Ok(completion) => {
+                self.at_once.push(completion);
+                return Ok(());
+            }
+            Err(request) => request,
+        };
         let index = match self.hands.iter().position(|hand| hand.busy.is_none()) {
             Some(idle) => idle,
             None => self.hire()?,
@@ -88,7 +98,10 @@ impl Crew {
         timeout: Option<Duration>,
         completions: &mut Vec<Completion>,
     ) -> io::Result<()> {
-        self.waker.wait(timeout)?;
+        if self.at_once.is_empty() {
+            self.waker.wait(timeout)?;
+        }
+        completions.append(&mut self.at_once);
         let mut done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
         for (index, completion) in done.drain(..) {
             self.hands[index].busy = None;
@@ -167,6 +180,27 @@ fn perform(request: Request, stop: &Stop) -> Completion {
             Completion::Sent { key, result: send_all(&fd, &loan[range]) }
         }
     }
+}
+
+/// Reads what is there already, or gives the request back: a hand would add two changes of thread
+/// to the copy. It cannot block, for nobody else reads from a pipe that we read from.
+fn read_at_once(request: Request) -> Result<Completion, Request> {
+    match request {
+        Request { key, fd, act: Act::Read(mut loan, range) } if is_readable(&fd) => {
+            match nix::unistd::read(&fd, &mut loan[range.clone()]) {
+                Err(Errno::EINTR | Errno::EAGAIN) => {
+                    Err(Request { key, fd, act: Act::Read(loan, range) })
+                }
+                result => Ok(Completion::Filled { key, loan, result: result.map_err(Into::into) }),
+            }
+        }
+        request => Err(request),
+    }
+}
+
+fn is_readable(fd: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+    poll(&mut fds, PollTimeout::ZERO) == Ok(1)
 }
 
 fn read_when_ready(fd: &OwnedFd, buffer: &mut [u8], stop: &Stop) -> io::Result<usize> {
