@@ -120,13 +120,13 @@ impl Reader {
 
     fn carry(&mut self, job: Job) -> Result<(), Fault> {
         let Job { transfer, epoch, source, progress } = job;
-        let mut pace = Pace::of(&source);
+        let mut pacing = Pace::of(&source);
         let source = Arc::new(source);
         let mut offset = StreamOffset(0);
         let mut at_end = false;
         while !at_end {
             let Some((loan, spare)) = self.berth()? else { return Ok(()) };
-            let filled = self.fill(&source, loan, offset, &mut pace)?;
+            let filled = self.fill(&source, loan, offset, &mut pacing)?;
             let Some(filled) = filled else { return Ok(()) };
             at_end = filled.at_end;
             if filled.length == 0 {
