@@ -181,7 +181,11 @@ impl Ended {
 impl Server {
     /// Starts a process that listens, and waits until it says where.
     pub fn start(command: &mut Command) -> Server {
-        let running = Running::start(command);
+        Server::of(Running::start(command))
+    }
+
+    /// Waits until a process says where it listens.
+    pub fn of(running: Running) -> Server {
         let address = wait_for("the address it listens on", || {
             let said = running.said();
             let line = said.lines().find_map(|line| line.strip_prefix("listening on "))?;

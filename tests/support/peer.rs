@@ -53,6 +53,11 @@ pub fn control_preamble() -> Vec<u8> {
     Preamble { versions: Versions::OURS, role: Role::Control }.encode().to_vec()
 }
 
+/// A message for the wire.
+pub fn message(message: &Message) -> Vec<u8> {
+    encode(message)
+}
+
 /// Everything that comes until the other end closes.
 pub fn hear_out(mut stream: TcpStream) -> Vec<u8> {
     let mut all = Vec::new();
@@ -83,6 +88,12 @@ impl Peer {
 
     pub fn say(&mut self, message: &Message) {
         self.control.write_all(&encode(message)).unwrap();
+    }
+
+    /// Says something that no [`Message`] can be.
+    pub fn say_raw(&mut self, json: &str) {
+        let length = u32::try_from(json.len()).unwrap().to_le_bytes();
+        self.control.write_all(&[length.as_slice(), json.as_bytes()].concat()).unwrap();
     }
 
     /// The next message that is no sign of life or progress; `None` at the end.
@@ -150,8 +161,12 @@ impl Peer {
 
     /// Says that the stream was `bytes` and nothing more.
     pub fn end(&mut self, bytes: &[u8]) {
-        let total = StreamOffset(bytes.len() as u64);
-        let ending = Ending::Complete { total, crc32: crc32fast::hash(bytes) };
+        self.end_with(bytes.len() as u64, crc32fast::hash(bytes));
+    }
+
+    /// Says that the stream was so long and had this CRC32.
+    pub fn end_with(&mut self, total: u64, crc32: u32) {
+        let ending = Ending::Complete { total: StreamOffset(total), crc32 };
         self.say(&Message::End { transfer: TRANSFER, ending });
     }
 
