@@ -116,7 +116,7 @@ impl Link {
             let now = self.opened.elapsed();
             let patience = match self.liveness.next(now) {
                 Action::Ping => return Ok(Heard::PingDue),
-                Action::WaitUntil(then) => then - now,
+                Action::WaitUntil(then) => then.saturating_sub(now),
                 // What came while this process stood still was not read yet: look once more.
                 Action::Dead { silent_for } if !self.read(Duration::ZERO).await? => {
                     return Err(LinkError::Silent(silent_for));

@@ -66,12 +66,11 @@ pub(super) fn run(arguments: Arguments, quiet: bool) -> Result<(), Failure> {
         (None, false) => Wanted::Taken(snapshot::name_at(jiff::Timestamp::now())),
     };
     let connections = arguments.sending.connections();
-    let (route, dataset, full_name) = route(target, &zfs, &engine, connections)?;
+    let (route, dataset) = route(target, &zfs, &engine, connections)?;
     let job = Job {
         source,
         target: dataset,
         target_text: arguments.target.clone(),
-        target_name: full_name,
         wanted,
         intermediates: !arguments.newest_only,
     };
@@ -130,15 +129,12 @@ fn route(
     zfs: &Zfs,
     engine: &Settings,
     connections: u16,
-) -> Result<(Route, RelativeName, DatasetName), Failure> {
+) -> Result<(Route, RelativeName), Failure> {
     match target {
         Target::Server { authority, dataset } => {
             let addresses = resolve(&authority)?;
-            // Only for messages: the server's root is the server's own business.
-            let shown = format!("root/{}", dataset.as_str());
-            let name = shown.parse().map_err(|error| usage(format!("target {error}")))?;
             let dial = Dial::Network { name: authority, addresses };
-            Ok((Route { dial, server: None }, dataset, name))
+            Ok((Route { dial, server: None }, dataset))
         }
         Target::Local(name) => {
             let (pool, below) = name.as_str().split_once('/').ok_or_else(|| {
@@ -151,7 +147,7 @@ fn route(
             let pool = Pool { zfs: zfs.clone(), root };
             let server = LocalServer::start(incoming, pool, engine.clone(), connections)
                 .map_err(|error| machine("start the receiving side", &error))?;
-            Ok((Route { dial: Dial::Local(sockets), server: Some(server) }, below, name))
+            Ok((Route { dial: Dial::Local(sockets), server: Some(server) }, below))
         }
     }
 }

@@ -7,14 +7,14 @@ use std::time::Instant;
 
 use super::hold::Hold;
 use super::send::stopped;
-use super::session::{Cargo, Session};
+use super::session::{Cargo, Carried, Session};
 use super::source::Opened;
 use super::watch::{Stop, Summary, Watch};
 use super::{Dial, Options};
-use crate::dataset::{DatasetName, SnapName};
+use crate::dataset::{DatasetName, Kind, SnapName};
 use crate::error::{Class, Failure, Side};
 use crate::listing::{Snapshot, SourceState, TargetState};
-use crate::plan::{Goal, Plan, Policy, Step, plan};
+use crate::plan::{Base, Goal, Plan, Policy, Step, plan};
 use crate::protocol::message::{DatasetStream, RelativeName, Stream};
 use crate::units::Bytes;
 use crate::zfs::{Zfs, ZfsError, failure};
@@ -39,8 +39,6 @@ pub struct Job {
     pub target: RelativeName,
     /// The target as the user wrote it: for messages and the hold's tag.
     pub target_text: String,
-    /// The target's full name as far as this side can tell: for messages.
-    pub target_name: DatasetName,
     /// Which snapshot.
     pub wanted: Wanted,
     /// Whether the snapshots between the base and the wanted one are copied too.
@@ -68,134 +66,139 @@ pub async fn replicate(
     // Asked first: a mistyped source should not cost a connection, nor an unreachable server a
     // snapshot.
     blocking(zfs, job, |zfs, job| zfs.source_state(&job.source)).await?;
-    let mut session = tokio::select! {
+    let session = tokio::select! {
         session = Session::open(dial, options) => session?,
         () = stop.pulled() => return Err(stopped()),
     };
-    match replicate_over(&mut session, zfs, job, watch, stop).await {
-        Ok(outcome) => {
-            session.close().await?;
-            Ok(outcome)
-        }
-        Err(failure) => {
-            session.part().await;
-            Err(failure)
-        }
+    let mut copying = Copying { session, zfs, job, watch, stop };
+    let outcome = copying.through().await;
+    match outcome {
+        Ok(_) => copying.session.close().await?,
+        Err(_) => copying.session.part().await,
     }
+    outcome
 }
 
-async fn replicate_over(
-    session: &mut Session,
-    zfs: &Zfs,
-    job: &Job,
-    watch: &mut dyn Watch,
-    stop: &mut Stop,
-) -> Result<Outcome, Failure> {
-    let target = tokio::select! {
-        target = session.list(job.target.clone()) => target?,
-        () = stop.pulled() => return Err(stopped()),
-    };
-    let (source, goal) = choose(zfs, job, &target).await?;
-    let policy = Policy { goal, intermediates: job.intermediates };
-    let steps = match plan(&source, &job.target_name, &target, &policy)? {
-        Plan::UpToDate { snapshot } => return Ok(Outcome::UpToDate(snapshot)),
-        Plan::Steps(steps) => steps,
-    };
-    let started = Instant::now();
-    let mut summary = Summary::default();
-    let mut first = target == TargetState::Absent;
-    let mut reached = None;
-    for step in steps {
-        carry(session, zfs, job, &source, &step, first, &mut summary, watch, stop).await?;
-        first = false;
-        reached = Some(step.to);
-    }
-    summary.taken = started.elapsed();
-    let reached = reached.ok_or_else(|| {
-        Failure::new(Side::Source, Class::Internal, "the plan had neither steps nor an end")
-    })?;
-    Ok(Outcome::Done(reached, summary))
+/// A job over a session.
+struct Copying<'a> {
+    session: Session,
+    zfs: &'a Zfs,
+    job: &'a Job,
+    watch: &'a mut dyn Watch,
+    stop: &'a mut Stop,
 }
 
-/// Takes the snapshot, if one is to be taken, and says what the plan shall reach. No snapshot is
-/// taken for a target that would refuse it.
-async fn choose(
-    zfs: &Zfs,
-    job: &Job,
-    target: &TargetState,
-) -> Result<(SourceState, Goal), Failure> {
-    let goal = match &job.wanted {
-        Wanted::Named(name) => Goal::Named(name.clone()),
-        Wanted::Newest => Goal::Newest,
-        Wanted::Taken(name) => {
-            let source = blocking(zfs, job, |zfs, job| zfs.source_state(&job.source)).await?;
-            if !source.snapshots.is_empty() {
-                let policy = Policy { goal: Goal::Newest, intermediates: job.intermediates };
-                plan(&source, &job.target_name, target, &policy)?;
+impl Copying<'_> {
+    async fn through(&mut self) -> Result<Outcome, Failure> {
+        let (target_name, target) = tokio::select! {
+            listed = self.session.list(self.job.target.clone()) => listed?,
+            () = self.stop.pulled() => return Err(stopped()),
+        };
+        let (source, goal) = self.choose(&target_name, &target).await?;
+        let policy = Policy { goal, intermediates: self.job.intermediates };
+        let steps = match plan(&source, &target_name, &target, &policy)? {
+            Plan::UpToDate { snapshot } => return Ok(Outcome::UpToDate(snapshot)),
+            Plan::Steps(steps) => steps,
+        };
+        let started = Instant::now();
+        let mut summary = Summary::default();
+        let mut first = target == TargetState::Absent;
+        let mut reached = None;
+        for step in steps {
+            let carried = self.carry(source.kind, &step, first).await?;
+            summary.add(carried.moment, carried.applied.bytes);
+            first = false;
+            reached = Some(step.to);
+        }
+        summary.taken = started.elapsed();
+        let reached = reached.ok_or_else(|| {
+            Failure::new(Side::Source, Class::Internal, "the plan had neither steps nor an end")
+        })?;
+        Ok(Outcome::Done(reached, summary))
+    }
+
+    /// Takes the snapshot, if one is to be taken, and says what the plan shall reach. No snapshot
+    /// is taken for a target that would refuse it.
+    async fn choose(
+        &self,
+        target_name: &DatasetName,
+        target: &TargetState,
+    ) -> Result<(SourceState, Goal), Failure> {
+        let goal = match &self.job.wanted {
+            Wanted::Named(name) => Goal::Named(name.clone()),
+            Wanted::Newest => Goal::Newest,
+            Wanted::Taken(name) => {
+                let source = self.source_state().await?;
+                if !source.snapshots.is_empty() {
+                    let intermediates = self.job.intermediates;
+                    let policy = Policy { goal: Goal::Newest, intermediates };
+                    plan(&source, target_name, target, &policy)?;
+                }
+                let taken = name.clone();
+                self.blocking(move |zfs, job| zfs.snapshot(&job.source, &taken)).await?;
+                Goal::Named(name.clone())
             }
-            let taken = name.clone();
-            blocking(zfs, job, move |zfs, job| zfs.snapshot(&job.source, &taken)).await?;
-            Goal::Named(name.clone())
-        }
-    };
-    Ok((blocking(zfs, job, |zfs, job| zfs.source_state(&job.source)).await?, goal))
-}
-
-#[expect(clippy::too_many_arguments, reason = "one step of one job: all of them are its parts")]
-async fn carry(
-    session: &mut Session,
-    zfs: &Zfs,
-    job: &Job,
-    source: &SourceState,
-    step: &Step,
-    first: bool,
-    summary: &mut Summary,
-    watch: &mut dyn Watch,
-    stop: &mut Stop,
-) -> Result<(), Failure> {
-    let (hold, estimated) = {
-        let step = step.clone();
-        blocking(zfs, job, move |zfs, job| {
-            let hold = Hold::take(zfs, &job.source, &step.to.name, &job.target_text)?;
-            // A guess for the progress bar; the copy goes on without it.
-            let estimated: Option<Bytes> = zfs.estimate(&job.source, &step).ok();
-            Ok((hold, estimated))
-        })
-        .await?
-    };
-    let cargo = Cargo {
-        what: describe(&job.source, step),
-        stream: Stream::Dataset(DatasetStream {
-            target: job.target.clone(),
-            dataset: source.kind,
-            snapshot: step.to.name.clone(),
-            to: step.to.guid,
-            from: step.from.as_ref().map(crate::plan::Base::guid),
-            raw: step.raw,
-            first,
-        }),
-        estimated,
-        open: Box::new(|| {
-            let (process, fd) =
-                zfs.send(&job.source, step).map_err(|error| error.on(Side::Source))?;
-            Ok(Opened { fd, process: Some(process) })
-        }),
-        judge: Box::new(|ended| failure::of_send(&job.source, ended)),
-    };
-    let carried = session.carry(cargo, watch, stop).await?;
-    summary.add(carried.moment, carried.applied.bytes);
-    if let Err(error) = blocking(zfs, job, move |_, _| hold.release()).await {
-        tracing::warn!(%error, "a hold stays on a snapshot that the target has");
+        };
+        Ok((self.source_state().await?, goal))
     }
-    Ok(())
+
+    /// Carries one step; its snapshot is held until the target has it.
+    async fn carry(&mut self, kind: Kind, step: &Step, first: bool) -> Result<Carried, Failure> {
+        let (zfs, job) = (self.zfs, self.job);
+        let (hold, estimated) = {
+            let step = step.clone();
+            self.blocking(move |zfs, job| {
+                let hold = Hold::take(zfs, &job.source, &step.to.name, &job.target_text)?;
+                // A guess for the progress bar; the copy goes on without it.
+                let estimated: Option<Bytes> = zfs.estimate(&job.source, &step).ok();
+                Ok((hold, estimated))
+            })
+            .await?
+        };
+        let cargo = Cargo {
+            what: describe(&job.source, step),
+            stream: Stream::Dataset(DatasetStream {
+                target: job.target.clone(),
+                dataset: kind,
+                snapshot: step.to.name.clone(),
+                to: step.to.guid,
+                from: step.from.as_ref().map(Base::guid),
+                raw: step.raw,
+                first,
+            }),
+            estimated,
+            open: Box::new(|| {
+                let sending = zfs.send(&job.source, step);
+                let (process, fd) = sending.map_err(|error| error.on(Side::Source))?;
+                Ok(Opened { fd, process: Some(process) })
+            }),
+            judge: Box::new(|ended| failure::of_send(&job.source, ended)),
+        };
+        let carried = self.session.carry(cargo, self.watch, self.stop).await?;
+        if let Err(error) = self.blocking(move |_, _| hold.release()).await {
+            tracing::warn!(%error, "a hold stays on a snapshot that the target has");
+        }
+        Ok(carried)
+    }
+
+    async fn source_state(&self) -> Result<SourceState, Failure> {
+        self.blocking(|zfs, job| zfs.source_state(&job.source)).await
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Zfs, &Job) -> Result<T, ZfsError> + Send + 'static,
+    ) -> Result<T, Failure> {
+        blocking(self.zfs, self.job, work).await
+    }
 }
 
 fn describe(source: &DatasetName, step: &Step) -> String {
     let to = source.at(&step.to.name);
     match &step.from {
         None => format!("{to} (full)"),
-        Some(crate::plan::Base::Snapshot(base)) => format!("{to} (since @{})", base.name),
-        Some(crate::plan::Base::Bookmark(base)) => format!("{to} (since #{})", base.name),
+        Some(Base::Snapshot(base)) => format!("{to} (since @{})", base.name),
+        Some(Base::Bookmark(base)) => format!("{to} (since #{})", base.name),
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use super::source::{Opened, Source};
 use super::watch::{Moment, Stop, Watch};
 use super::{Dial, Options};
+use crate::dataset::DatasetName;
 use crate::engine::fault::Fault;
 use crate::engine::progress::Progress;
 use crate::engine::sender::{Event, Sender as Engine, Sent};
@@ -56,6 +57,12 @@ struct Opening {
     server: String,
 }
 
+/// Opens a source.
+pub(super) type Open<'a> = dyn FnOnce() -> Result<Opened, Failure> + 'a;
+
+/// Judges how the process of a source ended; `None` if it ended well.
+pub(super) type Judge<'a> = dyn Fn(&Ended) -> Option<SendFailure> + 'a;
+
 /// A stream to carry: what the server is asked, and where the bytes come from.
 pub(super) struct Cargo<'a> {
     /// What it is, for whoever looks on.
@@ -63,9 +70,9 @@ pub(super) struct Cargo<'a> {
     pub stream: Stream,
     pub estimated: Option<Bytes>,
     /// Opens the source once the server is ready for it.
-    pub open: Box<dyn FnOnce() -> Result<Opened, Failure> + 'a>,
+    pub open: Box<Open<'a>>,
     /// The failure of a source whose process ended badly, and whether something else caused that.
-    pub judge: Box<dyn Fn(&Ended) -> Option<SendFailure> + 'a>,
+    pub judge: Box<Judge<'a>>,
 }
 
 /// A stream that the target holds.
@@ -129,7 +136,7 @@ impl Session {
         engine.block_bytes = engine.block_bytes.min(agreed.limits.block_bytes_max);
         let (event_inbox, events) = unbounded_channel();
         Ok(Session {
-            engine: Engine::start(&engine, lanes, event_inbox)?,
+            engine: Engine::start(&engine, lanes, &event_inbox)?,
             link: opening.link,
             machine: opening.machine,
             events,
@@ -140,13 +147,16 @@ impl Session {
         })
     }
 
-    /// Asks what the target holds.
-    pub async fn list(&mut self, dataset: RelativeName) -> Result<TargetState, Failure> {
+    /// Asks what the target holds; it also has its full name.
+    pub async fn list(
+        &mut self,
+        dataset: RelativeName,
+    ) -> Result<(DatasetName, TargetState), Failure> {
         let mut news = self.advance(Input::List(dataset)).await?;
         loop {
             for output in news {
                 match output {
-                    Output::Listed(target) => return Ok(target),
+                    Output::Listed { dataset, target } => return Ok((dataset, target)),
                     Output::Failed(failure) => return Err(failure),
                     _ => {}
                 }
@@ -359,7 +369,7 @@ impl Session {
         &mut self,
         failure: Failure,
         carrying: &mut Carrying,
-        judge: &dyn Fn(&Ended) -> Option<SendFailure>,
+        judge: &Judge<'_>,
     ) -> Failure {
         let Some(mut source) = carrying.source.take() else { return failure };
         let ended = match tokio::time::timeout(SOURCE_LIMIT, source.ended()).await {
@@ -477,10 +487,7 @@ fn lost(error: &LinkError, server: &str) -> Failure {
     error.failure(server)
 }
 
-fn judged(
-    ended: std::io::Result<Option<Ended>>,
-    judge: &dyn Fn(&Ended) -> Option<SendFailure>,
-) -> Option<SendFailure> {
+fn judged(ended: std::io::Result<Option<Ended>>, judge: &Judge<'_>) -> Option<SendFailure> {
     match ended {
         Ok(ended) => ended.as_ref().and_then(judge),
         Err(error) => {

@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn the_crc_of_a_stream_is_that_of_its_blocks_together() {
-        let stream: Vec<u8> = (0..100_000u32).map(|i| (i * 7 >> 3) as u8).collect();
+        let stream: Vec<u8> = (0..100_000u32).map(|i| (i * 7 / 8).to_le_bytes()[0]).collect();
         let mut running = RunningCrc::default();
         assert_eq!(running.value(), crc32fast::hash(b""));
         for block in stream.chunks(1234) {

@@ -5,7 +5,7 @@
 
 use super::message::Message;
 use super::misbehaved::PeerMisbehaved;
-use crate::dataset::NAME_BYTES_MAX;
+use crate::dataset::{DatasetName, NAME_BYTES_MAX};
 use crate::error::{Class, Failure, Side};
 use crate::listing::{Snapshot, TargetState};
 use crate::protocol::envelope::MESSAGE_BYTES_MAX;
@@ -24,16 +24,16 @@ const TOKEN_BYTES_MAX: usize = 16 << 10;
 const SNAPSHOT_BYTES_MAX: usize = 33 + NAME_BYTES_MAX + 20 + 20;
 
 /// All other fields of `listed`, generously.
-const REST_BYTES_MAX: usize = 256;
+const REST_BYTES_MAX: usize = 256 + NAME_BYTES_MAX;
 
 const _: () = assert!(
     CHUNK_SNAPSHOTS * SNAPSHOT_BYTES_MAX + TOKEN_BYTES_MAX + REST_BYTES_MAX <= MESSAGE_BYTES_MAX
 );
 
-/// The messages that tell `target`.
-pub(super) fn split(target: TargetState) -> Result<Vec<Message>, Failure> {
+/// The messages that tell what `dataset` holds: `target`.
+pub(super) fn split(dataset: DatasetName, target: TargetState) -> Result<Vec<Message>, Failure> {
     let TargetState::Present { kind, mut snapshots, resume_token } = target else {
-        return Ok(vec![Message::Listed { target, more: false }]);
+        return Ok(vec![Message::Listed { dataset, target, more: false }]);
     };
     check(&snapshots, resume_token.as_deref())?;
     let rest = snapshots.split_off(snapshots.len().min(CHUNK_SNAPSHOTS));
@@ -44,7 +44,7 @@ pub(super) fn split(target: TargetState) -> Result<Vec<Message>, Failure> {
     let tail = chunks
         .enumerate()
         .map(|(at, chunk)| Message::ListedMore { snapshots: chunk.to_vec(), more: at + 1 < last });
-    Ok(std::iter::once(Message::Listed { target: head, more }).chain(tail).collect())
+    Ok(std::iter::once(Message::Listed { dataset, target: head, more }).chain(tail).collect())
 }
 
 fn check(snapshots: &[Snapshot], token: Option<&str>) -> Result<(), Failure> {
@@ -111,6 +111,10 @@ mod tests {
     use crate::dataset::{Guid, Kind};
     use crate::protocol::envelope::encode;
 
+    fn name() -> DatasetName {
+        "a".repeat(NAME_BYTES_MAX).parse().unwrap()
+    }
+
     fn target(count: usize, name_bytes: usize, token_bytes: usize) -> TargetState {
         let snapshot = |number: usize| Snapshot {
             name: format!("{number:0>name_bytes$}").parse().unwrap(),
@@ -128,7 +132,7 @@ mod tests {
         let mut so_far = None;
         for message in messages {
             let listing = match (so_far.take(), message) {
-                (None, Message::Listed { target, more }) => Listing::begin(target, more),
+                (None, Message::Listed { target, more, .. }) => Listing::begin(target, more),
                 (Some(Listing::Partial(target)), Message::ListedMore { snapshots, more }) => {
                     Listing::join(target, snapshots, more)
                 }
@@ -144,7 +148,7 @@ mod tests {
     fn a_listing_of_any_length_arrives_whole_in_messages_that_fit() {
         for count in [0, 1, 127, 128, 129, 256, 257, 30_000] {
             let whole = target(count, 255, TOKEN_BYTES_MAX);
-            let messages = split(whole.clone()).unwrap();
+            let messages = split(name(), whole.clone()).unwrap();
             // `encode` panics where a message does not fit.
             for message in &messages {
                 encode(message);
@@ -152,14 +156,14 @@ mod tests {
             assert_eq!(messages.len(), count.div_ceil(CHUNK_SNAPSHOTS).max(1));
             assert_eq!(joined(messages), whole, "{count} snapshots");
         }
-        assert_eq!(joined(split(TargetState::Absent).unwrap()), TargetState::Absent);
+        assert_eq!(joined(split(name(), TargetState::Absent).unwrap()), TargetState::Absent);
     }
 
     #[test]
     fn what_could_not_be_told_is_refused_at_its_source() {
-        let told = split(target(LISTING_SNAPSHOTS_MAX + 1, 8, 0)).unwrap_err();
+        let told = split(name(), target(LISTING_SNAPSHOTS_MAX + 1, 8, 0)).unwrap_err();
         assert!(told.what.contains("262145 snapshots"), "{told}");
-        let told = split(target(0, 0, TOKEN_BYTES_MAX + 1)).unwrap_err();
+        let told = split(name(), target(0, 0, TOKEN_BYTES_MAX + 1)).unwrap_err();
         assert!(told.what.contains("resume token of 16385 bytes"), "{told}");
     }
 

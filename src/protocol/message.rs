@@ -33,6 +33,8 @@ pub enum Message {
     },
     /// Server: this, and perhaps more.
     Listed {
+        /// Its full name on the server, for messages to people.
+        dataset: DatasetName,
         /// What it holds, with the oldest of its snapshots.
         target: TargetState,
         /// Whether [`Message::ListedMore`] follows.

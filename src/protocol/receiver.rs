@@ -12,7 +12,7 @@ use super::misbehaved::{PeerMisbehaved, check_transfer};
 use super::negotiate::{Agreed, Limits, negotiate};
 use super::secret::JoinSecret;
 use super::version::Version;
-use crate::dataset::Guid;
+use crate::dataset::{DatasetName, Guid};
 use crate::error::{Class, Failure, Side};
 use crate::listing::TargetState;
 use crate::units::{StreamOffset, TransferId};
@@ -23,7 +23,12 @@ pub enum Input {
     /// The client said this.
     Received(Message),
     /// The answer to [`Output::LookUp`].
-    Found(TargetState),
+    Found {
+        /// The target's full name.
+        dataset: DatasetName,
+        /// What it holds.
+        target: TargetState,
+    },
     /// The answer to [`Output::Prepare`].
     Prepared(Start),
     /// How far the transfer came: as often as is worth a message.
@@ -218,13 +223,15 @@ impl State {
                 output.push(Output::Send(Message::Ping));
                 Ok(state)
             }
-            (State::LookingUp(session), Input::Found(target)) => match listing::split(target) {
-                Ok(messages) => {
-                    output.extend(messages.into_iter().map(Output::Send));
-                    Ok(State::Idle(session))
+            (State::LookingUp(session), Input::Found { dataset, target }) => {
+                match listing::split(dataset, target) {
+                    Ok(messages) => {
+                        output.extend(messages.into_iter().map(Output::Send));
+                        Ok(State::Idle(session))
+                    }
+                    Err(failure) => Ok(State::LookingUp(session).fail(failure, output)),
                 }
-                Err(failure) => Ok(State::LookingUp(session).fail(failure, output)),
-            },
+            }
             (State::Preparing(session, open), Input::Prepared(start)) => {
                 let transfer = open.transfer;
                 output.push(Output::Send(Message::Opened { transfer, start }));
@@ -367,164 +374,4 @@ impl Transfer {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::protocol::frame::Codec;
-    use crate::protocol::message::{Request, Stream};
-    use crate::protocol::negotiate::NoAgreement;
-    use crate::units::Bytes;
-
-    fn limits() -> Limits {
-        let codecs = [Codec::Raw].into_iter().collect();
-        Limits { block_bytes_max: Bytes::MIB, connections: 1, codecs }
-    }
-
-    fn open(transfer: u32) -> Open {
-        let request = Request {
-            stream: Stream::Pipe,
-            epoch: 1,
-            estimated_bytes: None,
-            block_bytes: Bytes::MIB,
-            codec: Codec::Raw,
-            interrupted_at: None,
-        };
-        Open { transfer: TransferId(transfer), request }
-    }
-
-    fn step(machine: Receiver, input: Input) -> (Receiver, Vec<Output>) {
-        let mut output = Vec::new();
-        (machine.handle(input, &mut output).unwrap(), output)
-    }
-
-    fn said(machine: Receiver, message: Message) -> Result<Receiver, PeerMisbehaved> {
-        machine.handle(Input::Received(message), &mut Vec::new())
-    }
-
-    fn idle() -> Receiver {
-        let machine = Receiver::new(Offer {
-            software: String::new(),
-            version: Version::V1,
-            limits: limits(),
-            secret: JoinSecret::new([0; 16]),
-        });
-        said(machine, Message::Hello(Hello { software: String::new(), limits: limits() })).unwrap()
-    }
-
-    fn receiving() -> Receiver {
-        let machine = said(idle(), Message::Open(open(1))).unwrap();
-        step(machine, Input::Prepared(Start::FromStart)).0
-    }
-
-    /// After an `End` at `total` bytes, of which `fed` were fed.
-    fn applying(total: u64, fed: u64) -> (Receiver, Ended) {
-        let (machine, _) = step(receiving(), Input::Progress(at(fed)));
-        let ending = Ending::Complete { total: StreamOffset(total), crc32: 5 };
-        let end = Message::End { transfer: TransferId(1), ending };
-        let (machine, mut output) = step(machine, Input::Received(end));
-        let Some(Output::Finish(ended)) = output.pop() else { panic!("{output:?}") };
-        assert_eq!((ended.total(), ended.crc32()), (StreamOffset(total), 5));
-        (machine, ended)
-    }
-
-    fn at(fed: u64) -> Watermarks {
-        let fed = StreamOffset(fed);
-        Watermarks { received: fed, spooled: StreamOffset(0), fed }
-    }
-
-    fn result(output: &[Output]) -> &Outcome {
-        let [Output::Send(Message::Result { outcome, .. }), ..] = output else {
-            panic!("{output:?}")
-        };
-        outcome
-    }
-
-    #[test]
-    fn a_transfer_out_of_turn_is_not_opened() {
-        for got in [0, 2, u32::MAX] {
-            let blamed = said(idle(), Message::Open(open(got))).unwrap_err();
-            let (expected, got) = (TransferId(1), TransferId(got));
-            assert_eq!(blamed, PeerMisbehaved::OtherTransfer { message: "open", expected, got });
-        }
-    }
-
-    #[test]
-    fn a_request_beyond_the_agreement_is_not_opened() {
-        let mut large = open(1);
-        large.request.block_bytes = Bytes(2 << 20);
-        let mut packed = open(1);
-        packed.request.codec = Codec::Zstd;
-        for beyond in [large, packed] {
-            let blamed = said(idle(), Message::Open(beyond)).unwrap_err();
-            assert!(matches!(blamed, PeerMisbehaved::NoAgreement { message: "open", .. }));
-        }
-        let hello =
-            Hello { software: String::new(), limits: Limits { connections: 0, ..limits() } };
-        let offer = Offer {
-            software: String::new(),
-            version: Version::V1,
-            limits: limits(),
-            secret: JoinSecret::new([0; 16]),
-        };
-        let blamed = said(Receiver::new(offer), Message::Hello(hello)).unwrap_err();
-        let why = NoAgreement::NoConnection;
-        assert_eq!(blamed, PeerMisbehaved::NoAgreement { message: "hello", why });
-    }
-
-    #[test]
-    fn only_progress_is_acknowledged() {
-        let (machine, output) = step(receiving(), Input::Progress(at(5)));
-        let ack = Message::Ack { transfer: TransferId(1), reached: at(5) };
-        assert_eq!(output, [Output::Send(ack)]);
-        let (machine, output) = step(machine, Input::Progress(at(5)));
-        assert_eq!(output, []);
-        // A count that was taken earlier and told later.
-        let (_, output) = step(machine, Input::Progress(at(4)));
-        assert_eq!(output, []);
-    }
-
-    #[test]
-    fn success_is_reported_once_all_is_fed_and_proved() {
-        let (machine, ended) = applying(9, 9);
-        let (machine, output) = step(machine, Input::Applied { ended, guid: None, millis: 3 });
-        let applied = Applied { guid: None, bytes: Bytes(9), millis: 3 };
-        assert_eq!(*result(&output), Outcome::Applied(applied));
-        assert!(machine.is_idle());
-    }
-
-    #[test]
-    fn a_success_that_this_side_contradicts_is_reported_as_a_failure() {
-        for (fed, guid, doubt) in [
-            (8, None, "only 8 of 9 bytes were fed"),
-            (9, Some(Guid(1)), "holds guid Some(Guid(1))"),
-        ] {
-            let (machine, ended) = applying(9, fed);
-            let (machine, output) = step(machine, Input::Applied { ended, guid, millis: 3 });
-            let Outcome::Failed(failure) = result(&output) else { panic!("{output:?}") };
-            assert!(failure.what.contains(doubt), "{failure}");
-            assert!(machine.is_closed());
-        }
-    }
-
-    #[test]
-    fn a_failure_is_told_in_the_words_of_the_moment() {
-        let failure = || Failure::new(Side::Target, Class::Wait, "out of space");
-        let preparing = said(idle(), Message::Open(open(1))).unwrap();
-        let looking_up = said(idle(), Message::List { dataset: "a".parse().unwrap() }).unwrap();
-        for machine in [idle(), preparing, looking_up] {
-            let (machine, output) = step(machine, Input::Failed(failure()));
-            assert_eq!(output, [Output::Send(Message::Refused(failure())), Output::Close]);
-            assert!(machine.is_closed());
-        }
-        for machine in [receiving(), applying(9, 9).0] {
-            let (machine, output) = step(machine, Input::Failed(failure()));
-            assert_eq!(*result(&output), Outcome::Failed(failure()));
-            assert!(machine.is_closed() && output.last() == Some(&Output::Close));
-        }
-    }
-
-    #[test]
-    #[should_panic(expected = "makes no sense in Idle")]
-    fn news_out_of_place_are_our_own_mistake() {
-        step(idle(), Input::Progress(at(1)));
-    }
-}
+mod tests;

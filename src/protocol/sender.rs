@@ -13,7 +13,7 @@ use super::misbehaved::{PeerMisbehaved, check_transfer};
 use super::negotiate::{Agreed, Limits, negotiate};
 use super::secret::JoinSecret;
 use super::version::{Versions, agree};
-use crate::dataset::Guid;
+use crate::dataset::{DatasetName, Guid};
 use crate::error::Failure;
 use crate::listing::TargetState;
 use crate::units::{StreamOffset, TransferId};
@@ -60,7 +60,12 @@ pub enum Output {
         software: String,
     },
     /// What the target holds. Idle.
-    Listed(TargetState),
+    Listed {
+        /// The target's full name on the server, for messages to people.
+        dataset: DatasetName,
+        /// What it holds.
+        target: TargetState,
+    },
     /// The server is ready: let the stream flow.
     Stream {
         /// For the frames.
@@ -87,7 +92,7 @@ enum State {
     ExpectWelcome { offered: Versions, limits: Limits },
     Idle(Session),
     ExpectListed(Session),
-    ExpectListedMore(Session, TargetState),
+    ExpectListedMore(Session, DatasetName, TargetState),
     ExpectOpened(Session, Request),
     Streaming(Session, Transfer),
     ExpectResult(Session, Transfer, StreamOffset),
@@ -153,12 +158,13 @@ impl State {
             }
             (state @ State::ExpectWelcome { .. }, message) => Err(state.unexpected(&message)),
             (state, M::Ping) => Ok(state),
-            (State::ExpectListed(session), M::Listed { target, more }) => {
-                Ok(listed(session, Listing::begin(target, more)?, output))
+            (State::ExpectListed(session), M::Listed { dataset, target, more }) => {
+                Ok(listed(session, dataset, Listing::begin(target, more)?, output))
             }
-            (State::ExpectListedMore(session, so_far), M::ListedMore { snapshots, more }) => {
-                Ok(listed(session, Listing::join(so_far, snapshots, more)?, output))
-            }
+            (
+                State::ExpectListedMore(session, dataset, so_far),
+                M::ListedMore { snapshots, more },
+            ) => Ok(listed(session, dataset, Listing::join(so_far, snapshots, more)?, output)),
             (State::ExpectOpened(session, request), M::Opened { transfer, start }) => {
                 check_transfer(session.transfer, transfer, "opened")?;
                 output.push(Output::Stream { transfer, start });
@@ -278,11 +284,16 @@ fn welcomed(
     Ok(State::Idle(Session { agreed, transfer: TransferId(0) }))
 }
 
-fn listed(session: Session, listing: Listing, output: &mut Vec<Output>) -> State {
+fn listed(
+    session: Session,
+    dataset: DatasetName,
+    listing: Listing,
+    output: &mut Vec<Output>,
+) -> State {
     match listing {
-        Listing::Partial(so_far) => State::ExpectListedMore(session, so_far),
+        Listing::Partial(so_far) => State::ExpectListedMore(session, dataset, so_far),
         Listing::Whole(target) => {
-            output.push(Output::Listed(target));
+            output.push(Output::Listed { dataset, target });
             State::Idle(session)
         }
     }

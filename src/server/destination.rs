@@ -68,17 +68,24 @@ impl Destination {
         }
     }
 
-    /// What the target holds.
-    pub(super) fn look_up(&self, name: &RelativeName) -> Result<TargetState, Failure> {
+    /// The full name of a dataset that a client may name.
+    pub(super) fn dataset_named(&self, name: &RelativeName) -> Result<DatasetName, Failure> {
         match self {
-            Destination::Pool(pool) => {
-                let dataset = pool.dataset(name)?;
-                pool.zfs.target_state(&dataset).map_err(|error| error.on(Side::Target))
-            }
+            Destination::Pool(pool) => pool.dataset(name),
             Destination::Pipe(_) => Err(refused(
                 "this is `zferry receive`, which has no datasets",
                 "replicate to a `zferry serve`, or use `zferry send`",
             )),
+        }
+    }
+
+    /// What a target holds.
+    pub(super) fn look_up(&self, dataset: &DatasetName) -> Result<TargetState, Failure> {
+        match self {
+            Destination::Pool(pool) => {
+                pool.zfs.target_state(dataset).map_err(|error| error.on(Side::Target))
+            }
+            Destination::Pipe(_) => Ok(TargetState::Absent),
         }
     }
 

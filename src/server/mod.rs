@@ -6,6 +6,7 @@
 
 mod destination;
 mod incoming;
+mod lanes;
 mod roster;
 mod session;
 mod transfer;

@@ -4,8 +4,9 @@
 //! orders out. What must never happen here: a process that takes the end of a cut stream for the
 //! stream's end, and a session that leaves a process behind.
 
+mod receiving;
+
 use std::collections::VecDeque;
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -13,41 +14,29 @@ use sys::control::Stream;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::destination::Prepared;
+use super::lanes::{JOIN_LIMIT, Lanes};
 use super::roster::{Claim, Lane};
-use super::transfer::{ProcessState, Transfer};
+use super::transfer::Transfer;
 use super::{Shared, Stopping};
-use crate::dataset::Guid;
-use crate::engine::receiver::{Agreed, Event, Fed, Receiver as Engine};
+use crate::dataset::{DatasetName, Guid};
+use crate::engine::receiver::{Agreed, Event, Receiver as Engine};
 use crate::error::{Class, Failure, Side};
 use crate::link::{Heard, Link, LinkError};
 use crate::listing::TargetState;
 use crate::process::Ended as ProcessEnded;
 use crate::protocol::frame::Codec;
-use crate::protocol::message::{Message, Open, Start};
+use crate::protocol::message::{Message, Open, RelativeName};
 use crate::protocol::negotiate::{BLOCK_BYTES_MAX, Limits};
 use crate::protocol::receiver::{Input, Offer, Output, Receiver};
 use crate::protocol::secret::JoinSecret;
 use crate::protocol::version::Version;
 
-/// How long data connections may take to join after the client has asked for a transfer.
-const JOIN_LIMIT: Duration = Duration::from_secs(10);
-
 /// How often the client hears how far a transfer is.
 const ACKNOWLEDGE_EVERY: Duration = Duration::from_millis(200);
 
-/// When a data connection breaks, the reason may be on its way on the control connection.
-const REASON_LIMIT: Duration = Duration::from_secs(2);
-
-/// How long a `zfs receive` whose stream was cut may take to keep what it has: it waits for a
-/// transaction group.
-const SAVE_LIMIT: Duration = Duration::from_secs(60);
-
-/// How long a command of the user's may take to obey SIGTERM.
-const TERMINATE_LIMIT: Duration = Duration::from_secs(5);
-
 /// What other threads tell the session.
 enum News {
-    Found(Result<TargetState, Failure>),
+    Found(DatasetName, Result<TargetState, Failure>),
     Prepared(Box<Open>, Result<Prepared, Failure>),
     ProcessEnded(std::io::Result<ProcessEnded>),
     Verified(Result<Option<Guid>, Failure>),
@@ -74,10 +63,8 @@ struct Session {
     machine: Option<Receiver>,
     /// What the machine is still to be told.
     inputs: VecDeque<Input>,
-    lanes: UnboundedReceiver<Lane>,
-    lane_inbox: UnboundedSender<Lane>,
+    lanes: Lanes,
     secret: JoinSecret,
-    joined: Vec<Option<OwnedFd>>,
     engine: Option<Engine>,
     agreed: Option<Agreed>,
     events: UnboundedReceiver<Event>,
@@ -113,7 +100,6 @@ pub(super) async fn run(shared: Rc<Shared>, stream: Stream, version: Version, pe
         },
         secret,
     };
-    let (lane_inbox, lanes) = unbounded_channel();
     let (event_inbox, events) = unbounded_channel();
     let (news_inbox, news) = unbounded_channel();
     let session = Session {
@@ -122,10 +108,8 @@ pub(super) async fn run(shared: Rc<Shared>, stream: Stream, version: Version, pe
         peer,
         machine: Some(Receiver::new(offer)),
         inputs: VecDeque::new(),
-        lanes,
-        lane_inbox,
+        lanes: Lanes::new(),
         secret,
-        joined: Vec::new(),
         engine: None,
         agreed: None,
         events,
@@ -175,7 +159,7 @@ impl Session {
         let urgency = async { stop.wait_for(|&stop| stop > known).await.map(|stop| *stop) };
         tokio::select! {
             heard = self.link.next() => Happening::Heard(heard),
-            Some(lane) = self.lanes.recv() => Happening::Joined(lane),
+            lane = self.lanes.next() => Happening::Joined(lane),
             Some(event) = self.events.recv() => Happening::Engine(event),
             Some(news) = self.news.recv() => Happening::News(news),
             () = tokio::time::sleep(ACKNOWLEDGE_EVERY), if self.transfer.is_some() => {
@@ -208,7 +192,10 @@ impl Session {
                 self.give_up(failure).await;
                 self.closing = true;
             }
-            Happening::Joined(lane) => self.join(lane).await,
+            Happening::Joined(lane) => {
+                self.lanes.join(lane, &self.peer);
+                self.prepare_if_joined().await;
+            }
             Happening::Engine(event) => self.engine_says(event).await,
             Happening::News(news) => self.learn(news).await,
             Happening::Tick => self.acknowledge(),
@@ -257,13 +244,10 @@ impl Session {
             Output::Send(message) => self.say(&message).await,
             Output::Ready { agreed, software } => {
                 tracing::debug!(peer = self.peer, software, "session");
-                self.joined.resize_with(usize::from(agreed.limits.connections), || None);
-                self.shared.roster.expect(self.secret, self.lane_inbox.clone());
+                let count = agreed.limits.connections;
+                self.lanes.expect(count, self.secret, &self.shared.roster);
             }
-            Output::LookUp(name) => {
-                let destination = self.shared.destination.clone();
-                self.ask(move || News::Found(destination.look_up(&name)));
-            }
+            Output::LookUp(name) => self.look_up(&name).await,
             Output::Prepare(open) => {
                 self.waiting = Some((Box::new(open), Instant::now() + JOIN_LIMIT));
                 self.prepare_if_joined().await;
@@ -282,6 +266,25 @@ impl Session {
         }
     }
 
+    /// Looks a target up. One that is being received shows the state of that receive, which is
+    /// nobody's to plan from: that is said at once.
+    async fn look_up(&mut self, name: &RelativeName) {
+        let dataset = self.shared.destination.dataset_named(name);
+        let free = dataset.and_then(|dataset| {
+            self.shared.roster.claim(&dataset, &self.peer).map(|_given_back| dataset)
+        });
+        match free {
+            Ok(dataset) => {
+                let destination = self.shared.destination.clone();
+                self.ask(move || {
+                    let found = destination.look_up(&dataset);
+                    News::Found(dataset, found)
+                });
+            }
+            Err(failure) => self.give_up(failure).await,
+        }
+    }
+
     async fn say(&mut self, message: &Message) {
         if let Err(error) = self.link.send(message).await {
             tracing::debug!(peer = self.peer, %error, "say {}", message.name());
@@ -295,57 +298,10 @@ impl Session {
         tokio::task::spawn_blocking(move || drop(inbox.send(question())));
     }
 
-    async fn join(&mut self, Lane { lane, fd }: Lane) {
-        match self.joined.get_mut(usize::from(lane)) {
-            Some(place @ None) if self.engine.is_none() => *place = Some(fd),
-            _ => tracing::warn!(peer = self.peer, lane, "refused a data connection too many"),
-        }
-        self.prepare_if_joined().await;
-    }
-
-    async fn prepare_if_joined(&mut self) {
-        if self.engine.is_none() && self.joined.iter().any(Option::is_none) {
-            return;
-        }
-        let Some((open, _)) = self.waiting.take() else { return };
-        match self.ready_for(&open) {
-            Ok(()) => {
-                let destination = self.shared.destination.clone();
-                self.ask(move || {
-                    let prepared = destination.prepare(&open.request.stream);
-                    News::Prepared(open, prepared)
-                });
-            }
-            Err(failure) => self.give_up(failure).await,
-        }
-    }
-
-    /// Checks that the transfer belongs here, claims its dataset, and has an engine running.
-    fn ready_for(&mut self, open: &Open) -> Result<(), Failure> {
-        let destination = &self.shared.destination;
-        if let Some(dataset) = destination.dataset_of(&open.request.stream)? {
-            self.claim = Some(self.shared.roster.claim(&dataset, &self.peer)?);
-        }
-        let wanted = Agreed { codec: open.request.codec, block_bytes: open.request.block_bytes };
-        match self.agreed {
-            Some(agreed) if agreed == wanted => return Ok(()),
-            Some(_) => {
-                let what = "a transfer asked for other blocks than the first of its session";
-                return Err(Failure::new(Side::Source, Class::Peer, what));
-            }
-            None => self.agreed = Some(wanted),
-        }
-        let connections = self.joined.drain(..).flatten().collect();
-        let engine =
-            Engine::start(&self.shared.options.engine, wanted, connections, &self.event_inbox)?;
-        self.engine = Some(engine);
-        Ok(())
-    }
-
     async fn learn(&mut self, news: News) {
         match news {
-            News::Found(Ok(found)) => self.tell(Input::Found(found)),
-            News::Found(Err(failure)) | News::Prepared(_, Err(failure)) => {
+            News::Found(dataset, Ok(target)) => self.tell(Input::Found { dataset, target }),
+            News::Found(_, Err(failure)) | News::Prepared(_, Err(failure)) => {
                 self.give_up(failure).await;
             }
             News::Prepared(open, Ok(prepared)) => self.begin(*open, prepared),
@@ -359,123 +315,12 @@ impl Session {
         }
     }
 
-    fn begin(&mut self, open: Open, prepared: Prepared) {
-        let Some(engine) = &self.engine else { return };
-        let Prepared { sink, process } = prepared;
-        let stopper = process.as_ref().map(crate::process::Process::stopper);
-        let state = match process {
-            None => ProcessState::None,
-            Some(process) => {
-                self.ask(move || News::ProcessEnded(process.wait()));
-                ProcessState::Running
-            }
-        };
-        self.transfer = Some(Transfer {
-            id: open.transfer,
-            stream: open.request.stream,
-            started: Instant::now(),
-            base: engine.progress().fed(),
-            stopper,
-            process: state,
-            ended: None,
-            fed: false,
-            _claim: self.claim.take(),
-        });
-        engine.begin(open.transfer, open.request.epoch, sink);
-        self.tell(Input::Prepared(Start::FromStart));
-    }
-
-    async fn engine_says(&mut self, event: Event) {
-        match event {
-            Event::Fed(Fed { transfer, total }) => {
-                tracing::debug!(%transfer, %total, "fed");
-                if let Some(transfer) = &mut self.transfer {
-                    transfer.fed = true;
-                }
-            }
-            Event::ConnectionEnded(lane) if self.transfer.is_some() => {
-                let what = format!("data connection {lane} was closed in the middle of a transfer");
-                self.wait_for_reason(Failure::new(Side::Network, Class::Interrupted, what));
-            }
-            Event::ConnectionEnded(_) => {}
-            Event::Failed(fault) if fault.is_broken_pipe() => self.reader_gone().await,
-            Event::Failed(fault) => {
-                let failure = fault.failure(Side::Target);
-                if failure.class == Class::Interrupted {
-                    self.wait_for_reason(failure);
-                } else {
-                    self.give_up(failure).await;
-                }
-            }
-        }
-    }
-
-    /// Remembers a failure that most likely follows from another one, about which the client may
-    /// be telling us at this moment.
-    fn wait_for_reason(&mut self, failure: Failure) {
-        if self.fault.is_none() {
-            self.fault = Some((failure, Instant::now() + REASON_LIMIT));
-        }
-    }
-
-    /// The process stopped reading before the stream ended: it knows why.
-    async fn reader_gone(&mut self) {
-        if let Some(transfer) = &self.transfer
-            && transfer.process_ended().is_none()
-            && transfer.stopper.is_some()
-        {
-            let what = "the process that takes the stream does not read it any more";
-            self.wait_for_reason(Failure::new(Side::Target, Class::Interrupted, what));
-            return;
-        }
-        let failure = self.early_end();
-        self.give_up(failure).await;
-    }
-
-    async fn process_ended(&mut self, ended: ProcessEnded) {
-        let Some(transfer) = &mut self.transfer else { return };
-        let success = ended.success();
-        transfer.process = ProcessState::Ended(ended);
-        // One that succeeded may be faster than the news that it has taken everything.
-        if !transfer.fed && (!success || self.fault.is_some()) {
-            let failure = self.early_end();
-            self.give_up(failure).await;
-        }
-    }
-
-    /// What to say of a process that ended before the stream did.
-    fn early_end(&self) -> Failure {
-        let complaint = self.transfer.as_ref().and_then(|transfer| {
-            let ended = transfer.process_ended()?;
-            self.shared.destination.complaint(&transfer.stream, ended)
-        });
-        complaint.unwrap_or_else(|| {
-            let what = "whatever takes the stream stopped reading before its end";
-            Failure::new(Side::Target, Class::Interrupted, what)
-        })
-    }
-
-    fn acknowledge(&mut self) {
-        let (Some(engine), Some(transfer)) = (&self.engine, &self.transfer) else { return };
-        let progress = engine.progress();
-        let reached = transfer.watermarks(progress.received(), progress.fed());
-        self.tell(Input::Progress(reached));
-    }
-
     async fn late(&mut self) {
         if let Some((failure, _)) = self.fault.take() {
             return self.give_up(failure).await;
         }
         self.waiting = None;
-        let joined = self.joined.iter().flatten().count();
-        let what = format!(
-            "only {joined} of {} data connections arrived within {} seconds",
-            self.joined.len(),
-            JOIN_LIMIT.as_secs()
-        );
-        let failure = Failure::new(Side::Network, Class::Interrupted, what)
-            .with_remedy("check for a firewall that limits connections, or use --connections 1");
-        self.give_up(failure).await;
+        self.give_up(self.lanes.missing()).await;
     }
 
     async fn stop(&mut self, urgency: Stopping) {
@@ -488,33 +333,6 @@ impl Session {
         }
     }
 
-    fn finish_if_over(&mut self) {
-        let Some(transfer) = self.transfer.as_mut().filter(|transfer| transfer.is_over()) else {
-            return;
-        };
-        // Asked once: `fed` is what made it over.
-        transfer.fed = false;
-        let destination = self.shared.destination.clone();
-        let stream = transfer.stream.clone();
-        let ended = transfer.process_ended().cloned();
-        self.ask(move || News::Verified(destination.verify(&stream, ended.as_ref())));
-    }
-
-    fn applied(&mut self, guid: Option<Guid>) {
-        self.acknowledge();
-        let Some(transfer) = self.transfer.take() else { return };
-        let Some(ended) = transfer.ended else { return };
-        let (bytes, taken) = (ended.total().bytes_before(), transfer.started.elapsed());
-        tracing::info!(
-            peer = self.peer, transfer = %transfer.id, %bytes, seconds = taken.as_secs_f32(),
-            "received"
-        );
-        let millis = u64::try_from(taken.as_millis()).unwrap_or(u64::MAX);
-        self.tell(Input::Applied { ended, guid, millis });
-        self.applied = true;
-        self.closing |= self.stopping > Stopping::No;
-    }
-
     /// Ends what runs for the client, and tells it why.
     async fn give_up(&mut self, failure: Failure) {
         if self.failure.is_some() {
@@ -523,47 +341,6 @@ impl Session {
         self.failure = Some(failure.clone());
         self.stop_transfer().await;
         self.tell(Input::Failed(failure));
-    }
-
-    /// Ends the engine and the process that takes the stream. A command of the user's is told to
-    /// stop before its input ends, for it would take the end of the bytes for the end of the
-    /// stream; a `zfs receive` knows better, and keeps what it has.
-    async fn stop_transfer(&mut self) {
-        self.waiting = None;
-        self.claim = None;
-        let Some(transfer) = self.transfer.take() else { return };
-        let stopping =
-            self.engine.take().map(|engine| tokio::task::spawn_blocking(move || engine.stop()));
-        let is_dataset = matches!(transfer.stream, crate::protocol::message::Stream::Dataset(_));
-        let running = matches!(transfer.process, ProcessState::Running);
-        if let (Some(stopper), true, false) = (&transfer.stopper, running, is_dataset) {
-            // That it has just ended by itself is as good.
-            let _ = stopper.terminate();
-            self.await_process(TERMINATE_LIMIT, &transfer).await;
-        }
-        if let Some(stopping) = stopping {
-            drop(stopping.await);
-        }
-        if running && is_dataset {
-            self.await_process(SAVE_LIMIT, &transfer).await;
-        }
-    }
-
-    /// Waits for the process to end, and kills it when it does not.
-    async fn await_process(&mut self, limit: Duration, transfer: &Transfer) {
-        let ended = async {
-            while let Some(news) = self.news.recv().await {
-                if matches!(news, News::ProcessEnded(_)) {
-                    break;
-                }
-            }
-        };
-        if tokio::time::timeout(limit, ended).await.is_err()
-            && let Some(stopper) = &transfer.stopper
-        {
-            tracing::warn!(peer = self.peer, "killed a process that did not end by itself");
-            let _ = stopper.kill();
-        }
     }
 }
 

@@ -1,12 +1,21 @@
 //! One transfer at the server: the process that takes it, and what is known of its end.
 
-use std::time::Instant;
+use std::pin::pin;
+use std::time::{Duration, Instant};
 
 use super::roster::Claim;
+use crate::engine::receiver::Receiver as Engine;
 use crate::process::{Ended as ProcessEnded, Stopper};
 use crate::protocol::message::{Stream, Watermarks};
 use crate::protocol::receiver::Ended;
 use crate::units::{StreamOffset, TransferId};
+
+/// How long a `zfs receive` whose stream was cut may take to keep what it has: it waits for a
+/// transaction group.
+const SAVE_LIMIT: Duration = Duration::from_secs(60);
+
+/// How long a command of the user's may take to obey SIGTERM.
+const TERMINATE_LIMIT: Duration = Duration::from_secs(5);
 
 /// A transfer between its opening and its result.
 #[derive(Debug)]
@@ -47,6 +56,36 @@ impl Transfer {
         match &self.process {
             ProcessState::Ended(ended) => Some(ended),
             ProcessState::None | ProcessState::Running => None,
+        }
+    }
+
+    /// Ends it before its stream is whole; `process_ended` waits for the process.
+    ///
+    /// A command of the user's is told to stop before its input ends, for it would take the end of
+    /// the bytes for the end of the stream; a `zfs receive` knows better, and keeps what it has.
+    pub async fn cut(self, engine: Option<Engine>, process_ended: impl Future<Output = ()>) {
+        let running = matches!(self.process, ProcessState::Running);
+        let is_dataset = matches!(self.stream, Stream::Dataset(_));
+        let mut process_ended = pin!(process_ended);
+        if running && !is_dataset {
+            // That it has just ended by itself is as good.
+            let _ = self.stopper.as_ref().map(Stopper::terminate);
+            self.wait_or_kill(process_ended.as_mut(), TERMINATE_LIMIT).await;
+        }
+        if let Some(engine) = engine {
+            // Joins its threads, and closes the pipe with what is left in it.
+            let stopping = tokio::task::spawn_blocking(move || drop(engine.stop()));
+            let _panicked = stopping.await;
+        }
+        if running && is_dataset {
+            self.wait_or_kill(process_ended, SAVE_LIMIT).await;
+        }
+    }
+
+    async fn wait_or_kill(&self, ended: impl Future<Output = ()>, limit: Duration) {
+        if tokio::time::timeout(limit, ended).await.is_err() {
+            tracing::warn!(transfer = %self.id, "killed a process that did not end by itself");
+            let _ = self.stopper.as_ref().map(Stopper::kill);
         }
     }
 

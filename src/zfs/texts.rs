@@ -113,7 +113,8 @@ pub(super) const SEND: &[Row] = &[
     row("used in the initial send", Refused, "give up what was received so far: zfs receive -A"),
     row("no longer exists", Refused, "give up what was received so far: zfs receive -A"),
     row("resume token is corrupt", Refused, "give up what was received so far: zfs receive -A"),
-    row("permission denied", Machine, "zfs allow -u USER send,hold,release,snapshot {}"),
+    row("permission denied", Machine,
+        "zfs allow -u USER send,hold,release,snapshot {}"),
     row("does not exist", Interrupted, ""),
 ];
 
@@ -126,7 +127,8 @@ pub(super) const CALL: &[Row] = &[
     row("dataset is busy", Wait, ""),
     row("it's being held", Refused, "see who holds it: zfs holds"),
     row("out of space", Wait, "make room in the pool"),
-    row("space quota exceeded", Wait, "raise the quota or make room"),
+    row("space quota exceeded", Wait,
+        "raise the quota or make room"),
 ];
 
 /// What any call may say; looked up after its own texts.

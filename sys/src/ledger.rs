@@ -2,11 +2,11 @@
 //!
 //! Loans are dropped on any thread while the one taker looks for a slot and goes to sleep. Two
 //! things must never happen: one slot in two hands, and a taker that sleeps on although a slot
-//! came home. `loom` runs every interleaving of this file (`ci/test`, step loom).
+//! came home. `loom` runs every interleaving of this file (`ci/loom`).
 
-#[cfg(loom)]
+#[cfg(zferry_loom)]
 use loom::sync::Mutex;
-#[cfg(not(loom))]
+#[cfg(not(zferry_loom))]
 use std::sync::Mutex;
 
 use std::sync::PoisonError;
@@ -57,7 +57,7 @@ impl Ledger {
     }
 }
 
-#[cfg(all(test, loom))]
+#[cfg(all(test, zferry_loom))]
 mod model {
     use super::Ledger;
     use loom::cell::UnsafeCell;

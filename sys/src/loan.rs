@@ -51,13 +51,13 @@ impl Pool {
             .map(|share| {
                 let slots: Vec<u32> =
                     (share..arena.slots()).step_by(shares.max(1) as usize).collect();
-                let shared = Shared {
+                let home = Shared {
                     arena: Arc::clone(arena),
                     slots: slots.len(),
                     ledger: Ledger::new(slots.into_iter().rev()),
                     taker: Arc::clone(taker),
                 };
-                Pool { shared: Arc::new(shared) }
+                Pool { shared: Arc::new(home) }
             })
             .collect()
     }

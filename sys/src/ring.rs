@@ -34,7 +34,7 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(5);
 /// A ring, made on and used by one thread.
 pub(crate) struct Ring {
     // Declared first so that it is closed before anything that the kernel may touch is freed.
-    ring: IoUring,
+    uring: IoUring,
     in_flight: Vec<Option<InFlight>>,
     generation: u32,
     bell_armed: bool,
@@ -57,11 +57,11 @@ struct InFlight {
 impl Ring {
     pub(crate) fn new(arena: &Arc<Arena>, waker: &Arc<Waker>, depth: u32) -> io::Result<Ring> {
         // The bell and one cancellation per operation need room beside the operations.
-        let ring = build(2 * depth + 2)?;
-        let registered = register(&ring, arena);
-        let zero_copy = supports_zero_copy(&ring);
+        let uring = build(2 * depth + 2)?;
+        let registered = register(&uring, arena);
+        let zero_copy = supports_zero_copy(&uring);
         Ok(Ring {
-            ring,
+            uring,
             in_flight: Vec::new(),
             generation: 0,
             bell_armed: false,
@@ -111,7 +111,7 @@ impl Ring {
         Ok(())
     }
 
-    /// Submits what is queued and sleeps for one completion. With DEFER_TASKRUN completions
+    /// Submits what is queued and sleeps for one completion. With `DEFER_TASKRUN` completions
     /// appear only in this call; peeking at the queue would see nothing for ever.
     fn enter(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         let timespec = timeout.map(types::Timespec::from);
@@ -119,7 +119,7 @@ impl Ring {
         if let Some(timespec) = &timespec {
             arguments = arguments.timespec(timespec);
         }
-        match self.ring.submitter().submit_with_args(1, &arguments) {
+        match self.uring.submitter().submit_with_args(1, &arguments) {
             Ok(_) => Ok(()),
             Err(error) => match error.raw_os_error() {
                 Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN) => Ok(()),
@@ -129,8 +129,8 @@ impl Ring {
     }
 
     fn reap(&mut self, completions: &mut Vec<Completion>) {
-        let Ring { ring, in_flight, waker, bell_armed, .. } = self;
-        for cqe in ring.completion() {
+        let Ring { uring, in_flight, waker, bell_armed, .. } = self;
+        for cqe in uring.completion() {
             match cqe.user_data() {
                 BELL => {
                     waker.clear();
@@ -209,8 +209,8 @@ impl Ring {
     /// What the entry points at must stay valid and otherwise unused until its completion.
     unsafe fn push(&mut self, entry: &squeue::Entry) -> io::Result<()> {
         // SAFETY: the caller's promise.
-        while unsafe { self.ring.submission().push(entry) }.is_err() {
-            self.ring.submit()?;
+        while unsafe { self.uring.submission().push(entry) }.is_err() {
+            self.uring.submit()?;
         }
         Ok(())
     }
@@ -346,11 +346,11 @@ fn build(entries: u32) -> io::Result<IoUring> {
 }
 
 /// Registers the arena; `false` where the limit on locked memory does not allow it.
-fn register(ring: &IoUring, arena: &Arc<Arena>) -> bool {
+fn register(uring: &IoUring, arena: &Arc<Arena>) -> bool {
     let buffers = arena.registrable();
     // SAFETY: the buffers are the arena's slots, and `Ring` keeps the arena until after its
     // `IoUring` is closed.
-    match unsafe { ring.submitter().register_buffers(&buffers) } {
+    match unsafe { uring.submitter().register_buffers(&buffers) } {
         Ok(()) => true,
         Err(error) => {
             tracing::debug!(%error, "buffers are not registered; see `zferry doctor`, memlock");
@@ -359,7 +359,7 @@ fn register(ring: &IoUring, arena: &Arc<Arena>) -> bool {
     }
 }
 
-fn supports_zero_copy(ring: &IoUring) -> bool {
+fn supports_zero_copy(uring: &IoUring) -> bool {
     let mut probe = Probe::new();
-    ring.submitter().register_probe(&mut probe).is_ok() && probe.is_supported(opcode::SendZc::CODE)
+    uring.submitter().register_probe(&mut probe).is_ok() && probe.is_supported(opcode::SendZc::CODE)
 }

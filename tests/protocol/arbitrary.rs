@@ -149,7 +149,10 @@ pub fn message() -> impl Strategy<Value = Message> {
         hello.prop_map(Message::Hello),
         welcome.prop_map(Message::Welcome),
         name().prop_map(|dataset| Message::List { dataset }),
-        (target(), any::<bool>()).prop_map(|(target, more)| Message::Listed { target, more }),
+        (target(), any::<bool>()).prop_map(|(target, more)| {
+            let dataset = "backup/a".parse().unwrap();
+            Message::Listed { dataset, target, more }
+        }),
         (snapshots(), any::<bool>())
             .prop_map(|(snapshots, more)| Message::ListedMore { snapshots, more }),
         (transfer(), request())

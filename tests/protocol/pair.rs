@@ -265,7 +265,7 @@ impl Pair {
                 sender::Output::Ready { agreed, .. } => {
                     assert!((1..=4).contains(&agreed.limits.connections));
                 }
-                sender::Output::Listed(target) => self.client.listed.push(target),
+                sender::Output::Listed { target, .. } => self.client.listed.push(target),
                 sender::Output::Stream { transfer, .. } => {
                     let total = self.client.asked_bytes;
                     let reached = Watermarks::default();
@@ -347,7 +347,10 @@ impl Pair {
 
     fn server_acts(&mut self, dice: u64) {
         if std::mem::take(&mut self.server.must_look_up) {
-            let found = receiver::Input::Found(self.server.target.clone());
+            let found = receiver::Input::Found {
+                dataset: "backup/a".parse().unwrap(),
+                target: self.server.target.clone(),
+            };
             return self.server_handles(found);
         }
         if let Some(prepared) = self.server.must_prepare.take() {

@@ -160,7 +160,7 @@ impl Conversation {
 
     fn list(&mut self, target: TargetState) {
         self.client(sender::Input::List("hosts/web 1".parse().unwrap()));
-        self.server(receiver::Input::Found(target));
+        self.server(receiver::Input::Found { dataset: "backup/hosts/a".parse().unwrap(), target });
     }
 
     fn transfer(&mut self, number: u32, request: Request, guid: Guid) {

@@ -55,6 +55,7 @@ pub struct Receiver {
     deliveries: Option<crossbeam_channel::Sender<Delivery>>,
     halt: Arc<Halt>,
     threads: Vec<JoinHandle<Option<()>>>,
+    #[allow(clippy::option_option, reason = "taken, panicked and finished are three things")]
     feeder: Option<JoinHandle<Option<Option<Unfinished>>>>,
     progress: Arc<Progress>,
 }

@@ -14,6 +14,7 @@ use sys::arena::{Arena, PAGE_BYTES};
 use sys::loan::Pool;
 use sys::port::Port;
 use sys::wake::Waker;
+use tokio::sync::mpsc::UnboundedSender;
 
 use self::compress::Compressor;
 use self::read::{Job, Reader};
@@ -55,7 +56,7 @@ impl Sender {
     pub fn start(
         settings: &Settings,
         connections: Vec<OwnedFd>,
-        events: tokio::sync::mpsc::UnboundedSender<Event>,
+        events: &UnboundedSender<Event>,
     ) -> Result<Sender, Failure> {
         let codec = settings.compression.codec();
         let slots = settings.slots(connections.len(), codec, Side::Source)?;
@@ -66,7 +67,7 @@ impl Sender {
     fn build(
         settings: &Settings,
         connections: Vec<OwnedFd>,
-        events: tokio::sync::mpsc::UnboundedSender<Event>,
+        events: &UnboundedSender<Event>,
         slots: u32,
     ) -> io::Result<Sender> {
         let arena = Arena::new(settings.block_bytes.as_usize() + PAGE_BYTES, slots)?;
@@ -86,7 +87,7 @@ impl Sender {
             halt: Arc::clone(&halt),
             threads: Vec::new(),
         };
-        let report = |events: &tokio::sync::mpsc::UnboundedSender<Event>| {
+        let report = || {
             let events = events.clone();
             // Nobody listens any more when the session is over.
             move |fault| drop(events.send(Event::Failed(fault)))
@@ -115,7 +116,7 @@ impl Sender {
                 .run()
             }
         };
-        sender.threads.push(stage::spawn("read", &halt, report(&events), read)?);
+        sender.threads.push(stage::spawn("read", &halt, report(), read)?);
 
         for worker in 0..settings.workers.max(1) {
             let compressor = Compressor {
@@ -128,7 +129,7 @@ impl Sender {
                 stage::pin(core);
                 compressor.run()
             };
-            sender.threads.push(stage::spawn("compress", &halt, report(&events), run)?);
+            sender.threads.push(stage::spawn("compress", &halt, report(), run)?);
         }
 
         let deal = {
@@ -153,7 +154,7 @@ impl Sender {
                 .run()
             }
         };
-        sender.threads.push(stage::spawn("send", &halt, report(&events), deal)?);
+        sender.threads.push(stage::spawn("send", &halt, report(), deal)?);
         Ok(sender)
     }
 

@@ -1,0 +1,207 @@
+//! A transfer in a session, from the client's wish to the result.
+//!
+//! What a session does between `Open` and `Result`: wait for the data connections, start the
+//! engine and the process that takes the stream, and find out, of several failures that follow
+//! from one, which one to tell.
+
+use std::time::{Duration, Instant};
+
+use super::{News, Session};
+use crate::dataset::Guid;
+use crate::engine::receiver::{Agreed, Event, Fed, Receiver as Engine};
+use crate::error::{Class, Failure, Side};
+use crate::process::{Ended as ProcessEnded, Process};
+use crate::protocol::message::{Open, Start};
+use crate::protocol::receiver::Input;
+use crate::server::Stopping;
+use crate::server::destination::Prepared;
+use crate::server::transfer::{ProcessState, Transfer};
+
+/// When a data connection breaks, the reason may be on its way on the control connection.
+const REASON_LIMIT: Duration = Duration::from_secs(2);
+
+impl Session {
+    pub(super) async fn prepare_if_joined(&mut self) {
+        if !self.lanes.are_complete() {
+            return;
+        }
+        let Some((open, _)) = self.waiting.take() else { return };
+        match self.ready_for(&open) {
+            Ok(()) => {
+                let destination = self.shared.destination.clone();
+                self.ask(move || {
+                    let prepared = destination.prepare(&open.request.stream);
+                    News::Prepared(open, prepared)
+                });
+            }
+            Err(failure) => self.give_up(failure).await,
+        }
+    }
+
+    /// Checks that the transfer belongs here, claims its dataset, and has an engine running.
+    pub(super) fn ready_for(&mut self, open: &Open) -> Result<(), Failure> {
+        let destination = &self.shared.destination;
+        if let Some(dataset) = destination.dataset_of(&open.request.stream)? {
+            self.claim = Some(self.shared.roster.claim(&dataset, &self.peer)?);
+        }
+        let wanted = Agreed { codec: open.request.codec, block_bytes: open.request.block_bytes };
+        match self.agreed {
+            Some(agreed) if agreed == wanted => return Ok(()),
+            Some(_) => {
+                let what = "a transfer asked for other blocks than the first of its session";
+                return Err(Failure::new(Side::Source, Class::Peer, what));
+            }
+            None => self.agreed = Some(wanted),
+        }
+        let options = &self.shared.options.engine;
+        let engine = Engine::start(options, wanted, self.lanes.take(), &self.event_inbox)?;
+        self.engine = Some(engine);
+        Ok(())
+    }
+
+    pub(super) fn begin(&mut self, open: Open, prepared: Prepared) {
+        let Some(engine) = &self.engine else { return };
+        let Prepared { sink, process } = prepared;
+        let stopper = process.as_ref().map(Process::stopper);
+        let state = match process {
+            None => ProcessState::None,
+            Some(process) => {
+                self.ask(move || News::ProcessEnded(process.wait()));
+                ProcessState::Running
+            }
+        };
+        self.transfer = Some(Transfer {
+            id: open.transfer,
+            stream: open.request.stream,
+            started: Instant::now(),
+            base: engine.progress().fed(),
+            stopper,
+            process: state,
+            ended: None,
+            fed: false,
+            _claim: self.claim.take(),
+        });
+        engine.begin(open.transfer, open.request.epoch, sink);
+        self.tell(Input::Prepared(Start::FromStart));
+    }
+
+    pub(super) async fn engine_says(&mut self, event: Event) {
+        match event {
+            Event::Fed(Fed { transfer, total }) => {
+                tracing::debug!(%transfer, %total, "fed");
+                if let Some(transfer) = &mut self.transfer {
+                    transfer.fed = true;
+                }
+            }
+            Event::ConnectionEnded(lane) if self.transfer.is_some() => {
+                let what = format!("data connection {lane} was closed in the middle of a transfer");
+                self.wait_for_reason(Failure::new(Side::Network, Class::Interrupted, what));
+            }
+            Event::ConnectionEnded(_) => {}
+            Event::Failed(fault) if fault.is_broken_pipe() => self.reader_gone().await,
+            Event::Failed(fault) => {
+                let failure = fault.failure(Side::Target);
+                if failure.class == Class::Interrupted {
+                    self.wait_for_reason(failure);
+                } else {
+                    self.give_up(failure).await;
+                }
+            }
+        }
+    }
+
+    /// Remembers a failure that most likely follows from another one, about which the client may
+    /// be telling us at this moment.
+    pub(super) fn wait_for_reason(&mut self, failure: Failure) {
+        if self.fault.is_none() {
+            self.fault = Some((failure, Instant::now() + REASON_LIMIT));
+        }
+    }
+
+    /// The process stopped reading before the stream ended: it knows why.
+    pub(super) async fn reader_gone(&mut self) {
+        if let Some(transfer) = &self.transfer
+            && transfer.process_ended().is_none()
+            && transfer.stopper.is_some()
+        {
+            let what = "the process that takes the stream does not read it any more";
+            self.wait_for_reason(Failure::new(Side::Target, Class::Interrupted, what));
+            return;
+        }
+        let failure = self.early_end();
+        self.give_up(failure).await;
+    }
+
+    pub(super) async fn process_ended(&mut self, ended: ProcessEnded) {
+        let Some(transfer) = &mut self.transfer else { return };
+        let success = ended.success();
+        transfer.process = ProcessState::Ended(ended);
+        // One that succeeded may be faster than the news that it has taken everything.
+        if !transfer.fed && (!success || self.fault.is_some()) {
+            let failure = self.early_end();
+            self.give_up(failure).await;
+        }
+    }
+
+    /// What to say of a process that ended before the stream did.
+    pub(super) fn early_end(&self) -> Failure {
+        let complaint = self.transfer.as_ref().and_then(|transfer| {
+            let ended = transfer.process_ended()?;
+            self.shared.destination.complaint(&transfer.stream, ended)
+        });
+        complaint.unwrap_or_else(|| {
+            let what = "whatever takes the stream stopped reading before its end";
+            Failure::new(Side::Target, Class::Interrupted, what)
+        })
+    }
+
+    pub(super) fn acknowledge(&mut self) {
+        let (Some(engine), Some(transfer)) = (&self.engine, &self.transfer) else { return };
+        let progress = engine.progress();
+        let reached = transfer.watermarks(progress.received(), progress.fed());
+        self.tell(Input::Progress(reached));
+    }
+
+    pub(super) fn finish_if_over(&mut self) {
+        let Some(transfer) = self.transfer.as_mut().filter(|transfer| transfer.is_over()) else {
+            return;
+        };
+        // Asked once: `fed` is what made it over.
+        transfer.fed = false;
+        let destination = self.shared.destination.clone();
+        let stream = transfer.stream.clone();
+        let ended = transfer.process_ended().cloned();
+        self.ask(move || News::Verified(destination.verify(&stream, ended.as_ref())));
+    }
+
+    pub(super) fn applied(&mut self, guid: Option<Guid>) {
+        self.acknowledge();
+        let Some(transfer) = self.transfer.take() else { return };
+        let Some(ended) = transfer.ended else { return };
+        let (bytes, taken) = (ended.total().bytes_before(), transfer.started.elapsed());
+        tracing::info!(
+            peer = self.peer, transfer = %transfer.id, %bytes, seconds = taken.as_secs_f32(),
+            "received"
+        );
+        let millis = u64::try_from(taken.as_millis()).unwrap_or(u64::MAX);
+        self.tell(Input::Applied { ended, guid, millis });
+        self.applied = true;
+        self.closing |= self.stopping > Stopping::No;
+    }
+
+    /// Ends the engine and the process that takes the stream.
+    pub(super) async fn stop_transfer(&mut self) {
+        self.waiting = None;
+        self.claim = None;
+        let Some(transfer) = self.transfer.take() else { return };
+        let news = &mut self.news;
+        let process_ended = async {
+            while let Some(news) = news.recv().await {
+                if matches!(news, News::ProcessEnded(_)) {
+                    break;
+                }
+            }
+        };
+        transfer.cut(self.engine.take(), process_ended).await;
+    }
+}
