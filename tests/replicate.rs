@@ -71,7 +71,8 @@ fn calls(host: &StandIn, subcommand: &str) -> Vec<String> {
 /// The calls that move or hold something, without their options.
 fn deeds(host: &StandIn) -> Vec<String> {
     let deeds = ["snapshot", "hold", "send", "receive", "release"];
-    let is_estimate = |call: &[String]| call.iter().any(|word| word.contains('n') && word.starts_with('-'));
+    let is_estimate =
+        |call: &[String]| call.iter().any(|word| word.contains('n') && word.starts_with('-'));
     let calls = host.calls().into_iter();
     calls
         .filter(|call| deeds.contains(&call[0].as_str()) && !is_estimate(call))
@@ -165,7 +166,8 @@ fn a_copy_within_one_host_needs_no_server() {
             let to = format!("backup/copies/{io}");
             let words = ["replicate", "tank/a", &to, "--no-snapshot", "--connections", "2"];
             let mut command = host::zferry_on(&host, &words);
-            let ended = host::Running::start(command.args(["--io", io, "--cache", "16MiB"])).ended();
+            let ended =
+                host::Running::start(command.args(["--io", io, "--cache", "16MiB"])).ended();
             let told = String::from_utf8(ended.succeeded().stdout).unwrap();
             assert!(told.contains(&format!("tank/a@s{number} -> {to}, 1 stream: ")), "{told}");
             assert!(host.content(&format!("{to}@s{number}")) == content(number));

@@ -15,9 +15,6 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-
 use crate::stand_in::StandIn;
 
 /// No wait is longer. Far beyond what anything takes, for the machine may be building as well.
@@ -32,6 +29,15 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 pub fn zferry(words: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_zferry"));
     command.args(words);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// The same at a terminal: what it says on stderr comes out on stdout.
+pub fn zferry_at_a_terminal(words: &[&str]) -> Command {
+    let call = [&[env!("CARGO_BIN_EXE_zferry")], words].concat().join(" ");
+    let mut command = Command::new("script");
+    command.args(["--quiet", "--return", "--command", &call, "/dev/null"]);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
@@ -105,9 +111,11 @@ impl Running {
         String::from_utf8_lossy(&self.stderr.so_far()).into_owned()
     }
 
-    pub fn signal(&self, signal: Signal) {
+    /// Sends it a signal, by its name: `"INT"`.
+    pub fn signal(&self, name: &str) {
         // Nobody has waited for it, so the pid is its own.
-        kill(Pid::from_raw(self.child.id().try_into().unwrap()), signal).unwrap();
+        let order = format!("kill -s {name} {}", self.child.id());
+        assert!(Command::new("sh").args(["-c", &order]).status().unwrap().success());
     }
 
     /// Whether it still runs.
@@ -216,7 +224,7 @@ impl Server {
 
     /// Asks it to stop, and waits for its end.
     pub fn stopped(self) -> Ended {
-        self.running.signal(Signal::SIGTERM);
+        self.running.signal("TERM");
         self.running.ended()
     }
 
