@@ -209,12 +209,12 @@ fn commands_behind_two_dashes_make_and_take_the_stream() {
         let receiver = Server::receive(&[&SMALL, ["--"].as_slice(), &take].concat());
         let flags = [SMALL.as_slice(), &["--"], &make].concat();
         let sender = send_open(receiver.address, &flags).ended().succeeded();
-        let received = receiver.running.ended().succeeded();
+        let taken = receiver.running.ended().succeeded();
         if take[0] == "cat" {
-            assert_same(&received.stdout, &input, "cat to cat");
+            assert_same(&taken.stdout, &input, "cat to cat");
             assert!(sender.stderr.contains("made\n"), "the command's words: {}", sender.stderr);
         } else {
-            assert!(received.stdout.is_empty());
+            assert!(taken.stdout.is_empty());
             assert_same(&fs::read(&to).unwrap(), &input, "cat to a file");
         }
     }
@@ -252,10 +252,10 @@ fn both_ends_keep_to_the_cache_whatever_the_length_of_the_stream() {
         let sender = send_open(receiver.address, &[flags.as_slice(), &sending, &zeros].concat());
         // In parallel, so that both are watched.
         let watched = thread::spawn(move || sender.ended().succeeded());
-        let received = receiver.running.ended().succeeded();
+        let taken = receiver.running.ended().succeeded();
         let sent = watched.join().unwrap();
-        assert_eq!(String::from_utf8_lossy(&received.stdout).trim(), length);
-        for (side, ended) in [("send", &sent), ("receive", &received)] {
+        assert_eq!(String::from_utf8_lossy(&taken.stdout).trim(), length);
+        for (side, ended) in [("send", &sent), ("receive", &taken)] {
             let peak = ended.peak_rss_bytes;
             println!("{side}, {backend}, {compress}: {} KiB", peak >> 10);
             assert!(peak > 8 * MIB, "{side}: {peak} bytes cannot be true");

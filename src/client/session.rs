@@ -246,7 +246,7 @@ impl Session {
                     news = self.take_in(message, carrying).await?;
                 }
                 Happening::Heard(Ok(Heard::PingDue)) => {
-                    news = self.conversation.advance(Input::Ping).await?
+                    news = self.conversation.advance(Input::Ping).await?;
                 }
                 Happening::Heard(Err(error)) => {
                     return Err(match carrying.fault.take() {

@@ -77,6 +77,8 @@ struct Session {
     preparing: bool,
     claim: Option<Claim>,
     transfer: Option<Transfer>,
+    /// A data connection that the client has closed.
+    lost_lane: Option<u32>,
     /// A broken data connection, and until when a better reason may come.
     fault: Option<(Failure, Instant)>,
     /// The failure that ended the session, for the log and for `zferry receive`.
@@ -122,6 +124,7 @@ pub(super) async fn run(shared: Rc<Shared>, stream: Stream, version: Version, pe
         preparing: false,
         claim: None,
         transfer: None,
+        lost_lane: None,
         fault: None,
         failure: None,
         applied: false,
@@ -304,7 +307,6 @@ impl Session {
     async fn learn(&mut self, news: News) {
         match news {
             News::Found(dataset, Ok(target)) => self.tell(Input::Found { dataset, target }),
-            News::Found(_, Err(failure)) => self.give_up(failure).await,
             News::Prepared(open, prepared) => {
                 self.preparing = false;
                 match prepared {
@@ -318,7 +320,9 @@ impl Session {
                 self.give_up(Failure::new(Side::Target, Class::Machine, what)).await;
             }
             News::Verified(Ok(guid)) => self.applied(guid),
-            News::Verified(Err(failure)) => self.give_up(failure).await,
+            News::Found(_, Err(failure)) | News::Verified(Err(failure)) => {
+                self.give_up(failure).await;
+            }
         }
     }
 

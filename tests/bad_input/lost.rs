@@ -4,7 +4,11 @@ use std::fs;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
+use zferry::protocol::frame::Codec;
+use zferry::protocol::message::{Message, Stream};
+
 use super::host::{Server, running_zfs, send_open, wait_for, wait_for_words};
+use super::peer::Peer;
 use super::{SOON, assert_partly_received, content, under_way, until_the_end};
 
 #[test]
@@ -34,22 +38,33 @@ fn a_server_that_is_killed_is_noticed_and_leaves_a_part() {
 }
 
 #[test]
-fn a_server_that_stands_still_is_given_up_after_20_seconds() {
-    let (source, _target, server, client) = under_way();
+fn an_end_that_stands_still_is_given_up_after_20_seconds() {
+    let (still_source, _still_target, stopped, client) = under_way();
+    let (_source, target, server, stopped_client) = under_way();
     let started = Instant::now();
-    server.running.signal("STOP");
+    stopped.running.signal("STOP");
+    stopped_client.signal("STOP");
     client.ended().failed_with(2, &["zferry: network: ", "nothing was heard for 20 seconds"]);
-    assert!(started.elapsed() > Duration::from_secs(15));
-    assert!(running_zfs(&source).is_empty());
-}
-
-#[test]
-fn a_client_that_stands_still_is_given_up_and_another_is_let_in() {
-    let (_source, target, server, client) = under_way();
-    client.signal("STOP");
+    assert!(started.elapsed() > Duration::from_secs(15), "that was no silence");
+    assert!(running_zfs(&still_source).is_empty(), "zfs send outlived its client");
     wait_for_words(&server.running, "nothing was heard for 20 seconds");
     assert_partly_received(&target);
     server.still_serves();
+}
+
+#[test]
+fn a_data_connection_that_is_closed_before_the_transfer_is_missed_by_it() {
+    let receiver = Server::receive(&[]);
+    let mut peer = Peer::greet(receiver.address);
+    drop(peer.lane(0, peer.secret));
+    peer.ask(Stream::Pipe, Codec::Raw);
+    let failure = match peer.hear() {
+        // What was sent on it would never come, and nor would an answer.
+        Some(Message::Opened { .. }) => peer.refusal(),
+        other => panic!("not opened: {other:?}"),
+    };
+    assert!(failure.what.contains("data connection 0 was closed"), "{failure}");
+    receiver.running.ended().failed_with(2, &["network: data connection 0 was closed"]);
 }
 
 #[test]

@@ -15,9 +15,9 @@ fn where_io_uring_is_forbidden_threads_do_it_and_say_so_once() {
     let mut sender = sandbox::start_without_io_uring(&["send", &address, "--plain"]);
     sender.feed(content(1));
     let sent = sender.ended().succeeded();
-    let received = receiver.running.ended().succeeded();
-    assert!(received.stdout == content(1));
-    for ended in [&sent, &received] {
+    let taken = receiver.running.ended().succeeded();
+    assert!(taken.stdout == content(1));
+    for ended in [&sent, &taken] {
         let told = ended.stderr.matches("io_uring cannot be used").count();
         assert_eq!(told, 1, "{}", ended.stderr);
         assert!(ended.stderr.contains("plain system calls"), "{}", ended.stderr);

@@ -234,11 +234,13 @@ impl Server {
         let source = StandIn::new();
         source.dataset("tank/proof", "filesystem");
         source.snapshot("tank/proof", "s", b"alive");
-        static PROOFS: AtomicU32 = AtomicU32::new(0);
         let name = format!("proof{}", PROOFS.fetch_add(1, Ordering::Relaxed));
         replicate(&source, "tank/proof", &self.url(&name), &["--no-snapshot"]).ended().succeeded();
     }
 }
+
+/// How many servers were asked to prove that they serve.
+static PROOFS: AtomicU32 = AtomicU32::new(0);
 
 /// `zferry replicate` on `host`.
 pub fn replicate(host: &StandIn, from: &str, to: &str, flags: &[&str]) -> Running {
@@ -284,7 +286,7 @@ pub fn wait_for_words(running: &Running, words: &str) {
 /// The `zfs` calls of a host that are running now.
 pub fn running_zfs(host: &StandIn) -> Vec<String> {
     let program = host.program();
-    let processes = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok());
+    let processes = fs::read_dir("/proc").unwrap().filter_map(Result::ok);
     processes
         .filter_map(|process| fs::read_to_string(process.path().join("cmdline")).ok())
         .filter(|words| words.split('\0').any(|word| Path::new(word) == program))

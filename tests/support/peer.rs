@@ -169,9 +169,6 @@ impl Peer {
         let ending = Ending::Complete { total: StreamOffset(total), crc32 };
         self.say(&Message::End { transfer: TRANSFER, ending });
     }
-
-    /// Closes the control connection.
-    pub fn leave(self) {}
 }
 
 /// A full stream of a filesystem to `target`.

@@ -85,6 +85,9 @@ impl Session {
         });
         engine.begin(open.transfer, open.request.epoch, sink);
         self.tell(Input::Prepared(Start::FromStart));
+        if let Some(lane) = self.lost_lane {
+            self.miss(lane);
+        }
     }
 
     pub(super) async fn engine_says(&mut self, event: Event) {
@@ -95,11 +98,12 @@ impl Session {
                     transfer.fed = true;
                 }
             }
-            Event::ConnectionEnded(lane) if self.transfer.is_some() => {
-                let what = format!("data connection {lane} was closed in the middle of a transfer");
-                self.wait_for_reason(Failure::new(Side::Network, Class::Interrupted, what));
+            Event::ConnectionEnded(lane) => {
+                self.lost_lane = Some(lane);
+                if self.transfer.is_some() {
+                    self.miss(lane);
+                }
             }
-            Event::ConnectionEnded(_) => {}
             Event::Failed(fault) if fault.is_broken_pipe() => self.reader_gone().await,
             Event::Failed(fault) => {
                 let failure = fault.failure(Side::Target);
@@ -110,6 +114,12 @@ impl Session {
                 }
             }
         }
+    }
+
+    /// A transfer cannot end without all of its data connections.
+    fn miss(&mut self, lane: u32) {
+        let what = format!("data connection {lane} was closed in the middle of a transfer");
+        self.wait_for_reason(Failure::new(Side::Network, Class::Interrupted, what));
     }
 
     /// Remembers a failure that most likely follows from another one, about which the client may
