@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
@@ -222,19 +222,41 @@ fn commands_behind_two_dashes_make_and_take_the_stream() {
 
 #[test]
 fn a_reader_that_splices_on_gets_bytes_that_do_not_change_under_it() {
-    if std::process::Command::new("pv").arg("--version").output().is_err() {
-        eprintln!("NOT TESTED: there is no pv on this machine");
-        return;
-    }
     let folder = tempfile::tempdir().unwrap();
     let to = folder.path().join("to");
-    let input = noise(32 << 20);
-    // pv splices from its stdin to its stdout; a slow rate keeps pages in the pipe for long.
-    let script = format!("pv -q -L 40m > '{}'", to.display());
-    let receiver = Server::receive(&["--cache", "4MiB", "--", "sh", "-c", &script]);
+    let input = noise(24 << 20);
+    let ourselves = std::env::current_exe().unwrap().display().to_string();
+    let words = ["receive", "--listen", "127.0.0.1:0", "--plain", "--cache", "4MiB"];
+    let reader = ["--", &ourselves, "--exact", "splices_its_stdin_on_where_a_test_asks_for_it"];
+    let mut command = zferry(&words);
+    let receiver = Server::start(command.args(reader).env(SPLICE_TO, &to));
     send(receiver.address, &["--block-size", "64KiB"], input.clone()).ended().succeeded();
     receiver.running.ended().succeeded();
-    assert_same(&fs::read(&to).unwrap(), &input, "pv");
+    assert_same(&fs::read(&to).unwrap(), &input, "a reader that splices");
+}
+
+/// Where the program below shall write.
+const SPLICE_TO: &str = "ZFERRY_TEST_SPLICE_TO";
+
+/// The program that the test above runs: like pv, it hands the pages of its stdin on to a pipe of
+/// its own, where they wait to be copied.
+#[test]
+fn splices_its_stdin_on_where_a_test_asks_for_it() {
+    let Some(to) = std::env::var_os(SPLICE_TO) else { return };
+    let (mut waiting, writer) = std::io::pipe().unwrap();
+    let mut writer = fs::File::from(OwnedFd::from(writer));
+    let mut stdin = fs::File::from(std::io::stdin().as_fd().try_clone_to_owned().unwrap());
+    // Between two pipes this is splice(2).
+    let splicing = thread::spawn(move || std::io::copy(&mut stdin, &mut writer).unwrap());
+    let (mut file, mut chunk) = (fs::File::create(to).unwrap(), [0; 16 << 10]);
+    loop {
+        thread::sleep(Duration::from_millis(1));
+        match waiting.read(&mut chunk).unwrap() {
+            0 => break,
+            count => file.write_all(&chunk[..count]).unwrap(),
+        }
+    }
+    splicing.join().unwrap();
 }
 
 #[test]

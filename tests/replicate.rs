@@ -225,12 +225,14 @@ fn a_snapshot_is_held_from_before_its_stream_until_the_target_has_it() {
 #[test]
 fn a_new_target_is_made_safe_and_never_touched_again() {
     let pair = Pair::with_history();
-    pair.replicate("tank/a", "a", &["--snapshot", "s1"]);
+    // Two streams of one run, and one of another.
     pair.replicate("tank/a", "a", &["--snapshot", "s2"]);
+    pair.replicate("tank/a", "a", &["--snapshot", "s3"]);
     assert_eq!(
         calls(&pair.target, "receive"),
         [
             "receive -s -u -o readonly=on -o canmount=noauto -x mountpoint -- backup/a",
+            "receive -s -u -- backup/a",
             "receive -s -u -- backup/a",
         ]
     );
