@@ -73,6 +73,8 @@ struct Session {
     news_inbox: UnboundedSender<News>,
     /// A transfer that waits for data connections.
     waiting: Option<(Box<Open>, Instant)>,
+    /// Another thread is starting what takes the stream.
+    preparing: bool,
     claim: Option<Claim>,
     transfer: Option<Transfer>,
     /// A broken data connection, and until when a better reason may come.
@@ -117,6 +119,7 @@ pub(super) async fn run(shared: Rc<Shared>, stream: Stream, version: Version, pe
         news,
         news_inbox,
         waiting: None,
+        preparing: false,
         claim: None,
         transfer: None,
         fault: None,
@@ -207,7 +210,7 @@ impl Session {
     }
 
     fn is_idle(&self) -> bool {
-        self.transfer.is_none() && self.waiting.is_none()
+        self.transfer.is_none() && self.waiting.is_none() && !self.preparing
     }
 
     /// Has the machine told of something, after all that it was told before.
@@ -301,10 +304,14 @@ impl Session {
     async fn learn(&mut self, news: News) {
         match news {
             News::Found(dataset, Ok(target)) => self.tell(Input::Found { dataset, target }),
-            News::Found(_, Err(failure)) | News::Prepared(_, Err(failure)) => {
-                self.give_up(failure).await;
+            News::Found(_, Err(failure)) => self.give_up(failure).await,
+            News::Prepared(open, prepared) => {
+                self.preparing = false;
+                match prepared {
+                    Ok(prepared) => self.begin(*open, prepared),
+                    Err(failure) => self.give_up(failure).await,
+                }
             }
-            News::Prepared(open, Ok(prepared)) => self.begin(*open, prepared),
             News::ProcessEnded(Ok(ended)) => self.process_ended(ended).await,
             News::ProcessEnded(Err(error)) => {
                 let what = format!("wait for the process that takes the stream: {error}");
@@ -325,11 +332,10 @@ impl Session {
 
     async fn stop(&mut self, urgency: Stopping) {
         self.stopping = urgency;
-        let failure = Failure::new(Side::Target, Class::Interrupted, "the server is stopping");
         if urgency == Stopping::Now {
-            self.give_up(failure).await;
+            self.give_up(stopping()).await;
         } else if self.is_idle() {
-            self.tell(Input::Failed(failure));
+            self.tell(Input::Failed(stopping()));
         }
     }
 
@@ -342,6 +348,11 @@ impl Session {
         self.stop_transfer().await;
         self.tell(Input::Failed(failure));
     }
+}
+
+/// What a client hears that is not served any more.
+fn stopping() -> Failure {
+    Failure::new(Side::Target, Class::Interrupted, "the server is stopping")
 }
 
 fn new_secret() -> Result<JoinSecret, getrandom::Error> {

@@ -127,7 +127,8 @@ impl StandIn {
 
     /// The tags that hold a snapshot, sorted.
     pub fn holds(&self, snapshot: &str) -> Vec<String> {
-        names_in(&self.at(snapshot).join("holds"))
+        let files = names_in(&self.at(snapshot).join("holds"));
+        files.into_iter().map(|file| file.replace("%2F", "/")).collect()
     }
 
     /// A property that was set on a dataset.
