@@ -3,6 +3,7 @@
 //! No work is done here but to understand, to start, and to tell. Exit codes: 0 done, 1 partly,
 //! 2 failed, 3 usage or configuration, 4 already running.
 
+pub mod doctor;
 mod engine;
 mod receive;
 mod replicate;
@@ -45,6 +46,7 @@ enum Command {
     Serve(serve::Arguments),
     Send(send::Arguments),
     Receive(receive::Arguments),
+    Doctor(doctor::Arguments),
 }
 
 /// Runs the command line and returns the exit code.
@@ -64,6 +66,7 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Serve(arguments) => serve::run(arguments),
         Command::Send(arguments) => send::run(arguments, quiet),
         Command::Receive(arguments) => receive::run(arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
     };
     match done {
         Ok(()) => 0,

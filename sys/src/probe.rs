@@ -10,6 +10,7 @@ use std::path::Path;
 
 use io_uring::{Builder, IoUring, Probe, opcode};
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
+use nix::unistd::geteuid;
 
 use crate::backend::{self, DISABLED_KNOB, TRIAL_ENTRIES, WhyNot};
 use crate::cpu;
@@ -42,6 +43,8 @@ pub struct Facts {
     pub cores: Reading<Vec<usize>>,
     /// How TCP paces.
     pub congestion: Congestion,
+    /// The user whose rights we have: the effective one. 0 is root.
+    pub user: u32,
 }
 
 /// What `io_uring` offers to this process.
@@ -122,6 +125,7 @@ impl Facts {
             huge_pages: HugePages::read(root),
             cores: cpu::allowed(),
             congestion: Congestion::read(root),
+            user: geteuid().as_raw(),
         }
     }
 }

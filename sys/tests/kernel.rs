@@ -8,7 +8,7 @@ use std::io::{IoSlice, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::process::Command;
-use std::sync::mpsc;
+use std::sync::{Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -100,8 +100,11 @@ impl From<&cqueue::Entry> for Done {
 
 /// Memory on whole pages that is never freed: the kernel may keep what a failed test leaves.
 fn leaked(bytes: usize) -> &'static mut [u8] {
-    let buffer = AlignedBuffer::zeroed(bytes.div_ceil(4096));
-    &mut Box::leak(Box::new(buffer))[..bytes]
+    /// The buffers' addresses, so that a leak sanitizer sees that these are meant.
+    static MEANT: Mutex<Vec<usize>> = Mutex::new(Vec::new());
+    let buffer = Box::leak(Box::new(AlignedBuffer::zeroed(bytes.div_ceil(4096))));
+    MEANT.lock().expect("unpoisoned").push((&raw const *buffer).addr());
+    &mut buffer[..bytes]
 }
 
 fn read_entry(fd: &OwnedFd, buffer: &mut [u8], tag: u64) -> squeue::Entry {
