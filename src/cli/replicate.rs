@@ -77,7 +77,7 @@ pub(super) fn run(arguments: Arguments, quiet: bool) -> Result<(), Failure> {
     };
     let runtime = Runtime::new(engine.backend)
         .map_err(|error| machine(Side::Source, "start the client", &error))?;
-    let options = Options { engine, connections };
+    let options = Options { engine, connections, congestion: arguments.sending.congestion() };
     let copied = runtime.block_on(async {
         let stop = signals::listen(Stopping::Now)
             .map_err(|error| machine(Side::Source, "listen for signals", &error))?;

@@ -47,12 +47,14 @@ pub(super) fn run(arguments: Arguments, quiet: bool) -> Result<(), Failure> {
     } else {
         From::Command(arguments.command)
     };
-    let engine = arguments.sending.apply(arguments.engine.settings(Side::Source)?)?;
+    let sending = &arguments.sending;
+    let engine = sending.apply(arguments.engine.settings(Side::Source)?)?;
     let addresses = resolve(&arguments.to)?;
     let dial = Dial::Network { name: arguments.to, addresses, limit: arguments.reach.limit() };
     let runtime = Runtime::new(engine.backend)
         .map_err(|error| machine(Side::Source, "start the sender", &error))?;
-    let options = Options { engine, connections: arguments.sending.connections() };
+    let options =
+        Options { engine, connections: sending.connections(), congestion: sending.congestion() };
     runtime.block_on(async {
         let stop = signals::listen(Stopping::Now)
             .map_err(|error| machine(Side::Source, "listen for signals", &error))?;

@@ -67,8 +67,14 @@ impl Dial {
         Ok(stream)
     }
 
-    /// Opens a data connection and gives it away as a blocking descriptor.
-    pub(super) async fn lane(&self, lane: u16, secret: JoinSecret) -> Result<OwnedFd, Failure> {
+    /// Opens a data connection and gives it away as a blocking descriptor. The congestion control
+    /// is ours to choose: only the side that sends has a use for one.
+    pub(super) async fn lane(
+        &self,
+        lane: u16,
+        secret: JoinSecret,
+        congestion: Option<&str>,
+    ) -> Result<OwnedFd, Failure> {
         let preamble = Preamble { versions: Versions::OURS, role: Role::Data { lane, secret } };
         let opened = async {
             let stream = match self {
@@ -81,10 +87,19 @@ impl Dial {
             stream.write_all(preamble.encode().to_vec()).await?;
             stream.into_fd()
         };
-        opened.await.map_err(|error: io::Error| {
+        let fd = opened.await.map_err(|error: io::Error| {
             let what = format!("open data connection {lane} to {}: {error}", self.name());
             Failure::new(Side::Network, Class::Interrupted, what)
-        })
+        })?;
+        if let Some(name) = congestion {
+            sys::socket::set_congestion_control(&fd, name).map_err(|error| {
+                Failure::new(Side::Source, Class::Machine, error.to_string()).with_remedy(
+                    "use one of those, as root where it is not in \
+                     net.ipv4.tcp_allowed_congestion_control",
+                )
+            })?;
+        }
+        Ok(fd)
     }
 
     fn broken(&self, error: &io::Error) -> Failure {

@@ -22,4 +22,6 @@ pub struct Options {
     pub engine: Settings,
     /// How many data connections it asks for.
     pub connections: u16,
+    /// Their congestion control; `None` for the machine's own.
+    pub congestion: Option<String>,
 }

@@ -125,7 +125,7 @@ impl Session {
         }
         let mut lanes = Vec::new();
         for lane in 0..agreed.limits.connections {
-            lanes.push(dial.lane(lane, secret).await?);
+            lanes.push(dial.lane(lane, secret, options.congestion.as_deref()).await?);
         }
         let mut engine = options.engine.clone();
         engine.block_bytes = engine.block_bytes.min(agreed.limits.block_bytes_max);

@@ -21,6 +21,12 @@ const HUGE_PAGE_BYTES: usize = 2 << 20;
 /// The largest buffer that io_uring registers (`io_sqe_buffer_register` in rsrc.c).
 const REGISTERED_BYTES_MAX: usize = 1 << 30;
 
+/// What is registered at once at least: to pin a few MiB takes the kernel about a millisecond.
+const BUFFER_BYTES_MIN: usize = 8 << 20;
+
+/// About how many buffers a large arena is registered as; the kernel takes 16384.
+const BUFFERS: usize = 1024;
+
 /// A mapping of `slots` times `slot_bytes` bytes.
 #[derive(Debug)]
 pub struct Arena {
@@ -85,25 +91,32 @@ impl Arena {
         unsafe { self.base.add(slot as usize * self.slot_bytes) }
     }
 
-    /// The slots as buffers to register: whole slots, each buffer within the kernel's limit.
-    pub(crate) fn registrable(&self) -> Vec<libc::iovec> {
-        let per_buffer = self.slots_per_buffer();
-        (0..self.slots)
-            .step_by(per_buffer as usize)
-            .map(|first| libc::iovec {
-                iov_base: self.slot(first).as_ptr().cast(),
-                iov_len: per_buffer.min(self.slots - first) as usize * self.slot_bytes,
-            })
-            .collect()
+    /// How many buffers the slots make when they are registered with a ring.
+    pub(crate) fn buffers(&self) -> u32 {
+        self.slots.div_ceil(self.slots_per_buffer())
     }
 
-    /// Which of the [`Arena::registrable`] buffers a slot lies in.
+    /// One of the [`Arena::buffers`]: whole slots, within the kernel's limit.
+    pub(crate) fn buffer(&self, index: u16) -> libc::iovec {
+        let first = u32::from(index) * self.slots_per_buffer();
+        let slots = self.slots_per_buffer().min(self.slots - first);
+        libc::iovec {
+            iov_base: self.slot(first).as_ptr().cast(),
+            iov_len: slots as usize * self.slot_bytes,
+        }
+    }
+
+    /// Which of the [`Arena::buffers`] a slot lies in.
     pub(crate) fn buffer_index(&self, slot: u32) -> u16 {
         u16::try_from(slot / self.slots_per_buffer()).unwrap_or(u16::MAX)
     }
 
+    /// Several, so that a ring registers (and the kernel then populates) no more than is used, but
+    /// not so few that the table of buffers grows with the cache.
     fn slots_per_buffer(&self) -> u32 {
-        u32::try_from(REGISTERED_BYTES_MAX / self.slot_bytes).unwrap_or(u32::MAX).max(1)
+        let least = (BUFFER_BYTES_MIN / self.slot_bytes).max(self.slots as usize / BUFFERS);
+        let most = REGISTERED_BYTES_MAX / self.slot_bytes;
+        u32::try_from(least.min(most)).unwrap_or(u32::MAX).max(1)
     }
 
     fn advise(&self, advice: MmapAdvise) -> nix::Result<()> {
@@ -157,11 +170,19 @@ mod tests {
 
     #[test]
     fn no_registered_buffer_passes_the_limit_of_the_kernel() {
-        let arena = Arena::new(3 << 20, 1000).unwrap();
-        let buffers = arena.registrable();
+        for (slot_bytes, slots) in [(4096, 5), (4096, 1 << 21), (3 << 20, 1000), (17 << 20, 300)] {
+            buffers_hold_their_slots(&Arena::new(slot_bytes, slots).unwrap());
+        }
+    }
+
+    fn buffers_hold_their_slots(arena: &Arena) {
+        let buffers: Vec<libc::iovec> =
+            (0..arena.buffers()).map(|i| arena.buffer(u16::try_from(i).unwrap())).collect();
+        assert!(buffers.len() <= 16384);
+        let slots = arena.slots() as usize * arena.slot_bytes();
         assert!(buffers.iter().all(|buffer| buffer.iov_len <= REGISTERED_BYTES_MAX));
-        assert_eq!(buffers.iter().map(|buffer| buffer.iov_len).sum::<usize>(), 3000 << 20);
-        for slot in 0..1000 {
+        assert_eq!(buffers.iter().map(|buffer| buffer.iov_len).sum::<usize>(), slots);
+        for slot in 0..arena.slots() {
             let buffer = buffers[usize::from(arena.buffer_index(slot))];
             let start = arena.slot(slot).as_ptr().addr();
             let offset = start - buffer.iov_base.addr();

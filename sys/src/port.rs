@@ -116,8 +116,9 @@ impl Act {
 impl Port {
     /// Opens a port for at most `depth` operations at once on slots of `arena`.
     ///
-    /// With [`Backend::Uring`] the arena is registered with the new ring where the limit on locked
-    /// memory allows it (`RLIMIT_MEMLOCK`); fails where no ring can be made at all.
+    /// With [`Backend::Uring`] slots are registered with the new ring as they are first read into,
+    /// where the limit on locked memory allows it (`RLIMIT_MEMLOCK`); fails where no ring can be
+    /// made at all.
     pub fn new(
         backend: Backend,
         arena: &Arc<Arena>,
@@ -186,7 +187,7 @@ impl Port {
         Ok(())
     }
 
-    /// Whether reads go to registered buffers.
+    /// Whether reads go to registered buffers, as far as the limit on locked memory allows it.
     pub fn registered(&self) -> bool {
         matches!(&self.backend, Inner::Ring(ring) if ring.registered())
     }

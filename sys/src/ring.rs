@@ -41,9 +41,19 @@ pub(crate) struct Ring {
     /// Where the kernel puts the bell's counter. Boxed: its address must not move.
     bell_count: Box<u64>,
     waker: Arc<Waker>,
-    registered: bool,
+    /// The arena's buffers; empty where the kernel has no table for them.
+    buffers: Vec<Buffer>,
     zero_copy: bool,
     arena: Arc<Arena>,
+}
+
+/// Whether a buffer of the arena is registered.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Buffer {
+    NotYet,
+    Registered,
+    /// Over the limit on locked memory, or one before it was.
+    Refused,
 }
 
 /// An operation that the kernel has, and all that it may touch.
@@ -58,7 +68,7 @@ impl Ring {
     pub(crate) fn new(arena: &Arc<Arena>, waker: &Arc<Waker>, depth: u32) -> io::Result<Ring> {
         // The bell and one cancellation per operation need room beside the operations.
         let uring = build(2 * depth + 2)?;
-        let registered = register(&uring, arena);
+        let buffers = prepare_buffers(&uring, arena);
         let zero_copy = supports_zero_copy(&uring);
         Ok(Ring {
             uring,
@@ -67,14 +77,14 @@ impl Ring {
             bell_armed: false,
             bell_count: Box::new(0),
             waker: Arc::clone(waker),
-            registered,
+            buffers,
             zero_copy,
             arena: Arc::clone(arena),
         })
     }
 
     pub(crate) fn registered(&self) -> bool {
-        self.registered
+        !self.buffers.is_empty()
     }
 
     pub(crate) fn submit(&mut self, request: Request) -> io::Result<()> {
@@ -84,6 +94,7 @@ impl Ring {
             self.in_flight.len() - 1
         });
         self.generation = self.generation.wrapping_add(1);
+        self.register_slot_of(&act);
         let operation = InFlight { key, generation: self.generation, fd, act };
         let entry = self.entry(&operation).user_data(operation.user_data(index));
         self.in_flight[index] = Some(operation);
@@ -179,7 +190,38 @@ impl Ring {
 
     /// Whether a slot lies in the buffers that are registered with this ring.
     fn owns(&self, loan: &Loan) -> bool {
-        self.registered && Arc::ptr_eq(loan.arena(), &self.arena)
+        Arc::ptr_eq(loan.arena(), &self.arena)
+            && self.buffers.get(usize::from(loan.buffer_index())) == Some(&Buffer::Registered)
+    }
+
+    /// Registers the buffer that a slot lies in with the first operation that has a use for it.
+    ///
+    /// Not all at the start: that pins, and first of all zeroes, the whole cache on every ring,
+    /// 0.1 s for 128 MiB where each short transfer would pay it. Nothing on the receiver's way has
+    /// a use for it, for there is no receive into registered buffers.
+    fn register_slot_of(&mut self, act: &Act) {
+        let loan: &Loan = match act {
+            Act::Read(loan, _) => loan,
+            Act::SendZeroCopy(loan, _) if self.zero_copy => loan,
+            _ => return,
+        };
+        let index = loan.buffer_index();
+        let untried = self.buffers.get(usize::from(index)) == Some(&Buffer::NotYet);
+        if !untried || !Arc::ptr_eq(loan.arena(), &self.arena) {
+            return;
+        }
+        let iovec = [self.arena.buffer(index)];
+        // SAFETY: the buffer is whole slots of the arena, and `self` keeps the arena until after
+        // its `IoUring` is closed.
+        match unsafe { self.uring.submitter().register_buffers_update(index.into(), &iovec, None) }
+        {
+            Ok(()) => self.buffers[usize::from(index)] = Buffer::Registered,
+            Err(error) => {
+                tracing::debug!(%error, "no more buffers are registered; see `zferry doctor`");
+                let left = self.buffers.iter_mut().filter(|buffer| **buffer == Buffer::NotYet);
+                left.for_each(|buffer| *buffer = Buffer::Refused);
+            }
+        }
     }
 
     fn arm_bell(&mut self) -> io::Result<()> {
@@ -345,16 +387,14 @@ fn build(entries: u32) -> io::Result<IoUring> {
     Err(refusal.unwrap_or_else(|| io::Error::from_raw_os_error(libc::EINVAL)))
 }
 
-/// Registers the arena; `false` where the limit on locked memory does not allow it.
-fn register(uring: &IoUring, arena: &Arc<Arena>) -> bool {
-    let buffers = arena.registrable();
-    // SAFETY: the buffers are the arena's slots, and `Ring` keeps the arena until after its
-    // `IoUring` is closed.
-    match unsafe { uring.submitter().register_buffers(&buffers) } {
-        Ok(()) => true,
+/// Makes an empty table for the arena's buffers (5.19). Kernels without it read into buffers that
+/// are not registered: on a pipe, which is copied out of, that was never seen to be slower.
+fn prepare_buffers(uring: &IoUring, arena: &Arc<Arena>) -> Vec<Buffer> {
+    match uring.submitter().register_buffers_sparse(arena.buffers()) {
+        Ok(()) => vec![Buffer::NotYet; arena.buffers() as usize],
         Err(error) => {
-            tracing::debug!(%error, "buffers are not registered; see `zferry doctor`, memlock");
-            false
+            tracing::debug!(%error, "buffers are not registered");
+            Vec::new()
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Payload -> block: unpacks what was packed and proves that the bytes are those that were sent.
 //!
-//! Second on the receiver's way, on pinned threads. A payload unpacks into a slot of the declared
+//! Second on the receiver's way, on pinned threads; what travelled raw is only proved, and that by
+//! `splice`, which is about to touch every byte anyway. A payload unpacks into a slot of the declared
 //! size or not at all: one zstd frame that names exactly that size, nothing before or behind it.
 
 use crossbeam_channel::{Receiver, Sender};
@@ -10,7 +11,7 @@ use zstd_safe::DCtx;
 use super::splice::Delivery;
 use crate::engine::block::{Block, HEADROOM, Place};
 use crate::engine::fault::Fault;
-use crate::protocol::frame::{Codec, Header};
+use crate::protocol::frame::Header;
 
 /// A frame as it came off the wire, with the slot that it may be unpacked into.
 #[derive(Debug)]
@@ -42,25 +43,25 @@ impl Decompressor {
 
 fn unpack(context: &mut DCtx<'_>, packed: Packed) -> Result<Block, Fault> {
     let Packed { header, loan, spare } = packed;
-    let length = header.plain_bytes as usize;
-    let loan = match (header.codec, spare) {
-        (Codec::Raw, _) => loan,
-        (Codec::Zstd, Some(mut spare)) => {
-            let payload = &loan[HEADROOM..HEADROOM + header.payload_bytes as usize];
-            unpack_zstd(context, payload, &mut spare[HEADROOM..HEADROOM + length])
-                .map_err(|reason| Fault::Unpack { offset: header.offset, reason })?;
-            spare
-        }
-        (Codec::Zstd, None) => {
-            let reason = "a packed block came although none was agreed".to_owned();
-            return Err(Fault::Unpack { offset: header.offset, reason });
-        }
+    let Some(mut spare) = spare else {
+        let reason = "a packed block came although none was agreed".to_owned();
+        return Err(Fault::Unpack { offset: header.offset, reason });
     };
-    let got = crc32fast::hash(&loan[HEADROOM..HEADROOM + length]);
-    if got != header.crc32 {
-        return Err(Fault::Corrupt { offset: header.offset, expected: header.crc32, got });
-    }
+    let payload = &loan[HEADROOM..HEADROOM + header.payload_bytes as usize];
+    let block = &mut spare[HEADROOM..HEADROOM + header.plain_bytes as usize];
+    unpack_zstd(context, payload, block)
+        .map_err(|reason| Fault::Unpack { offset: header.offset, reason })?;
+    prove(header, spare)
+}
+
+/// A block whose bytes are those that were sent.
+pub(super) fn prove(header: Header, loan: Loan) -> Result<Block, Fault> {
     let Header { transfer, epoch, sequence, offset, crc32, .. } = header;
+    let length = header.plain_bytes as usize;
+    let got = crc32fast::hash(&loan[HEADROOM..HEADROOM + length]);
+    if got != crc32 {
+        return Err(Fault::Corrupt { offset, expected: crc32, got });
+    }
     Ok(Block { place: Place { transfer, epoch, sequence, offset }, loan, length, crc32 })
 }
 

@@ -128,7 +128,8 @@ impl Receiver {
             }
         })?);
 
-        for worker in 0..settings.workers.max(1) {
+        let workers = if agreed.codec == Codec::Raw { 0 } else { settings.workers.max(1) };
+        for worker in 0..workers {
             let decompressor =
                 Decompressor { packed: packed_inbox.clone(), deliveries: deliveries.clone() };
             let core = stage::core_of(&settings.cores, worker);
@@ -154,6 +155,7 @@ impl Receiver {
                         .map(|(fd, pool)| Connection::new(fd, pool))
                         .collect(),
                     packed,
+                    deliveries,
                     halt,
                     report_end: Box::new(move |i| drop(events.send(Event::ConnectionEnded(i)))),
                     codec: agreed.codec,

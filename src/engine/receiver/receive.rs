@@ -14,6 +14,7 @@ use sys::loan::{Loan, Pool};
 use sys::port::{Act, Completion, Port, Request};
 
 use super::decompress::Packed;
+use super::splice::Delivery;
 use crate::engine::block::{HEADROOM, header_range};
 use crate::engine::fault::Fault;
 use crate::engine::halt::Halt;
@@ -26,6 +27,7 @@ pub(super) struct Intake {
     pub port: Port,
     pub connections: Vec<Connection>,
     pub packed: Sender<Packed>,
+    pub deliveries: Sender<Delivery>,
     pub halt: Arc<Halt>,
     pub report_end: Box<dyn Fn(u32) + Send>,
     pub codec: Codec,
@@ -123,8 +125,11 @@ impl Intake {
             }
             Expects::Payload { header, spare } if count == header.payload_bytes as usize => {
                 connection.expects = Expects::Berth;
-                // Workers that have ended have said why.
-                let _halting = self.packed.send(Packed { header, loan, spare });
+                // Stages that have ended have said why.
+                match header.codec {
+                    Codec::Raw => drop(self.deliveries.send(Delivery::Raw(header, loan))),
+                    Codec::Zstd => drop(self.packed.send(Packed { header, loan, spare })),
+                }
                 Ok(())
             }
             _ => Err(Fault::Closed(key)),

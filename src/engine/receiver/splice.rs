@@ -10,13 +10,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
+use sys::loan::Loan;
 use sys::splicer::Splicer;
 
+use super::decompress::prove;
 use crate::engine::block::{Block, RunningCrc};
 use crate::engine::fault::{Fault, advance};
 use crate::engine::halt::Halt;
 use crate::engine::order::Order;
 use crate::engine::progress::Progress;
+use crate::protocol::frame::Header;
 use crate::units::{StreamOffset, TransferId};
 
 /// Where a stream goes.
@@ -44,8 +47,11 @@ pub enum Feed {
 pub(super) enum Delivery {
     /// A transfer begins.
     Begin { transfer: TransferId, epoch: u32, sink: Sink },
-    /// A block of it.
+    /// A block of it, proved.
     Block(Block),
+    /// A block of it that travelled raw, to be proved: here, where its bytes go into this core's
+    /// cache just before they are copied or lent. A worker would only pull them into another's.
+    Raw(Header, Loan),
     /// The stream was read to its end, and this is what it was.
     End { transfer: TransferId, total: StreamOffset, crc32: u32 },
 }
@@ -125,6 +131,7 @@ impl Feeder {
                 self.feeding = Some(Feeding::new(transfer, epoch, sink)?);
                 Ok(())
             }
+            Delivery::Raw(header, loan) => self.take_in(Delivery::Block(prove(header, loan)?)),
             Delivery::Block(block) => {
                 self.order.put(block.place.sequence, block).map_err(Fault::Twice)
             }

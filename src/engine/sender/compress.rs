@@ -1,38 +1,35 @@
-//! Block -> frame: checks, packs where it pays, and writes the header.
+//! Block -> frame: packs where it pays, and writes the header.
 //!
-//! Second on the sender's way, on as many pinned threads as there are workers. The CRC is taken
-//! here, over the bytes as they came out of the source, while they are still in the core's cache.
+//! Second on the sender's way, on as many pinned threads as there are workers. Without compression
+//! there is nothing to do here that is worth a change of core: then `read` seals its blocks itself.
 
 use crossbeam_channel::Receiver;
 use sys::loan::Loan;
 use zstd_safe::{CCtx, CParameter};
 
 use super::send::{Inbox, ToSend};
-use crate::engine::block::{Frame, HEADROOM, Place};
+use crate::engine::block::{Block, Frame, HEADROOM, Place};
 use crate::engine::fault::Fault;
-use crate::engine::settings::Compression;
 use crate::protocol::frame::{Codec, Header};
 
 /// A block as it was read, with the slot that it may be packed into.
 #[derive(Debug)]
 pub(super) struct Plain {
-    pub place: Place,
-    pub loan: Loan,
-    pub length: usize,
-    pub spare: Option<Loan>,
+    pub block: Block,
+    pub spare: Loan,
 }
 
 /// One worker.
 pub(super) struct Compressor {
     pub blocks: Receiver<Plain>,
     pub send: Inbox,
-    pub compression: Compression,
+    pub level: i32,
 }
 
 impl Compressor {
     /// Turns blocks into frames until no more come.
     pub fn run(self) -> Result<(), Fault> {
-        let mut packer = Packer::new(self.compression)?;
+        let mut packer = Packer::new(self.level)?;
         for plain in &self.blocks {
             self.send.put(ToSend::Frame(packer.pack(plain)));
         }
@@ -42,50 +39,53 @@ impl Compressor {
 
 /// zstd's working memory, made once for each worker.
 struct Packer {
-    context: Option<CCtx<'static>>,
+    context: CCtx<'static>,
 }
 
 impl Packer {
-    fn new(compression: Compression) -> Result<Packer, Fault> {
-        let Compression::Zstd { level } = compression else {
-            return Ok(Packer { context: None });
-        };
+    fn new(level: i32) -> Result<Packer, Fault> {
         let refused = |code| Fault::Pack(zstd_safe::get_error_name(code).to_owned());
         let mut context =
             CCtx::try_create().ok_or_else(|| Fault::Pack("no memory for zstd".to_owned()))?;
         context.set_parameter(CParameter::CompressionLevel(level)).map_err(refused)?;
         // Our own CRC stands in the header; a second one inside would be paid for twice.
         context.set_parameter(CParameter::ChecksumFlag(false)).map_err(refused)?;
-        Ok(Packer { context: Some(context) })
+        Ok(Packer { context })
     }
 
     fn pack(&mut self, plain: Plain) -> Frame {
-        let Plain { place, loan, length, spare } = plain;
-        let bytes = &loan[HEADROOM..HEADROOM + length];
-        let crc32 = crc32fast::hash(bytes);
-        let packed = match (&mut self.context, spare) {
-            // One byte of room less than the block: what does not shrink does not fit, and goes raw.
-            (Some(context), Some(mut spare)) => context
-                .compress2(&mut spare[HEADROOM..HEADROOM + length - 1], bytes)
-                .ok()
-                .map(|count| (spare, count)),
-            _ => None,
-        };
-        let (codec, loan, payload) = match packed {
-            Some((spare, count)) => (Codec::Zstd, spare, count),
-            None => (Codec::Raw, loan, length),
-        };
-        let header = Header {
-            transfer: place.transfer,
-            epoch: place.epoch,
-            sequence: place.sequence,
-            offset: place.offset,
-            codec,
-            plain_bytes: wire_length(length),
-            payload_bytes: wire_length(payload),
-            crc32,
-        };
-        Frame::seal(header, loan)
+        let Plain { block, mut spare } = plain;
+        let range = block.range();
+        // One byte of room less than the block: what does not shrink does not fit, and goes raw.
+        let room = HEADROOM..range.end - 1;
+        match self.context.compress2(&mut spare[room], &block.loan[range]) {
+            Ok(count) => {
+                let header =
+                    Header { codec: Codec::Zstd, payload_bytes: wire_length(count), ..raw(&block) };
+                Frame::seal(header, spare)
+            }
+            Err(_no_room) => seal_raw(block),
+        }
+    }
+}
+
+/// The frame of a block that is sent as it was read.
+pub(super) fn seal_raw(block: Block) -> Frame {
+    Frame::seal(raw(&block), block.loan)
+}
+
+fn raw(block: &Block) -> Header {
+    let Place { transfer, epoch, sequence, offset } = block.place;
+    let length = wire_length(block.length);
+    Header {
+        transfer,
+        epoch,
+        sequence,
+        offset,
+        codec: Codec::Raw,
+        plain_bytes: length,
+        payload_bytes: length,
+        crc32: block.crc32,
     }
 }
 

@@ -25,7 +25,7 @@ use super::fault::Fault;
 use super::halt::Halt;
 use super::order::Order;
 use super::progress::Progress;
-use super::settings::{Settings, ZeroCopy};
+use super::settings::{Compression, Settings, ZeroCopy};
 use super::stage;
 use crate::error::{Failure, Side};
 use crate::units::{Sequence, TransferId};
@@ -118,18 +118,17 @@ impl Sender {
         };
         sender.threads.push(stage::spawn("read", &halt, report(), read)?);
 
-        for worker in 0..settings.workers.max(1) {
-            let compressor = Compressor {
-                blocks: block_inbox.clone(),
-                send: send.clone(),
-                compression: settings.compression,
-            };
-            let core = stage::core_of(&settings.cores, worker);
-            let run = move || {
-                stage::pin(core);
-                compressor.run()
-            };
-            sender.threads.push(stage::spawn("compress", &halt, report(), run)?);
+        if let Compression::Zstd { level } = settings.compression {
+            for worker in 0..settings.workers.max(1) {
+                let (blocks, send) = (block_inbox.clone(), send.clone());
+                let compressor = Compressor { blocks, send, level };
+                let core = stage::core_of(&settings.cores, worker);
+                let run = move || {
+                    stage::pin(core);
+                    compressor.run()
+                };
+                sender.threads.push(stage::spawn("compress", &halt, report(), run)?);
+            }
         }
 
         let deal = {

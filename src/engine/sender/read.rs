@@ -3,7 +3,8 @@
 //! First on the sender's way. Exactly one read is in flight, straight into the block that is
 //! being filled, so nothing is copied twice and nothing can be reordered. `zfs` writes a 312-byte
 //! record header and then the payload: a short read is no event, it only moves the mark. A block
-//! goes on when it is full, at the end, or when the source has been silent for `flush_after`.
+//! goes on when it is full, at the end, or when the source has been silent for `flush_after`. Its
+//! CRC is taken here, read by read: the bytes are in this core's cache now and never again.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -13,9 +14,9 @@ use crossbeam_channel::{Receiver, Sender, TryRecvError};
 use sys::loan::{Loan, Pool};
 use sys::port::{Act, Completion, Port, Request};
 
-use super::compress::Plain;
-use super::send::ToSend;
-use crate::engine::block::{HEADROOM, Place};
+use super::compress::{Plain, seal_raw};
+use super::send::{Inbox, ToSend};
+use crate::engine::block::{Block, HEADROOM, Place};
 use crate::engine::fault::{Fault, advance};
 use crate::engine::halt::Halt;
 use crate::engine::progress::Progress;
@@ -37,7 +38,7 @@ pub(super) struct Reader {
     pub pool: Pool,
     pub jobs: Receiver<Job>,
     pub blocks: Sender<Plain>,
-    pub send: super::send::Inbox,
+    pub send: Inbox,
     pub halt: Arc<Halt>,
     pub codec: Codec,
     pub block_bytes: usize,
@@ -49,6 +50,7 @@ pub(super) struct Reader {
 struct Filled {
     loan: Loan,
     length: usize,
+    crc: crc32fast::Hasher,
     at_end: bool,
 }
 
@@ -92,9 +94,12 @@ impl Reader {
             let place = Place { transfer, epoch, sequence: self.next, offset };
             self.next = self.next.next();
             offset = advance(offset, filled.length);
-            let plain = Plain { place, loan: filled.loan, length: filled.length, spare };
-            if self.blocks.send(plain).is_err() {
-                return Ok(());
+            let Filled { loan, length, crc, .. } = filled;
+            let block = Block { place, loan, length, crc32: crc.finalize() };
+            match spare {
+                // Workers that have ended have said why.
+                Some(spare) => drop(self.blocks.send(Plain { block, spare })),
+                None => self.send.put(ToSend::Frame(seal_raw(block))),
             }
         }
         self.send.put(ToSend::Close { transfer, after: self.next, total: offset });
@@ -124,11 +129,12 @@ impl Reader {
         loan: Loan,
         offset: StreamOffset,
     ) -> Result<Option<Filled>, Fault> {
-        let mut filled = Filled { loan, length: 0, at_end: false };
+        let crc = crc32fast::Hasher::new();
+        let mut filled = Filled { loan, length: 0, crc, at_end: false };
         while filled.length < self.block_bytes && !filled.at_end {
             let at = advance(offset, filled.length);
-            let range = HEADROOM + filled.length..HEADROOM + self.block_bytes;
-            let act = Act::Read(filled.loan, range);
+            let start = HEADROOM + filled.length;
+            let act = Act::Read(filled.loan, start..HEADROOM + self.block_bytes);
             let request = Request { key: READ, fd: Arc::clone(source), act };
             self.port.submit(request).map_err(|error| Fault::Source(at, error))?;
             let Some((loan, result)) = self.outcome(filled.length > 0, at)? else {
@@ -137,7 +143,10 @@ impl Reader {
             filled.loan = loan;
             match result {
                 Ok(0) => filled.at_end = true,
-                Ok(count) => filled.length += count,
+                Ok(count) => {
+                    filled.crc.update(&filled.loan[start..start + count]);
+                    filled.length += count;
+                }
                 // The source was silent for `flush_after`, and the read was called back.
                 Err(error) if error.raw_os_error() == Some(ECANCELED) => break,
                 Err(error) => return Err(Fault::Source(at, error)),
