@@ -52,9 +52,8 @@ pub(super) struct SendFlags {
     #[arg(long, value_name = "MS", default_value_t = 100)]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=60_000))]
     flush_after: u64,
-    /// TCP congestion control of the data connections, by the kernel's name: `bbr` holds its rate on
-    /// lines that lose packets, `cubic` wastes none of a clean one, and on loopback `bbr` halves the
-    /// throughput [default: the machine's]
+    /// TCP congestion control of the data connections, by the kernel's name: `bbr` holds its rate
+    /// on lines that lose packets, `cubic` is cheaper on clean ones [default: the machine's]
     #[arg(long, value_name = "NAME")]
     congestion: Option<String>,
     /// Have the network card read blocks from our memory; `auto` stops when the kernel copies

@@ -1,8 +1,9 @@
 //! Payload -> block: unpacks what was packed and proves that the bytes are those that were sent.
 //!
 //! Second on the receiver's way, on pinned threads; what travelled raw is only proved, and that by
-//! `splice`, which is about to touch every byte anyway. A payload unpacks into a slot of the declared
-//! size or not at all: one zstd frame that names exactly that size, nothing before or behind it.
+//! `splice`, which is about to touch every byte anyway. A payload unpacks into a slot of the
+//! declared size or not at all: one zstd frame that names exactly that size, nothing before or
+//! behind it.
 
 use crossbeam_channel::{Receiver, Sender};
 use sys::loan::Loan;
