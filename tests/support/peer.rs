@@ -12,10 +12,10 @@ use zferry::dataset::{Guid, Kind};
 use zferry::error::Failure;
 use zferry::protocol::envelope::{Decoder, encode};
 use zferry::protocol::frame::{Codec, HEADER_BYTES, Header};
+use zferry::protocol::message::Limits;
 use zferry::protocol::message::{
     DatasetStream, Ending, Hello, Message, Open, Outcome, Request, Stream,
 };
-use zferry::protocol::negotiate::Limits;
 use zferry::protocol::preamble::{Preamble, Role};
 use zferry::protocol::secret::JoinSecret;
 use zferry::protocol::version::Versions;
