@@ -305,6 +305,34 @@ fn a_regular_file_can_be_stdin_and_stdout() {
 }
 
 #[test]
+fn an_end_that_pauses_for_longer_than_a_dead_one_is_waited_for() {
+    // Both give signs of life. 20 seconds without one are death.
+    let pause = "sleep 24";
+    let input = noise(24 << 20);
+    thread::scope(|scope| {
+        for backend in BACKENDS {
+            let input = &input;
+            // Every buffer between the ends is full all the while.
+            scope.spawn(move || {
+                let flags = ["--cache", "4MiB", "--io", backend];
+                let reader = ["--", "sh", "-c", &format!("{pause}; cat")];
+                let receiver = Server::receive(&[flags.as_slice(), &reader].concat());
+                send(receiver.address, &flags, input.clone()).ended().succeeded();
+                assert_same(&receiver.running.ended().succeeded().stdout, input, backend);
+            });
+            scope.spawn(move || {
+                let flags = ["--cache", "4MiB", "--io", backend];
+                let receiver = Server::receive(&flags);
+                let source = ["--", "sh", "-c", &format!("echo a; {pause}; echo b")];
+                let sender = send_open(receiver.address, &[flags.as_slice(), &source].concat());
+                sender.ended().succeeded();
+                assert_eq!(receiver.running.ended().succeeded().stdout, b"a\nb\n");
+            });
+        }
+    });
+}
+
+#[test]
 fn stdout_is_left_as_it_was_found() {
     // Whoever shares our stdout must not find it in another mode: a shell's next command would
     // take EAGAIN for a failure.

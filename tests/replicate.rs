@@ -282,6 +282,22 @@ fn a_second_client_for_the_same_dataset_is_told_that_it_is_busy_already() {
 }
 
 #[test]
+fn a_zfs_that_takes_longer_than_a_dead_peer_does_not_cost_the_session() {
+    let pause = Duration::from_secs(23);
+    thread::scope(|scope| {
+        for (at_source, subcommand) in [(true, "hold"), (true, "release"), (false, "receive")] {
+            scope.spawn(move || {
+                let pair = Pair::with_history();
+                let host = if at_source { &pair.source } else { &pair.target };
+                host.pause_before(subcommand, pause);
+                pair.replicate("tank/a", "a", &["--snapshot", "s2"]);
+                pair.holds("tank/a", "backup/a", &["s1", "s2"]);
+            });
+        }
+    });
+}
+
+#[test]
 fn a_snapshot_without_content_is_a_snapshot_too() {
     let pair = Pair::new();
     pair.source.dataset("tank/a", "filesystem");

@@ -1,5 +1,6 @@
 //! The client's end of the control connection: the machine, and the link that it speaks over.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use sys::control::Stream;
@@ -18,6 +19,8 @@ pub(super) struct Conversation {
     /// `None` once the server has misbehaved.
     machine: Option<Sender>,
     server: String,
+    /// Why the server has given up, when nobody waited for its words.
+    over: Option<Failure>,
 }
 
 impl Conversation {
@@ -26,7 +29,8 @@ impl Conversation {
         let mut output = Vec::new();
         let machine = Some(Sender::start(Versions::OURS, hello, &mut output));
         let server = server.to_owned();
-        let mut conversation = Conversation { link: Link::new(stream), machine, server };
+        let mut conversation =
+            Conversation { link: Link::new(stream), machine, server, over: None };
         conversation.say_all(&mut output).await?;
         Ok(conversation)
     }
@@ -80,7 +84,40 @@ impl Conversation {
 
     /// Waits for one message or the time for a sign of life, and does what follows.
     pub async fn hear(&mut self) -> Result<Vec<Output>, Failure> {
-        let input = match self.next().await {
+        let heard = self.next().await;
+        self.take_in(heard).await
+    }
+
+    /// Waits for `work`, and goes on to give and take signs of life meanwhile. That the server has
+    /// given up is told by the next wish: what `work` does for the last one is still of use.
+    pub async fn meanwhile<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        while self.over.is_none() {
+            let heard = tokio::select! {
+                done = work.as_mut() => return done,
+                heard = self.next() => heard,
+            };
+            self.over = match self.take_in(heard).await {
+                Ok(news) => news.into_iter().find_map(|news| match news {
+                    Output::Failed(failure) => Some(failure),
+                    _ => None,
+                }),
+                Err(failure) => Some(failure),
+            };
+        }
+        work.await
+    }
+
+    /// Gives the machine a wish; fails if the server has given up since the last one.
+    pub async fn wish(&mut self, wish: Input) -> Result<Vec<Output>, Failure> {
+        match self.over.take() {
+            Some(failure) => Err(failure),
+            None => self.advance(wish).await,
+        }
+    }
+
+    async fn take_in(&mut self, heard: Result<Heard, LinkError>) -> Result<Vec<Output>, Failure> {
+        let input = match heard {
             Ok(Heard::Message(message)) => Input::Received(message),
             Ok(Heard::PingDue) => Input::Ping,
             Err(error) => return Err(error.failure(&self.server)),

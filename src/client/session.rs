@@ -91,6 +91,8 @@ struct Carrying {
     fault: Option<(Failure, Instant)>,
     applied: Option<Applied>,
     fed: Bytes,
+    /// When whoever looks on was told last.
+    told: Instant,
 }
 
 /// How a source has ended.
@@ -145,7 +147,7 @@ impl Session {
         &mut self,
         dataset: RelativeName,
     ) -> Result<(DatasetName, TargetState), Failure> {
-        let mut news = self.conversation.advance(Input::List(dataset)).await?;
+        let mut news = self.conversation.wish(Input::List(dataset)).await?;
         loop {
             for output in news {
                 match output {
@@ -184,6 +186,7 @@ impl Session {
             fault: None,
             applied: None,
             fed: Bytes(0),
+            told: Instant::now(),
         };
         let carried = self.carry_through(request, cargo, &mut carrying, watch, stop).await;
         if let Some(source) = carrying.source.take() {
@@ -196,11 +199,15 @@ impl Session {
         Ok(Carried { applied, moment })
     }
 
-    /// Says good-bye.
-    pub async fn close(mut self) -> Result<(), Failure> {
-        self.conversation.advance(Input::Bye).await?;
+    /// Waits for `work`, and keeps the session alive meanwhile.
+    pub(super) async fn meanwhile<T>(&mut self, work: impl Future<Output = T>) -> T {
+        self.conversation.meanwhile(work).await
+    }
+
+    /// Says good-bye, to whoever still listens: all that was wished has been done.
+    pub async fn close(mut self) {
+        let _ = self.conversation.wish(Input::Bye).await;
         self.part().await;
-        Ok(())
     }
 
     /// Ends the session without a word: after a failure that both sides know of.
@@ -220,7 +227,7 @@ impl Session {
     ) -> Result<Applied, Failure> {
         let Cargo { open, judge, .. } = cargo;
         let mut open = Some(open);
-        let mut news = self.conversation.advance(Input::Open(request)).await?;
+        let mut news = self.conversation.wish(Input::Open(request)).await?;
         loop {
             for output in std::mem::take(&mut news) {
                 match output {
@@ -276,7 +283,10 @@ impl Session {
                         return Err(self.fail(failure).await);
                     }
                 },
-                Happening::Tick => watch.moment(carrying.moment()),
+                Happening::Tick => {
+                    carrying.told = Instant::now();
+                    watch.moment(carrying.moment());
+                }
                 Happening::NoReason => {
                     if let Some((failure, _)) = carrying.fault.take() {
                         return Err(self.fail(failure).await);
@@ -307,7 +317,9 @@ impl Session {
             heard = self.conversation.next() => Happening::Heard(heard),
             Some(event) = self.events.recv() => Happening::Engine(event),
             ended = source_end => Happening::SourceEnded(ended),
-            () = tokio::time::sleep(MOMENT_EVERY) => Happening::Tick,
+            () = tokio::time::sleep_until((carrying.told + MOMENT_EVERY).into()) => {
+                Happening::Tick
+            }
             () = tokio::time::sleep_until(deadline.unwrap_or_else(Instant::now).into()),
                 if deadline.is_some() => Happening::NoReason,
             () = stop.pulled() => Happening::Stopped,

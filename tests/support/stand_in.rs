@@ -162,6 +162,12 @@ impl StandIn {
         self.slow("slow-receive", bytes, pause);
     }
 
+    /// The next call of a subcommand takes so much longer.
+    pub fn pause_before(&self, subcommand: &str, pause: Duration) {
+        let file = format!("pause-before-{subcommand}");
+        fs::write(self.folder.path().join(file), pause.as_secs_f64().to_string()).unwrap();
+    }
+
     /// The arguments of all calls so far.
     pub fn calls(&self) -> Vec<Vec<String>> {
         let text = fs::read_to_string(self.folder.path().join("calls")).unwrap_or_default();
