@@ -37,6 +37,20 @@ fn where_io_uring_is_forbidden_it_cannot_be_forced() {
     }
 }
 
+/// A limit that a small ring fits into and those of a session do not.
+#[test]
+fn where_little_memory_can_be_locked_threads_do_it() {
+    let receive = ["receive", "--listen", "127.0.0.1:0", "--plain"];
+    let (receiver, _its_program) = sandbox::start_with_little_lockable_memory(&receive);
+    let receiver = Server::of(receiver);
+    let address = receiver.address.to_string();
+    let send = ["send", &address, "--plain"];
+    let (mut sender, _its_program) = sandbox::start_with_little_lockable_memory(&send);
+    sender.feed(content(1));
+    sender.ended().succeeded();
+    assert!(receiver.running.ended().succeeded().stdout == content(1));
+}
+
 #[test]
 fn ctrl_c_stops_a_copy_and_keeps_what_came() {
     let (source, target, server, client) = under_way();

@@ -1,10 +1,14 @@
-//! Runs the real binary where `io_uring` is forbidden, as in most containers.
+//! Runs the real binary where `io_uring` is forbidden, as in most containers, or out of reach.
 #![allow(dead_code, reason = "each test crate uses its own part")]
 
-use std::process::Stdio;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::process::{Command, Stdio};
 use std::thread;
 
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
+
+use tempfile::TempDir;
 
 use crate::host::{Running, zferry};
 
@@ -23,6 +27,24 @@ pub fn start_without_io_uring(words: &[&str]) -> Running {
         });
         sandboxed.join().unwrap()
     })
+}
+
+/// Starts `zferry` with a pipe as its stdin, as a user who may lock 64 KiB of memory, which was the
+/// default before Linux 5.16. Limits do not hold root, who becomes nobody for it. The folder holds
+/// a program that nobody may run; it must live as long.
+pub fn start_with_little_lockable_memory(words: &[&str]) -> (Running, TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("zferry");
+    fs::copy(env!("CARGO_BIN_EXE_zferry"), &program).unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let mut command = Command::new("prlimit");
+    command.arg("--memlock=65536:65536");
+    if fs::metadata(folder.path()).unwrap().uid() == 0 {
+        command.args(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]);
+    }
+    command.arg(&program).args(words);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    (Running::start(&mut command), folder)
 }
 
 fn filter() -> BpfProgram {
