@@ -201,8 +201,14 @@ pub async fn read_preamble(stream: &Stream) -> Result<Preamble, NoPreamble> {
 
 /// Sets what every socket of a session needs; nothing of it applies to a pair within one host.
 pub fn prepare(stream: &Stream) -> io::Result<()> {
-    sys::socket::set_nodelay(stream, true)?;
-    // A host that vanished is noticed by the kernel too, while nothing is said on a connection.
+    sys::socket::set_nodelay(stream, true)
+}
+
+/// Has the kernel, too, notice on a control connection that the other host has vanished.
+///
+/// Not for data connections: the kernel counts the time in which the other end has no room for
+/// more, although it answers, and a `zfs receive` may pause for longer than a dead host.
+pub fn watch_over(stream: &Stream) -> io::Result<()> {
     sys::socket::set_user_timeout(stream, SILENCE_MAX)
 }
 

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use sys::arena::PAGE_BYTES;
 use sys::backend::{Backend, Choice};
 
-use super::usage;
+use super::{machine, usage};
 use crate::engine::settings::{Compression, Settings, ZeroCopy};
 use crate::error::{Class, Failure, Side};
 use crate::protocol::negotiate::{BLOCK_BYTES_MAX, BLOCK_BYTES_MIN};
@@ -89,23 +89,23 @@ struct Compress(Compression);
 
 impl Flags {
     /// The settings of a receiving engine, and of a sending one but for [`SendFlags`]. Says once
-    /// where `io_uring` cannot be had.
-    pub fn settings(&self) -> Result<Settings, Failure> {
+    /// where `io_uring` cannot be had. `here` is the side that asks.
+    pub fn settings(&self, here: Side) -> Result<Settings, Failure> {
         let allowed = sys::cpu::allowed()
-            .map_err(|error| machine(format!("ask which cores we may use: {error}")))?;
+            .map_err(|error| machine(here, "ask which cores we may use", &error))?;
         let cores = match &self.pin {
             Pin::Auto => allowed.clone(),
             Pin::Off => Vec::new(),
             Pin::Cores(cores) => match cores.iter().find(|core| !allowed.contains(core)) {
                 Some(core) => {
                     let may = sys::cpu::ranges(&allowed);
-                    return Err(usage(format!("--pin names core {core}; we may use {may}")));
+                    return Err(usage(here, format!("--pin names core {core}; we may use {may}")));
                 }
                 None => cores.clone(),
             },
         };
         Ok(Settings {
-            backend: self.backend()?,
+            backend: self.backend(here)?,
             cache: self.cache,
             block_bytes: Bytes::MIB,
             workers: self.workers.map_or(allowed.len(), usize::from),
@@ -116,14 +116,14 @@ impl Flags {
         })
     }
 
-    fn backend(&self) -> Result<Backend, Failure> {
+    fn backend(&self, here: Side) -> Result<Backend, Failure> {
         let choice = match self.io {
             Io::Auto => Choice::Auto,
             Io::Uring => Choice::Uring,
             Io::Threads => Choice::Threads,
         };
         let resolved = choice.resolve().map_err(|why| {
-            machine(format!("io_uring cannot be used: {why}"))
+            Failure::new(here, Class::Machine, format!("io_uring cannot be used: {why}"))
                 .with_remedy("use --io threads, or see `zferry doctor`")
         })?;
         if let Some(why) = resolved.fell_back {
@@ -139,10 +139,13 @@ impl SendFlags {
         let size = self.block_size;
         let whole_pages = size.as_usize().is_multiple_of(PAGE_BYTES);
         if !(BLOCK_BYTES_MIN..=BLOCK_BYTES_MAX).contains(&size) || !whole_pages {
-            return Err(usage(format!(
-                "--block-size {size} is not a multiple of 4 KiB from {BLOCK_BYTES_MIN} to \
+            return Err(usage(
+                Side::Source,
+                format!(
+                    "--block-size {size} is not a multiple of 4 KiB from {BLOCK_BYTES_MIN} to \
                  {BLOCK_BYTES_MAX}"
-            )));
+                ),
+            ));
         }
         let settings = Settings {
             block_bytes: size,
@@ -169,10 +172,6 @@ impl SendFlags {
     pub fn congestion(&self) -> Option<String> {
         self.congestion.clone()
     }
-}
-
-fn machine(what: String) -> Failure {
-    Failure::new(Side::Source, Class::Machine, what)
 }
 
 impl FromStr for Compress {

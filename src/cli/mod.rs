@@ -14,6 +14,7 @@ mod signals;
 mod target;
 
 use std::ffi::OsString;
+use std::io::IsTerminal;
 
 use clap::{ArgAction, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
@@ -91,6 +92,8 @@ fn log_to_stderr(arguments: &Arguments) {
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // Colours would be noise in a journal or a file.
+        .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .without_time();
     // Only a second call in one process could fail.
@@ -98,16 +101,20 @@ fn log_to_stderr(arguments: &Arguments) {
 }
 
 /// The words of everything that would go over the network, until TLS is the default.
-fn require_plain(plain: bool) -> Result<(), Failure> {
+fn require_plain(here: Side, plain: bool) -> Result<(), Failure> {
     if plain {
         return Ok(());
     }
-    Err(usage("this version has no encryption on the wire yet")
+    Err(usage(here, "this version has no encryption on the wire yet")
         .with_remedy("add --plain on both sides if the network between them is trusted"))
 }
 
-fn usage(what: impl Into<String>) -> Failure {
-    Failure::new(Side::Source, Class::Usage, what)
+fn usage(here: Side, what: impl Into<String>) -> Failure {
+    Failure::new(here, Class::Usage, what)
+}
+
+fn machine(here: Side, what: &str, error: &std::io::Error) -> Failure {
+    Failure::new(here, Class::Machine, format!("{what}: {error}"))
 }
 
 #[cfg(test)]

@@ -7,9 +7,9 @@ use clap::Args;
 use sys::control::Runtime;
 
 use super::engine::Flags;
-use super::serve::{listen, machine};
-use super::{require_plain, signals, usage};
-use crate::error::Failure;
+use super::serve::listen;
+use super::{machine, require_plain, signals, usage};
+use crate::error::{Failure, Side};
 use crate::server::{Destination, Incoming, Options, Pipe, Stopping, serve};
 
 /// The most data connections that a sender gets.
@@ -34,23 +34,23 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
-    require_plain(arguments.plain)?;
+    require_plain(Side::Target, arguments.plain)?;
     let pipe = if arguments.command.is_empty() {
         if std::io::stdout().is_terminal() {
-            return Err(usage("a stream would be written to this terminal")
+            return Err(usage(Side::Target, "a stream would be written to this terminal")
                 .with_remedy("redirect stdout, or give a command after `--`"));
         }
         Pipe::Stdout
     } else {
         Pipe::Command(arguments.command)
     };
-    let engine = arguments.engine.settings()?;
-    let runtime =
-        Runtime::new(engine.backend).map_err(|error| machine("start the receiver", &error))?;
+    let engine = arguments.engine.settings(Side::Target)?;
+    let runtime = Runtime::new(engine.backend)
+        .map_err(|error| machine(Side::Target, "start the receiver", &error))?;
     runtime.block_on(async {
-        let listener = listen(arguments.listen)?;
         let stop = signals::listen(Stopping::Now)
-            .map_err(|error| machine("listen for signals", &error))?;
+            .map_err(|error| machine(Side::Target, "listen for signals", &error))?;
+        let listener = listen(arguments.listen)?;
         let options = Options { engine, connections_max: CONNECTIONS_MAX, one_transfer: true };
         serve(Incoming::Network(listener), Destination::Pipe(pipe), options, stop).await
     })

@@ -9,15 +9,14 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::watch;
 
 use super::engine::{Flags, SendFlags};
-use super::serve::machine;
 use super::show::{self, Show};
-use super::target::{Target, resolve};
-use super::{require_plain, signals, usage};
+use super::target::{Reach, Target, resolve};
+use super::{machine, require_plain, signals, usage};
 use crate::client::replicate::{Job, Outcome, Wanted, replicate};
 use crate::client::{Dial, Options, Stop};
 use crate::dataset::{DatasetName, SnapName};
 use crate::engine::settings::Settings;
-use crate::error::Failure;
+use crate::error::{Failure, Side};
 use crate::protocol::message::RelativeName;
 use crate::server::{self, Destination, Incoming, Pool, Stopping};
 use crate::zfs::{Zfs, snapshot};
@@ -46,6 +45,8 @@ pub(super) struct Arguments {
     #[arg(long)]
     newest_only: bool,
     #[command(flatten)]
+    reach: Reach,
+    #[command(flatten)]
     engine: Flags,
     #[command(flatten)]
     sending: SendFlags,
@@ -54,19 +55,19 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: Arguments, quiet: bool) -> Result<(), Failure> {
     let target = Target::parse(&arguments.target)?;
     if matches!(target, Target::Server { .. }) {
-        require_plain(arguments.plain)?;
+        require_plain(Side::Source, arguments.plain)?;
     }
     let source: DatasetName =
-        arguments.source.parse().map_err(|error| usage(format!("source {error}")))?;
-    let zfs = Zfs::find().map_err(|error| error.on(crate::error::Side::Source))?;
-    let engine = arguments.sending.apply(arguments.engine.settings()?)?;
+        arguments.source.parse().map_err(|error| usage(Side::Source, format!("source {error}")))?;
+    let zfs = Zfs::find().map_err(|error| error.on(Side::Source))?;
+    let engine = arguments.sending.apply(arguments.engine.settings(Side::Source)?)?;
     let wanted = match (arguments.snapshot, arguments.no_snapshot) {
         (Some(name), _) => Wanted::Named(name),
         (None, true) => Wanted::Newest,
         (None, false) => Wanted::Taken(snapshot::name_at(jiff::Timestamp::now())),
     };
     let connections = arguments.sending.connections();
-    let (route, dataset) = route(target, &zfs, &engine, connections)?;
+    let (route, dataset) = route(target, &zfs, &engine, connections, &arguments.reach)?;
     let job = Job {
         source,
         target: dataset,
@@ -74,18 +75,19 @@ pub(super) fn run(arguments: Arguments, quiet: bool) -> Result<(), Failure> {
         wanted,
         intermediates: !arguments.newest_only,
     };
-    let runtime =
-        Runtime::new(engine.backend).map_err(|error| machine("start the client", &error))?;
+    let runtime = Runtime::new(engine.backend)
+        .map_err(|error| machine(Side::Source, "start the client", &error))?;
     let options = Options { engine, connections, congestion: arguments.sending.congestion() };
     let copied = runtime.block_on(async {
         let stop = signals::listen(Stopping::Now)
-            .map_err(|error| machine("listen for signals", &error))?;
+            .map_err(|error| machine(Side::Source, "listen for signals", &error))?;
         let mut watch = Show::new(quiet);
         let dial = route.dial;
         replicate(&zfs, &job, dial, &options, &mut watch, &mut Stop::new(stop)).await
     });
     if let Some(server) = route.server {
-        server.join();
+        // After a failure there is nothing left to finish.
+        server.join(if copied.is_ok() { Stopping::Drained } else { Stopping::Now });
     }
     tell(&job, copied?, quiet);
     Ok(())
@@ -129,24 +131,27 @@ fn route(
     zfs: &Zfs,
     engine: &Settings,
     connections: u16,
+    reach: &Reach,
 ) -> Result<(Route, RelativeName), Failure> {
     match target {
         Target::Server { authority, dataset } => {
             let addresses = resolve(&authority)?;
-            let dial = Dial::Network { name: authority, addresses };
+            let dial = Dial::Network { name: authority, addresses, limit: reach.limit() };
             Ok((Route { dial, server: None }, dataset))
         }
         Target::Local(name) => {
             let (pool, below) = name.as_str().split_once('/').ok_or_else(|| {
-                usage(format!("the target {name} is a whole pool"))
+                usage(Side::Source, format!("the target {name} is a whole pool"))
                     .with_remedy(format!("name a dataset in it: {name}/NAME"))
             })?;
-            let root = pool.parse().map_err(|error| usage(format!("target {error}")))?;
-            let below = below.parse().map_err(|error| usage(format!("target {error}")))?;
+            let root =
+                pool.parse().map_err(|error| usage(Side::Source, format!("target {error}")))?;
+            let below =
+                below.parse().map_err(|error| usage(Side::Source, format!("target {error}")))?;
             let (sockets, incoming) = unbounded_channel();
             let pool = Pool { zfs: zfs.clone(), root };
             let server = LocalServer::start(incoming, pool, engine.clone(), connections)
-                .map_err(|error| machine("start the receiving side", &error))?;
+                .map_err(|error| machine(Side::Source, "start the receiving side", &error))?;
             Ok((Route { dial: Dial::Local(sockets), server: Some(server) }, below))
         }
     }
@@ -179,8 +184,8 @@ impl LocalServer {
         Ok(LocalServer { stop, thread })
     }
 
-    fn join(self) {
-        self.stop.send_replace(Stopping::Drained);
+    fn join(self, urgency: Stopping) {
+        self.stop.send_replace(urgency);
         let _panicked = self.thread.join();
     }
 }

@@ -6,13 +6,12 @@ use clap::Args;
 use sys::control::Runtime;
 
 use super::engine::{Flags, SendFlags};
-use super::serve::machine;
 use super::show::{self, Show};
-use super::target::resolve;
-use super::{require_plain, signals, usage};
+use super::target::{Reach, resolve};
+use super::{machine, require_plain, signals, usage};
 use crate::client::send::{From, send};
 use crate::client::{Dial, Options, Stop};
-use crate::error::Failure;
+use crate::error::{Failure, Side};
 use crate::server::Stopping;
 
 /// Send stdin, or the output of a command given after `--`, to a `zferry receive`
@@ -27,6 +26,8 @@ pub(super) struct Arguments {
     #[arg(long)]
     plain: bool,
     #[command(flatten)]
+    reach: Reach,
+    #[command(flatten)]
     engine: Flags,
     #[command(flatten)]
     sending: SendFlags,
@@ -36,26 +37,27 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: Arguments, quiet: bool) -> Result<(), Failure> {
-    require_plain(arguments.plain)?;
+    require_plain(Side::Source, arguments.plain)?;
     let from = if arguments.command.is_empty() {
         if std::io::stdin().is_terminal() {
-            return Err(usage("a stream would be read from this terminal")
+            return Err(usage(Side::Source, "a stream would be read from this terminal")
                 .with_remedy("redirect stdin, or give a command after `--`"));
         }
         From::Stdin
     } else {
         From::Command(arguments.command)
     };
-    let engine = arguments.sending.apply(arguments.engine.settings()?)?;
-    let dial = Dial::Network { addresses: resolve(&arguments.to)?, name: arguments.to };
-    let runtime =
-        Runtime::new(engine.backend).map_err(|error| machine("start the sender", &error))?;
     let sending = &arguments.sending;
+    let engine = sending.apply(arguments.engine.settings(Side::Source)?)?;
+    let addresses = resolve(&arguments.to)?;
+    let dial = Dial::Network { name: arguments.to, addresses, limit: arguments.reach.limit() };
+    let runtime = Runtime::new(engine.backend)
+        .map_err(|error| machine(Side::Source, "start the sender", &error))?;
     let options =
         Options { engine, connections: sending.connections(), congestion: sending.congestion() };
     runtime.block_on(async {
         let stop = signals::listen(Stopping::Now)
-            .map_err(|error| machine("listen for signals", &error))?;
+            .map_err(|error| machine(Side::Source, "listen for signals", &error))?;
         let mut watch = Show::new(quiet);
         let copied = send(from, dial, &options, &mut watch, &mut Stop::new(stop)).await;
         drop(watch);

@@ -9,7 +9,7 @@ use clap::Args;
 use sys::control::{Listener, Runtime};
 
 use super::engine::Flags;
-use super::{require_plain, show, signals};
+use super::{machine, require_plain, show, signals};
 use crate::dataset::DatasetName;
 use crate::error::{Class, Failure, Side};
 use crate::listing::TargetState;
@@ -42,17 +42,19 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
-    require_plain(arguments.plain)?;
+    require_plain(Side::Target, arguments.plain)?;
     let _state = arguments.state.as_deref().map(hold).transpose()?;
     let zfs = Zfs::find().map_err(|error| error.on(Side::Target))?;
-    let engine = arguments.engine.settings()?;
+    let engine = arguments.engine.settings(Side::Target)?;
     check_root(&zfs, &arguments.root)?;
     let backend = engine.backend;
-    let runtime = Runtime::new(backend).map_err(|error| machine("start the server", &error))?;
+    let runtime =
+        Runtime::new(backend).map_err(|error| machine(Side::Target, "start the server", &error))?;
     runtime.block_on(async {
-        let listener = listen(arguments.listen)?;
+        // Before the port is told: whoever reads it may send a signal next.
         let stop = signals::listen(Stopping::Drained)
-            .map_err(|error| machine("listen for signals", &error))?;
+            .map_err(|error| machine(Side::Target, "listen for signals", &error))?;
+        let listener = listen(arguments.listen)?;
         let destination = Destination::Pool(Pool { zfs, root: arguments.root });
         let options = Options { engine, connections_max: CONNECTIONS_MAX, one_transfer: false };
         serve(Incoming::Network(listener), destination, options, stop).await
@@ -62,7 +64,7 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
 /// Opens the port and says so.
 pub(super) fn listen(address: SocketAddr) -> Result<Listener, Failure> {
     let listener = Listener::bind(address).map_err(|error| {
-        machine(&format!("listen on {address}"), &error).with_remedy(format!(
+        machine(Side::Target, &format!("listen on {address}"), &error).with_remedy(format!(
             "choose another --listen, or see who has it: ss -ltnp | grep :{}",
             address.port()
         ))
@@ -86,14 +88,13 @@ fn check_root(zfs: &Zfs, root: &DatasetName) -> Result<(), Failure> {
 /// Holds the state folder for as long as the file lives.
 fn hold(folder: &Path) -> Result<File, Failure> {
     let shown = folder.display();
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(folder)
-        .map_err(|error| machine(&format!("create the state folder {shown}"), &error))?;
+    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| {
+        machine(Side::Target, &format!("create the state folder {shown}"), &error)
+    })?;
     let path = folder.join("lock");
     let file = File::options().create(true).append(true).open(&path);
-    let file = file.map_err(|error| machine(&format!("open {}", path.display()), &error))?;
+    let file =
+        file.map_err(|error| machine(Side::Target, &format!("open {}", path.display()), &error))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => {
@@ -102,11 +103,7 @@ fn hold(folder: &Path) -> Result<File, Failure> {
                 .with_remedy("stop that one, or give this one another --state"))
         }
         Err(TryLockError::Error(error)) => {
-            Err(machine(&format!("lock {}", path.display()), &error))
+            Err(machine(Side::Target, &format!("lock {}", path.display()), &error))
         }
     }
-}
-
-pub(super) fn machine(what: &str, error: &std::io::Error) -> Failure {
-    Failure::new(Side::Target, Class::Machine, format!("{what}: {error}"))
 }

@@ -1,6 +1,9 @@
 //! Where a copy goes, as it is typed: `zferry://HOST:PORT/DATASET` or a dataset of this host.
 
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::time::Duration;
+
+use clap::Args;
 
 use super::usage;
 use crate::dataset::DatasetName;
@@ -21,6 +24,23 @@ pub(super) enum Target {
     Local(DatasetName),
 }
 
+/// How a server is reached.
+#[derive(Args, Debug)]
+pub(super) struct Reach {
+    /// Give up a server that does not answer within this many seconds. Once it has answered, it
+    /// may take as long as it needs
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=3600))]
+    connect_timeout: u64,
+}
+
+impl Reach {
+    /// How long it may take to answer.
+    pub fn limit(&self) -> Duration {
+        Duration::from_secs(self.connect_timeout)
+    }
+}
+
 const SCHEME: &str = "zferry://";
 
 impl Target {
@@ -32,23 +52,29 @@ impl Target {
         // A dataset may have a colon, but not before its first slash: that would be a host.
         let head = text.split('/').next().unwrap_or(text);
         if head.contains(':') || head.contains('@') {
-            return Err(usage(format!("'{text}' names a host in a form that this version lacks"))
-                .with_remedy("run `zferry serve` there and use zferry://HOST:PORT/DATASET"));
+            return Err(usage(
+                Side::Source,
+                format!("'{text}' names a host in a form that this version lacks"),
+            )
+            .with_remedy("run `zferry serve` there and use zferry://HOST:PORT/DATASET"));
         }
-        text.parse().map(Target::Local).map_err(|error| usage(format!("target {error}")))
+        text.parse()
+            .map(Target::Local)
+            .map_err(|error| usage(Side::Source, format!("target {error}")))
     }
 }
 
 fn server(rest: &str) -> Result<Target, Failure> {
     let form = "the target's form is zferry://HOST:PORT/DATASET, DATASET below the server's root";
-    let (authority, dataset) = rest.split_once('/').ok_or_else(|| usage(form))?;
+    let (authority, dataset) = rest.split_once('/').ok_or_else(|| usage(Side::Source, form))?;
     if authority
         .rsplit_once(':')
         .is_none_or(|(host, port)| host.is_empty() || port.parse::<u16>().is_err())
     {
-        return Err(usage(format!("'{authority}' is no HOST:PORT; {form}")));
+        return Err(usage(Side::Source, format!("'{authority}' is no HOST:PORT; {form}")));
     }
-    let dataset = dataset.parse().map_err(|error| usage(format!("target {error}")))?;
+    let dataset =
+        dataset.parse().map_err(|error| usage(Side::Source, format!("target {error}")))?;
     Ok(Target::Server { authority: authority.to_owned(), dataset })
 }
 
@@ -57,7 +83,7 @@ pub(super) fn resolve(authority: &str) -> Result<Vec<SocketAddr>, Failure> {
     match authority.to_socket_addrs() {
         Ok(addresses) => Ok(addresses.collect()),
         Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => {
-            Err(usage(format!("'{authority}' is no HOST:PORT")))
+            Err(usage(Side::Source, format!("'{authority}' is no HOST:PORT")))
         }
         Err(error) => {
             let what = format!("no address for {authority}: {error}");

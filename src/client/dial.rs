@@ -15,8 +15,8 @@ use crate::protocol::preamble::{Preamble, Role};
 use crate::protocol::secret::JoinSecret;
 use crate::protocol::version::Versions;
 
-/// How long a server may take to accept a connection.
-const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// How long the server of this process may take to answer: it starts beside us.
+const LOCAL_LIMIT: Duration = Duration::from_secs(10);
 
 /// Where the server is.
 #[derive(Clone, Debug)]
@@ -27,6 +27,8 @@ pub enum Dial {
         name: String,
         /// What it resolved to, in the order to try.
         addresses: Vec<SocketAddr>,
+        /// How long it may take to accept a connection, and to answer on it.
+        limit: Duration,
     },
     /// In this process: it takes the other ends of socket pairs.
     Local(UnboundedSender<UnixStream>),
@@ -41,17 +43,26 @@ impl Dial {
         }
     }
 
+    /// How long the server may take to answer.
+    pub(super) fn limit(&self) -> Duration {
+        match self {
+            Dial::Network { limit, .. } => *limit,
+            Dial::Local(_) => LOCAL_LIMIT,
+        }
+    }
+
     /// Opens the control connection. Afterwards only the address that worked is dialled.
     pub(super) async fn control(&mut self) -> Result<Stream, Failure> {
         let preamble = Preamble { versions: Versions::OURS, role: Role::Control };
         let stream = match self {
-            Dial::Network { name, addresses } => {
-                let (stream, address) = connect_first(name, addresses).await?;
+            Dial::Network { name, addresses, limit } => {
+                let (stream, address) = connect_first(name, addresses, *limit).await?;
                 *addresses = vec![address];
                 stream
             }
             Dial::Local(server) => pair(server).map_err(|error| self.broken(&error))?,
         };
+        link::watch_over(&stream).map_err(|error| self.broken(&error))?;
         let written = stream.write_all(preamble.encode().to_vec()).await;
         written.map_err(|error| self.broken(&error))?;
         Ok(stream)
@@ -68,9 +79,9 @@ impl Dial {
         let preamble = Preamble { versions: Versions::OURS, role: Role::Data { lane, secret } };
         let opened = async {
             let stream = match self {
-                Dial::Network { addresses, .. } => {
+                Dial::Network { addresses, limit, .. } => {
                     let &address = addresses.first().ok_or(io::ErrorKind::AddrNotAvailable)?;
-                    link::connect(address, CONNECT_LIMIT).await?
+                    link::connect(address, *limit).await?
                 }
                 Dial::Local(server) => pair(server)?,
             };
@@ -101,13 +112,14 @@ impl Dial {
 async fn connect_first(
     name: &str,
     addresses: &[SocketAddr],
+    limit: Duration,
 ) -> Result<(Stream, SocketAddr), Failure> {
     let mut refusals = Vec::new();
     for &address in addresses {
-        match link::connect(address, CONNECT_LIMIT).await {
+        match link::connect(address, limit).await {
             Ok(stream) => return Ok((stream, address)),
             Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                refusals.push(format!("{address}: no answer in {} s", CONNECT_LIMIT.as_secs()));
+                refusals.push(format!("{address}: no answer in {} s", limit.as_secs()));
             }
             Err(error) => refusals.push(format!("{address}: {error}")),
         }

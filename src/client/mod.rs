@@ -1,5 +1,6 @@
 //! The side beside the local pool: runs for one copy, speaks to a server, and tells the outcome.
 
+mod conversation;
 mod dial;
 mod hold;
 pub mod replicate;

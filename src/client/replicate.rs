@@ -73,7 +73,7 @@ pub async fn replicate(
     let mut copying = Copying { session, zfs, job, watch, stop };
     let outcome = copying.through().await;
     match outcome {
-        Ok(_) => copying.session.close().await?,
+        Ok(_) => copying.session.close().await,
         Err(_) => copying.session.part().await,
     }
     outcome
@@ -120,7 +120,7 @@ impl Copying<'_> {
     /// Takes the snapshot, if one is to be taken, and says what the plan shall reach. No snapshot
     /// is taken for a target that would refuse it.
     async fn choose(
-        &self,
+        &mut self,
         target_name: &DatasetName,
         target: &TargetState,
     ) -> Result<(SourceState, Goal), Failure> {
@@ -181,15 +181,15 @@ impl Copying<'_> {
         Ok(carried)
     }
 
-    async fn source_state(&self) -> Result<SourceState, Failure> {
+    async fn source_state(&mut self) -> Result<SourceState, Failure> {
         self.blocking(|zfs, job| zfs.source_state(&job.source)).await
     }
 
     async fn blocking<T: Send + 'static>(
-        &self,
+        &mut self,
         work: impl FnOnce(&Zfs, &Job) -> Result<T, ZfsError> + Send + 'static,
     ) -> Result<T, Failure> {
-        blocking(self.zfs, self.job, work).await
+        self.session.meanwhile(blocking(self.zfs, self.job, work)).await
     }
 }
 
@@ -202,7 +202,7 @@ fn describe(source: &DatasetName, step: &Step) -> String {
     }
 }
 
-/// Drives `zfs` on another thread: the session must go on giving signs of life meanwhile.
+/// Drives `zfs` on another thread: it may take longer than a session lasts in silence.
 async fn blocking<T: Send + 'static>(
     zfs: &Zfs,
     job: &Job,

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
+use super::conversation::Conversation;
 use super::source::{Opened, Source};
 use super::watch::{Moment, Stop, Watch};
 use super::{Dial, Options};
@@ -17,15 +18,13 @@ use crate::engine::fault::Fault;
 use crate::engine::progress::Progress;
 use crate::engine::sender::{Event, Sender as Engine, Sent};
 use crate::error::{Class, Failure, Side};
-use crate::link::{Heard, Link, LinkError};
+use crate::link::{Heard, LinkError};
 use crate::listing::TargetState;
 use crate::process::Ended;
 use crate::protocol::frame::Codec;
+use crate::protocol::message::Limits;
 use crate::protocol::message::{Applied, Hello, Message, RelativeName, Request, Start, Stream};
-use crate::protocol::negotiate::{Agreed, Limits};
-use crate::protocol::secret::JoinSecret;
-use crate::protocol::sender::{Input, Output, Sender};
-use crate::protocol::version::Versions;
+use crate::protocol::sender::{Input, Output};
 use crate::units::{Bytes, StreamOffset, TransferId};
 use crate::zfs::failure::{SendFailure, verdict};
 
@@ -40,21 +39,12 @@ const SOURCE_LIMIT: Duration = Duration::from_millis(200);
 
 /// One session.
 pub struct Session {
-    link: Link,
-    machine: Option<Sender>,
+    conversation: Conversation,
     engine: Engine,
     events: UnboundedReceiver<Event>,
-    server: String,
     block_bytes: Bytes,
     codec: Codec,
     epoch: u32,
-}
-
-/// The beginnings of one: a control connection on which nothing was agreed yet.
-struct Opening {
-    link: Link,
-    machine: Option<Sender>,
-    server: String,
 }
 
 /// Opens a source.
@@ -97,10 +87,21 @@ struct Carrying {
     progress: Arc<Progress>,
     source: Option<Source>,
     sent: Option<Sent>,
-    source_ended: bool,
+    source_end: Option<SourceEnd>,
     fault: Option<(Failure, Instant)>,
     applied: Option<Applied>,
     fed: Bytes,
+    /// When whoever looks on was told last.
+    told: Instant,
+}
+
+/// How a source has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SourceEnd {
+    /// It has said all that it had to say.
+    Well,
+    /// What was read of it is not all there is, whoever is to blame.
+    Badly,
 }
 
 impl Session {
@@ -116,14 +117,10 @@ impl Session {
                 codecs: [Codec::Raw, codec].into(),
             },
         };
-        let mut output = Vec::new();
-        let machine = Sender::start(Versions::OURS, hello, &mut output);
-        let server = dial.name().to_owned();
-        let mut opening = Opening { link: Link::new(stream), machine: Some(machine), server };
-        say_all(&mut opening.link, &mut output, &opening.server).await?;
-        let (agreed, secret) = opening.welcome().await?;
+        let mut conversation = Conversation::greet(stream, hello, dial.name()).await?;
+        let (agreed, secret) = conversation.welcome(dial.limit()).await?;
         if !agreed.limits.codecs.contains(&codec) {
-            let what = format!("{} cannot unpack {codec:?} blocks", opening.server);
+            let what = format!("{} cannot unpack {codec:?} blocks", conversation.server());
             return Err(
                 Failure::new(Side::Target, Class::Refused, what).with_remedy("use --compress none")
             );
@@ -137,10 +134,8 @@ impl Session {
         let (event_inbox, events) = unbounded_channel();
         Ok(Session {
             engine: Engine::start(&engine, lanes, &event_inbox)?,
-            link: opening.link,
-            machine: opening.machine,
+            conversation,
             events,
-            server: opening.server,
             block_bytes: engine.block_bytes,
             codec,
             epoch: 0,
@@ -152,7 +147,7 @@ impl Session {
         &mut self,
         dataset: RelativeName,
     ) -> Result<(DatasetName, TargetState), Failure> {
-        let mut news = self.advance(Input::List(dataset)).await?;
+        let mut news = self.conversation.wish(Input::List(dataset)).await?;
         loop {
             for output in news {
                 match output {
@@ -161,7 +156,7 @@ impl Session {
                     _ => {}
                 }
             }
-            news = self.hear().await?;
+            news = self.conversation.hear().await?;
         }
     }
 
@@ -187,10 +182,11 @@ impl Session {
             progress: Arc::default(),
             source: None,
             sent: None,
-            source_ended: false,
+            source_end: None,
             fault: None,
             applied: None,
             fed: Bytes(0),
+            told: Instant::now(),
         };
         let carried = self.carry_through(request, cargo, &mut carrying, watch, stop).await;
         if let Some(source) = carrying.source.take() {
@@ -203,18 +199,22 @@ impl Session {
         Ok(Carried { applied, moment })
     }
 
-    /// Says good-bye.
-    pub async fn close(mut self) -> Result<(), Failure> {
-        self.advance(Input::Bye).await?;
+    /// Waits for `work`, and keeps the session alive meanwhile.
+    pub(super) async fn meanwhile<T>(&mut self, work: impl Future<Output = T>) -> T {
+        self.conversation.meanwhile(work).await
+    }
+
+    /// Says good-bye, to whoever still listens: all that was wished has been done.
+    pub async fn close(mut self) {
+        let _ = self.conversation.wish(Input::Bye).await;
         self.part().await;
-        Ok(())
     }
 
     /// Ends the session without a word: after a failure that both sides know of.
     pub async fn part(self) {
         let engine = self.engine;
         let _ = tokio::task::spawn_blocking(move || drop(engine)).await;
-        self.link.close().await;
+        self.conversation.close().await;
     }
 
     async fn carry_through(
@@ -227,7 +227,7 @@ impl Session {
     ) -> Result<Applied, Failure> {
         let Cargo { open, judge, .. } = cargo;
         let mut open = Some(open);
-        let mut news = self.advance(Input::Open(request)).await?;
+        let mut news = self.conversation.wish(Input::Open(request)).await?;
         loop {
             for output in std::mem::take(&mut news) {
                 match output {
@@ -252,11 +252,13 @@ impl Session {
                 Happening::Heard(Ok(Heard::Message(message))) => {
                     news = self.take_in(message, carrying).await?;
                 }
-                Happening::Heard(Ok(Heard::PingDue)) => news = self.advance(Input::Ping).await?,
+                Happening::Heard(Ok(Heard::PingDue)) => {
+                    news = self.conversation.advance(Input::Ping).await?;
+                }
                 Happening::Heard(Err(error)) => {
                     return Err(match carrying.fault.take() {
                         Some((failure, _)) => failure,
-                        None => lost(&error, &self.server),
+                        None => error.failure(self.conversation.server()),
                     });
                 }
                 Happening::Engine(Event::Sent(sent)) => {
@@ -268,19 +270,23 @@ impl Session {
                         return Err(self.fail(failure).await);
                     }
                 }
-                Happening::SourceEnded(ended) => {
-                    carrying.source_ended = true;
-                    match judged(ended, &*judge) {
-                        None => news = self.end_if_over(carrying).await?,
-                        Some(SendFailure { failure, secondary: true }) => {
-                            carrying.wait_for_reason(failure);
-                        }
-                        Some(SendFailure { failure, secondary: false }) => {
-                            return Err(self.fail(failure).await);
-                        }
+                Happening::SourceEnded(ended) => match judged(ended, &*judge) {
+                    None => {
+                        carrying.source_end = Some(SourceEnd::Well);
+                        news = self.end_if_over(carrying).await?;
                     }
+                    Some(SendFailure { failure, secondary: true }) => {
+                        carrying.source_end = Some(SourceEnd::Badly);
+                        carrying.wait_for_reason(failure);
+                    }
+                    Some(SendFailure { failure, secondary: false }) => {
+                        return Err(self.fail(failure).await);
+                    }
+                },
+                Happening::Tick => {
+                    carrying.told = Instant::now();
+                    watch.moment(carrying.moment());
                 }
-                Happening::Tick => watch.moment(carrying.moment()),
                 Happening::NoReason => {
                     if let Some((failure, _)) = carrying.fault.take() {
                         return Err(self.fail(failure).await);
@@ -300,18 +306,20 @@ impl Session {
 
     async fn select(&mut self, carrying: &mut Carrying, stop: &mut Stop) -> Happening {
         let deadline = carrying.fault.as_ref().map(|&(_, until)| until);
-        let Carrying { source, source_ended, .. } = carrying;
+        let Carrying { source, source_end, .. } = carrying;
         let source_end = async {
             match source {
-                Some(source) if !*source_ended => source.ended().await,
+                Some(source) if source_end.is_none() => source.ended().await,
                 _ => std::future::pending().await,
             }
         };
         tokio::select! {
-            heard = self.link.next() => Happening::Heard(heard),
+            heard = self.conversation.next() => Happening::Heard(heard),
             Some(event) = self.events.recv() => Happening::Engine(event),
             ended = source_end => Happening::SourceEnded(ended),
-            () = tokio::time::sleep(MOMENT_EVERY) => Happening::Tick,
+            () = tokio::time::sleep_until((carrying.told + MOMENT_EVERY).into()) => {
+                Happening::Tick
+            }
             () = tokio::time::sleep_until(deadline.unwrap_or_else(Instant::now).into()),
                 if deadline.is_some() => Happening::NoReason,
             () = stop.pulled() => Happening::Stopped,
@@ -338,28 +346,29 @@ impl Session {
         carrying: &Carrying,
     ) -> Result<Vec<Output>, Failure> {
         let mut news = Vec::new();
-        if carrying.source.is_some() && self.machine.as_ref().is_some_and(|m| !m.is_idle()) {
+        if carrying.source.is_some() && !self.conversation.is_idle() {
             let read = carrying.progress.read();
-            news = self.advance(Input::Sent(StreamOffset(read.0))).await?;
+            news = self.conversation.advance(Input::Sent(StreamOffset(read.0))).await?;
         }
-        news.extend(self.advance(Input::Received(message)).await?);
+        news.extend(self.conversation.advance(Input::Received(message)).await?);
         Ok(news)
     }
 
     /// Tells the server that the stream is complete, once its bytes are out and its process has
     /// ended well.
     async fn end_if_over(&mut self, carrying: &Carrying) -> Result<Vec<Output>, Failure> {
-        let Some(Sent { total, crc32, .. }) = carrying.sent.filter(|_| carrying.source_ended)
+        let (Some(Sent { total, crc32, .. }), Some(SourceEnd::Well)) =
+            (carrying.sent, carrying.source_end)
         else {
             return Ok(Vec::new());
         };
-        self.advance(Input::StreamEnded { total, crc32 }).await
+        self.conversation.advance(Input::StreamEnded { total, crc32 }).await
     }
 
     /// Tells the server why we give up.
     async fn fail(&mut self, failure: Failure) -> Failure {
         // It learns as much from the end of the connection.
-        let _ = self.advance(Input::Failed(failure.clone())).await;
+        let _ = self.conversation.advance(Input::Failed(failure.clone())).await;
         failure
     }
 
@@ -383,31 +392,6 @@ impl Session {
         let sent = ended.as_ref().and_then(judge);
         verdict(sent, Some(failure.clone())).unwrap_or(failure)
     }
-
-    async fn hear(&mut self) -> Result<Vec<Output>, Failure> {
-        hear(&mut self.link, &mut self.machine, &self.server).await
-    }
-
-    async fn advance(&mut self, input: Input) -> Result<Vec<Output>, Failure> {
-        advance(&mut self.link, &mut self.machine, &self.server, input).await
-    }
-}
-
-impl Opening {
-    async fn welcome(&mut self) -> Result<(Agreed, JoinSecret), Failure> {
-        loop {
-            for output in hear(&mut self.link, &mut self.machine, &self.server).await? {
-                match output {
-                    Output::Ready { agreed, secret, software } => {
-                        tracing::debug!(server = self.server, software, "session");
-                        return Ok((agreed, secret));
-                    }
-                    Output::Failed(failure) => return Err(failure),
-                    _ => {}
-                }
-            }
-        }
-    }
 }
 
 impl Carrying {
@@ -430,61 +414,6 @@ impl Carrying {
     fn wait_for_reason(&mut self, failure: Failure) {
         self.fault.get_or_insert((failure, Instant::now() + REASON_LIMIT));
     }
-}
-
-/// Waits for one message or the time for a sign of life, and does what follows.
-async fn hear(
-    link: &mut Link,
-    machine: &mut Option<Sender>,
-    server: &str,
-) -> Result<Vec<Output>, Failure> {
-    let input = match link.next().await {
-        Ok(Heard::Message(message)) => Input::Received(message),
-        Ok(Heard::PingDue) => Input::Ping,
-        Err(error) => return Err(lost(&error, server)),
-    };
-    advance(link, machine, server, input).await
-}
-
-/// Gives the machine an input, says what it wants said, and returns the rest of its orders.
-async fn advance(
-    link: &mut Link,
-    machine: &mut Option<Sender>,
-    server: &str,
-    input: Input,
-) -> Result<Vec<Output>, Failure> {
-    let Some(running) = machine.take() else {
-        return Err(Failure::new(Side::Network, Class::Interrupted, "the session is over"));
-    };
-    let mut output = Vec::new();
-    match running.handle(input, &mut output) {
-        Ok(next) => *machine = Some(next),
-        Err(misbehaved) => {
-            let _ = link.send(&misbehaved.farewell(Side::Target)).await;
-            return Err(misbehaved.failure(Side::Target));
-        }
-    }
-    say_all(link, &mut output, server).await?;
-    Ok(output)
-}
-
-async fn say_all(link: &mut Link, output: &mut Vec<Output>, server: &str) -> Result<(), Failure> {
-    for output in output.extract_if(.., |output| matches!(output, Output::Send(_))) {
-        if let Output::Send(message) = output {
-            let said = link.send(&message).await;
-            // The server may have hung up right after its last words, which are still to be read.
-            if let Err(error) = said
-                && !matches!(message, Message::End { .. } | Message::Bye)
-            {
-                return Err(lost(&error, server));
-            }
-        }
-    }
-    Ok(())
-}
-
-fn lost(error: &LinkError, server: &str) -> Failure {
-    error.failure(server)
 }
 
 fn judged(ended: std::io::Result<Option<Ended>>, judge: &Judge<'_>) -> Option<SendFailure> {

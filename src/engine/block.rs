@@ -9,6 +9,7 @@ use std::ops::Range;
 use sys::arena::PAGE_BYTES;
 use sys::loan::Loan;
 
+use crate::engine::fault::Fault;
 use crate::protocol::frame::{HEADER_BYTES, Header};
 use crate::units::{Bytes, Sequence, StreamOffset, TransferId};
 
@@ -43,6 +44,17 @@ pub(super) struct Frame {
 }
 
 impl Block {
+    /// A block as it came off the wire, if its bytes are those that were sent.
+    pub fn prove(header: Header, loan: Loan) -> Result<Block, Fault> {
+        let Header { transfer, epoch, sequence, offset, crc32, .. } = header;
+        let length = header.plain_bytes as usize;
+        let got = crc32fast::hash(&loan[HEADROOM..HEADROOM + length]);
+        if got != crc32 {
+            return Err(Fault::Corrupt { offset, expected: crc32, got });
+        }
+        Ok(Block { place: Place { transfer, epoch, sequence, offset }, loan, length, crc32 })
+    }
+
     /// Where the bytes stand in the slot.
     pub fn range(&self) -> Range<usize> {
         HEADROOM..HEADROOM + self.length

@@ -60,7 +60,8 @@ mod tests {
             let mut left = Vec::new();
             for number in arrivals {
                 order.put(Sequence(number), number).unwrap();
-                prop_assert_eq!(order.put(Sequence(number), number), Err(SecondTime(Sequence(number))));
+                let again = order.put(Sequence(number), number);
+                prop_assert_eq!(again, Err(SecondTime(Sequence(number))));
                 left.extend(std::iter::from_fn(|| order.take()));
             }
             prop_assert_eq!(left, (0..50).collect::<Vec<_>>());

@@ -81,7 +81,7 @@ impl Settings {
         let slots = self.cache.as_usize() / slot_bytes;
         let needed = connections.max(1) * 2 * slots_per_block(codec) as usize;
         if slots < needed {
-            let least = Bytes::from(needed * slot_bytes);
+            let least = (needed * slot_bytes).div_ceil(Bytes::MIB.as_usize());
             return Err(Failure::new(
                 here,
                 Class::Usage,
@@ -91,7 +91,7 @@ impl Settings {
                     self.cache, self.block_bytes
                 ),
             )
-            .with_remedy(format!("use --cache {least} or more, or a smaller --block-size")));
+            .with_remedy(format!("use --cache {least}MiB or more, or a smaller --block-size")));
         }
         Ok(u32::try_from(slots).unwrap_or(u32::MAX))
     }
@@ -116,6 +116,10 @@ mod tests {
         assert_eq!(settings.slots(3, Codec::Raw, Side::Source).unwrap(), 7);
         let refused = settings.slots(4, Codec::Raw, Side::Source).unwrap_err();
         assert_eq!(refused.class, Class::Usage);
+        // 8 slots of 1 MiB and a page: what is told must be enough.
+        assert!(refused.remedy.unwrap().starts_with("use --cache 9MiB or more"));
+        let enough = Settings { cache: Bytes(9 << 20), ..settings.clone() };
+        assert_eq!(enough.slots(4, Codec::Raw, Side::Source).unwrap(), 8);
         assert!(settings.slots(2, Codec::Zstd, Side::Source).is_err());
     }
 }

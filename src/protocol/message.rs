@@ -5,12 +5,13 @@
 //! Names and secrets have types that check themselves: what decodes is well-formed. Whether it is
 //! true, and whether it may be said now, is for `sender` and `receiver` to judge.
 
+use std::collections::BTreeSet;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::de::IntoDeserializer;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::frame::Codec;
-use super::negotiate::Limits;
 use super::secret::JoinSecret;
 use super::text::{self, TEXT_BYTES_MAX};
 use crate::dataset::{DatasetName, Guid, Kind, NameError, SnapName};
@@ -92,6 +93,18 @@ pub struct Hello {
     pub software: String,
     /// What the client can do and how many connections it would like.
     pub limits: Limits,
+}
+
+/// What one end can do, or what two agreed to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// The largest block, uncompressed.
+    pub block_bytes_max: Bytes,
+    /// How many data connections.
+    pub connections: u16,
+    /// How payloads may be packed. An unknown codec is one that a newer end offers in vain.
+    #[serde(deserialize_with = "known_codecs")]
+    pub codecs: BTreeSet<Codec>,
 }
 
 /// The server's answer to [`Hello`].
@@ -236,6 +249,15 @@ pub struct Applied {
     pub bytes: Bytes,
     /// From `Opened` to the end, in milliseconds.
     pub millis: u64,
+}
+
+fn known_codecs<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeSet<Codec>, D::Error> {
+    let known = |name: String| {
+        let named: Result<Codec, serde::de::value::Error> =
+            Codec::deserialize(name.into_deserializer());
+        named.ok()
+    };
+    Ok(Vec::<String>::deserialize(deserializer)?.into_iter().filter_map(known).collect())
 }
 
 impl Message {

@@ -5,11 +5,8 @@
 
 use std::collections::BTreeSet;
 
-use serde::de::IntoDeserializer;
-use serde::{Deserialize, Deserializer, Serialize};
-
 use super::frame::Codec;
-use super::message::Request;
+use super::message::{Limits, Request};
 use super::version::Version;
 use crate::units::Bytes;
 
@@ -18,18 +15,6 @@ pub const BLOCK_BYTES_MIN: Bytes = Bytes(4 << 10);
 
 /// Larger blocks gain nothing and make every slot, and so the cache, larger.
 pub const BLOCK_BYTES_MAX: Bytes = Bytes(16 << 20);
-
-/// What one end can do, or what two agreed to do.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Limits {
-    /// The largest block, uncompressed.
-    pub block_bytes_max: Bytes,
-    /// How many data connections.
-    pub connections: u16,
-    /// How payloads may be packed. An unknown codec is one that a newer end offers in vain.
-    #[serde(deserialize_with = "known_codecs")]
-    pub codecs: BTreeSet<Codec>,
-}
 
 /// What holds for one session.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,15 +83,6 @@ fn check_block_bytes(got: Bytes, max: Bytes) -> Result<(), NoAgreement> {
 fn check_codec(wanted: Codec, common: &BTreeSet<Codec>) -> Result<(), NoAgreement> {
     let had = common.contains(&wanted);
     if had { Ok(()) } else { Err(NoAgreement::Codec { wanted, common: common.clone() }) }
-}
-
-fn known_codecs<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeSet<Codec>, D::Error> {
-    let known = |name: String| {
-        let named: Result<Codec, serde::de::value::Error> =
-            Codec::deserialize(name.into_deserializer());
-        named.ok()
-    };
-    Ok(Vec::<String>::deserialize(deserializer)?.into_iter().filter_map(known).collect())
 }
 
 #[cfg(test)]

@@ -6,10 +6,11 @@
 
 use super::listing;
 use super::message::{
-    Applied, Ending, Hello, Message, Open, Outcome, RelativeName, Start, Watermarks, Welcome,
+    Applied, Ending, Hello, Limits, Message, Open, Outcome, RelativeName, Start, Watermarks,
+    Welcome,
 };
 use super::misbehaved::{PeerMisbehaved, check_transfer};
-use super::negotiate::{Agreed, Limits, negotiate};
+use super::negotiate::{Agreed, negotiate};
 use super::secret::JoinSecret;
 use super::version::Version;
 use crate::dataset::{DatasetName, Guid};

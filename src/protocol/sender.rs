@@ -6,11 +6,11 @@
 
 use super::listing::Listing;
 use super::message::{
-    Applied, Ending, Hello, Message, Open, Outcome, RelativeName, Request, Start, Stream,
+    Applied, Ending, Hello, Limits, Message, Open, Outcome, RelativeName, Request, Start, Stream,
     Watermarks, Welcome,
 };
 use super::misbehaved::{PeerMisbehaved, check_transfer};
-use super::negotiate::{Agreed, Limits, negotiate};
+use super::negotiate::{Agreed, negotiate};
 use super::secret::JoinSecret;
 use super::version::{Versions, agree};
 use crate::dataset::{DatasetName, Guid};

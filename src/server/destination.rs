@@ -42,11 +42,14 @@ pub enum Pipe {
 }
 
 /// All that one transfer needs on this side.
+///
+/// Dropped as it is, it ends the process before it closes the sink, which would look like the end
+/// of an empty stream.
 #[derive(Debug)]
 pub(super) struct Prepared {
-    pub sink: Sink,
     /// What reads the sink, where that is a process of ours.
     pub process: Option<Process>,
+    pub sink: Sink,
 }
 
 impl Destination {

@@ -25,8 +25,8 @@ use crate::link::{Heard, Link, LinkError};
 use crate::listing::TargetState;
 use crate::process::Ended as ProcessEnded;
 use crate::protocol::frame::Codec;
-use crate::protocol::message::{Message, Open, RelativeName};
-use crate::protocol::negotiate::{BLOCK_BYTES_MAX, Limits};
+use crate::protocol::message::{Limits, Message, Open, RelativeName};
+use crate::protocol::negotiate::BLOCK_BYTES_MAX;
 use crate::protocol::receiver::{Input, Offer, Output, Receiver};
 use crate::protocol::secret::JoinSecret;
 use crate::protocol::version::Version;
@@ -73,8 +73,12 @@ struct Session {
     news_inbox: UnboundedSender<News>,
     /// A transfer that waits for data connections.
     waiting: Option<(Box<Open>, Instant)>,
+    /// Another thread is starting what takes the stream.
+    preparing: bool,
     claim: Option<Claim>,
     transfer: Option<Transfer>,
+    /// A data connection that the client has closed.
+    lost_lane: Option<u32>,
     /// A broken data connection, and until when a better reason may come.
     fault: Option<(Failure, Instant)>,
     /// The failure that ended the session, for the log and for `zferry receive`.
@@ -117,8 +121,10 @@ pub(super) async fn run(shared: Rc<Shared>, stream: Stream, version: Version, pe
         news,
         news_inbox,
         waiting: None,
+        preparing: false,
         claim: None,
         transfer: None,
+        lost_lane: None,
         fault: None,
         failure: None,
         applied: false,
@@ -207,7 +213,7 @@ impl Session {
     }
 
     fn is_idle(&self) -> bool {
-        self.transfer.is_none() && self.waiting.is_none()
+        self.transfer.is_none() && self.waiting.is_none() && !self.preparing
     }
 
     /// Has the machine told of something, after all that it was told before.
@@ -301,17 +307,22 @@ impl Session {
     async fn learn(&mut self, news: News) {
         match news {
             News::Found(dataset, Ok(target)) => self.tell(Input::Found { dataset, target }),
-            News::Found(_, Err(failure)) | News::Prepared(_, Err(failure)) => {
-                self.give_up(failure).await;
+            News::Prepared(open, prepared) => {
+                self.preparing = false;
+                match prepared {
+                    Ok(prepared) => self.begin(*open, prepared),
+                    Err(failure) => self.give_up(failure).await,
+                }
             }
-            News::Prepared(open, Ok(prepared)) => self.begin(*open, prepared),
             News::ProcessEnded(Ok(ended)) => self.process_ended(ended).await,
             News::ProcessEnded(Err(error)) => {
                 let what = format!("wait for the process that takes the stream: {error}");
                 self.give_up(Failure::new(Side::Target, Class::Machine, what)).await;
             }
             News::Verified(Ok(guid)) => self.applied(guid),
-            News::Verified(Err(failure)) => self.give_up(failure).await,
+            News::Found(_, Err(failure)) | News::Verified(Err(failure)) => {
+                self.give_up(failure).await;
+            }
         }
     }
 
@@ -325,11 +336,10 @@ impl Session {
 
     async fn stop(&mut self, urgency: Stopping) {
         self.stopping = urgency;
-        let failure = Failure::new(Side::Target, Class::Interrupted, "the server is stopping");
         if urgency == Stopping::Now {
-            self.give_up(failure).await;
+            self.give_up(stopping()).await;
         } else if self.is_idle() {
-            self.tell(Input::Failed(failure));
+            self.tell(Input::Failed(stopping()));
         }
     }
 
@@ -342,6 +352,11 @@ impl Session {
         self.stop_transfer().await;
         self.tell(Input::Failed(failure));
     }
+}
+
+/// What a client hears that is not served any more.
+fn stopping() -> Failure {
+    Failure::new(Side::Target, Class::Interrupted, "the server is stopping")
 }
 
 fn new_secret() -> Result<JoinSecret, getrandom::Error> {

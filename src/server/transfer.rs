@@ -1,8 +1,11 @@
 //! One transfer at the server: the process that takes it, and what is known of its end.
 
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
+
+use super::Stopping;
 use super::roster::Claim;
 use crate::engine::receiver::Receiver as Engine;
 use crate::process::{Ended as ProcessEnded, Stopper};
@@ -14,8 +17,14 @@ use crate::units::{StreamOffset, TransferId};
 /// transaction group.
 const SAVE_LIMIT: Duration = Duration::from_secs(60);
 
+/// The same where the server shall stop at once: ZFS keeps what a killed receive has, too.
+const HURRIED_SAVE_LIMIT: Duration = Duration::from_secs(2);
+
 /// How long a command of the user's may take to obey SIGTERM.
 const TERMINATE_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long a process that was killed may take to be gone: one in the kernel takes its time.
+const KILL_LIMIT: Duration = Duration::from_secs(10);
 
 /// A transfer between its opening and its result.
 #[derive(Debug)]
@@ -59,18 +68,25 @@ impl Transfer {
         }
     }
 
-    /// Ends it before its stream is whole; `process_ended` waits for the process.
+    /// Ends it before its stream is whole; `process_ended` waits for the process, and `stop` tells
+    /// how much time there is.
     ///
     /// A command of the user's is told to stop before its input ends, for it would take the end of
     /// the bytes for the end of the stream; a `zfs receive` knows better, and keeps what it has.
-    pub async fn cut(self, engine: Option<Engine>, process_ended: impl Future<Output = ()>) {
+    pub async fn cut(
+        self,
+        engine: Option<Engine>,
+        process_ended: impl Future<Output = ()>,
+        stop: watch::Receiver<Stopping>,
+    ) {
         let running = matches!(self.process, ProcessState::Running);
         let is_dataset = matches!(self.stream, Stream::Dataset(_));
         let mut process_ended = pin!(process_ended);
         if running && !is_dataset {
             // That it has just ended by itself is as good.
             let _ = self.stopper.as_ref().map(Stopper::terminate);
-            self.wait_or_kill(process_ended.as_mut(), TERMINATE_LIMIT).await;
+            let patience = tokio::time::sleep(TERMINATE_LIMIT);
+            self.wait_or_kill(process_ended.as_mut(), patience).await;
         }
         if let Some(engine) = engine {
             // Joins its threads, and closes the pipe with what is left in it.
@@ -78,15 +94,23 @@ impl Transfer {
             let _panicked = stopping.await;
         }
         if running && is_dataset {
-            self.wait_or_kill(process_ended, SAVE_LIMIT).await;
+            self.wait_or_kill(process_ended, time_to_save(stop)).await;
         }
     }
 
-    async fn wait_or_kill(&self, ended: impl Future<Output = ()>, limit: Duration) {
-        if tokio::time::timeout(limit, ended).await.is_err() {
-            tracing::warn!(transfer = %self.id, "killed a process that did not end by itself");
-            let _ = self.stopper.as_ref().map(Stopper::kill);
+    async fn wait_or_kill(
+        &self,
+        mut ended: Pin<&mut impl Future<Output = ()>>,
+        patience: impl Future<Output = ()>,
+    ) {
+        tokio::select! {
+            () = ended.as_mut() => return,
+            () = patience => {}
         }
+        tracing::warn!(transfer = %self.id, "killed a process that did not end by itself");
+        let _ = self.stopper.as_ref().map(Stopper::kill);
+        // A dataset is given to the next client only when nobody receives into it any more.
+        let _still_there = tokio::time::timeout(KILL_LIMIT, ended).await;
     }
 
     /// How far the transfer is, from the counters of its session.
@@ -95,4 +119,15 @@ impl Transfer {
         let (received, fed) = (since(received.max(fed)), since(fed));
         Watermarks { received, spooled: StreamOffset(0), fed }
     }
+}
+
+/// Waits for as long as a `zfs receive` may take to keep what it has.
+async fn time_to_save(mut stop: watch::Receiver<Stopping>) {
+    let hurried = async {
+        if stop.wait_for(|&stop| stop == Stopping::Now).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        tokio::time::sleep(HURRIED_SAVE_LIMIT).await;
+    };
+    let _ = tokio::time::timeout(SAVE_LIMIT, hurried).await;
 }

@@ -16,7 +16,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, Shutdown, recv, send, shutdown};
 
-use crate::port::{Act, Completion, Request};
+use crate::operation::{Act, Completion, Request};
 use crate::wake::Waker;
 
 /// The hands of one port, and what they have finished.

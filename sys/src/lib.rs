@@ -16,6 +16,7 @@ mod crew;
 pub mod direct;
 mod ledger;
 pub mod loan;
+mod operation;
 pub mod pidfd;
 pub mod pipe;
 pub mod port;

@@ -7,71 +7,17 @@
 //! a socket interleaved (both shown in `tests/kernel.rs`).
 
 use std::io;
-use std::ops::Range;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::arena::Arena;
 use crate::backend::Backend;
 use crate::crew::Crew;
-use crate::loan::Loan;
+use crate::operation::Direction;
+pub use crate::operation::{Act, Completion, Request};
 use crate::ring::Ring;
 use crate::wake::Waker;
-
-/// What is to be done, with the slot to do it on.
-#[derive(Debug)]
-pub enum Act {
-    /// Read what is there, at least a byte, into `range` of the slot; 0 bytes mean the end.
-    Read(Loan, Range<usize>),
-    /// Receive from a socket until `range` of the slot is full or the peer is done.
-    Receive(Loan, Range<usize>),
-    /// Send all of `range` of the slot. It stays readable for its other holders.
-    Send(Arc<Loan>, Range<usize>),
-    /// As `Send`, from the slot's own pages (`IORING_OP_SEND_ZC`): a [`Completion::Released`]
-    /// follows. A backend or kernel without it sends a copy.
-    SendZeroCopy(Arc<Loan>, Range<usize>),
-}
-
-/// An [`Act`] on a descriptor. `key` comes back in its completion.
-#[derive(Debug)]
-pub struct Request {
-    /// Chosen by the caller, one for each operation in flight.
-    pub key: u32,
-    /// Held until the operation ends, whoever closes it.
-    pub fd: Arc<OwnedFd>,
-    /// What to do.
-    pub act: Act,
-}
-
-/// An operation, or a part of it, has ended.
-#[derive(Debug)]
-pub enum Completion {
-    /// A read or receive: the slot is back, with as many bytes more as `result` says. Fewer than
-    /// asked are the end of a socket's stream, and no event on a pipe.
-    Filled {
-        /// The request's.
-        key: u32,
-        /// The slot that was lent.
-        loan: Loan,
-        /// Bytes; `ECANCELED` after [`Port::cancel`].
-        result: io::Result<usize>,
-    },
-    /// A send: the socket takes the next one. Fewer bytes than asked mean that it broke.
-    Sent {
-        /// The request's.
-        key: u32,
-        /// Bytes.
-        result: io::Result<usize>,
-    },
-    /// The kernel has let go of the slot of a zero-copy send; not that the peer has the bytes.
-    Released {
-        /// The request's.
-        key: u32,
-        /// The kernel made a copy all the same, as on loopback: zero-copy only costs here.
-        copied: bool,
-    },
-}
 
 /// One thread's operations. Made on the thread that uses it.
 ///
@@ -88,29 +34,6 @@ pub struct Port {
 enum Inner {
     Ring(Box<Ring>),
     Crew(Crew),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Direction {
-    In,
-    Out,
-}
-
-impl Act {
-    fn direction(&self) -> Direction {
-        match self {
-            Act::Read(..) | Act::Receive(..) => Direction::In,
-            Act::Send(..) | Act::SendZeroCopy(..) => Direction::Out,
-        }
-    }
-
-    fn fits_its_slot(&self) -> bool {
-        let (slot, range) = match self {
-            Act::Read(loan, range) | Act::Receive(loan, range) => (loan.len(), range),
-            Act::Send(loan, range) | Act::SendZeroCopy(loan, range) => (loan.len(), range),
-        };
-        range.start < range.end && range.end <= slot
-    }
 }
 
 impl Port {
@@ -196,9 +119,10 @@ impl Port {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::loan::Pool;
+    use crate::loan::{Loan, Pool};
     use crate::pipe::Pipe;
     use std::io::{Read, Write};
+    use std::os::fd::OwnedFd;
     use std::os::unix::net::UnixStream;
     use std::time::Instant;
 

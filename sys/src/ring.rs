@@ -15,7 +15,7 @@ use nix::sys::socket::{Shutdown, shutdown};
 
 use crate::arena::Arena;
 use crate::loan::Loan;
-use crate::port::{Act, Completion, Request};
+use crate::operation::{Act, Completion, Request};
 use crate::wake::Waker;
 
 /// `user_data` of the read on the bell; no slot of `in_flight` has this number.

@@ -14,8 +14,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, vmsplice};
+use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, open, vmsplice};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::stat::{Mode, SFlag, fstat};
 
 use crate::loan::Loan;
 
@@ -30,8 +31,8 @@ nix::ioctl_read_bad!(
 #[derive(Debug)]
 pub struct Splicer {
     pipe: OwnedFd,
-    /// Whether a full pipe says so instead of putting us to sleep.
-    interruptible: bool,
+    /// Whether the pipe is of our own making, so that pages may be lent to it.
+    ours: bool,
     fed_bytes: u64,
     /// Slots lent to the pipe, each with the value of `fed_bytes` at its end; oldest first.
     lent: VecDeque<(u64, Loan)>,
@@ -43,13 +44,15 @@ impl Splicer {
     pub fn new(pipe: OwnedFd) -> io::Result<Splicer> {
         let flags = OFlag::from_bits_retain(fcntl(&pipe, FcntlArg::F_GETFL)?);
         fcntl(&pipe, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
-        Ok(Splicer { pipe, interruptible: true, fed_bytes: 0, lent: VecDeque::new() })
+        Ok(Splicer { pipe, ours: true, fed_bytes: 0, lent: VecDeque::new() })
     }
 
     /// Takes a descriptor that others share, as an inherited stdout; only [`Splicer::write`] may be
-    /// used on it, and it blocks as the descriptor does.
+    /// used on it, and its settings are left alone. A pipe is opened anew, so that a reader that
+    /// stands still cannot hold us; anything else blocks as the descriptor does.
     pub fn foreign(fd: OwnedFd) -> Splicer {
-        Splicer { pipe: fd, interruptible: false, fed_bytes: 0, lent: VecDeque::new() }
+        let pipe = reopened(&fd).unwrap_or(fd);
+        Splicer { pipe, ours: false, fed_bytes: 0, lent: VecDeque::new() }
     }
 
     /// Bytes that the descriptor has taken so far.
@@ -74,7 +77,7 @@ impl Splicer {
         range: Range<usize>,
         wanted: &dyn Fn() -> bool,
     ) -> io::Result<()> {
-        assert!(self.interruptible, "pages are lent only to a pipe of our own");
+        assert!(self.ours, "pages are lent only to a pipe of our own");
         let spliced = self.put_all(&loan[range], wanted, |pipe, rest| {
             vmsplice(pipe, &[IoSlice::new(rest)], SpliceFFlags::SPLICE_F_NONBLOCK)
         });
@@ -147,6 +150,19 @@ impl Splicer {
         unsafe { fionread(self.pipe.as_raw_fd(), &raw mut bytes)? };
         u64::try_from(bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))
     }
+}
+
+/// Another open file for the same pipe, of which a full pipe says so instead of putting us to
+/// sleep: `O_NONBLOCK` on the one that we share would surprise those we share it with. `None` for
+/// what is no pipe, and for one that may not be opened.
+fn reopened(fd: &OwnedFd) -> Option<OwnedFd> {
+    let kind = SFlag::from_bits_truncate(fstat(fd).ok()?.st_mode) & SFlag::S_IFMT;
+    if kind != SFlag::S_IFIFO {
+        return None;
+    }
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let flags = OFlag::O_WRONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    open(path.as_str(), flags, Mode::empty()).ok()
 }
 
 /// Whether no process has the read end open any more.
@@ -252,6 +268,33 @@ mod tests {
             .find_map(|[loan]| splicer.splice(loan, 0..SLOT, &|| false).err());
         assert_eq!(blocked.map(|error| error.kind()), Some(io::ErrorKind::Interrupted));
         drop(pipe.reader);
+    }
+
+    #[test]
+    fn a_pipe_that_is_shared_holds_nobody_and_stays_as_it_was() {
+        let pipe = Pipe::new(1 << 16).unwrap();
+        let shared = pipe.writer.try_clone().unwrap();
+        let mut splicer = Splicer::foreign(pipe.writer);
+        let blocked = splicer.write(&vec![7; 1 << 20], &|| false).unwrap_err();
+        assert_eq!(blocked.kind(), io::ErrorKind::Interrupted);
+        assert_eq!(splicer.fed_bytes(), 1 << 16);
+        let flags = OFlag::from_bits_retain(fcntl(&shared, FcntlArg::F_GETFL).unwrap());
+        assert!(!flags.contains(OFlag::O_NONBLOCK));
+        drop((splicer, shared));
+        let mut all = Vec::new();
+        std::fs::File::from(pipe.reader).read_to_end(&mut all).unwrap();
+        assert_eq!(all, vec![7; 1 << 16]);
+    }
+
+    #[test]
+    fn what_is_no_pipe_is_written_where_it_stands() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let mut file = std::fs::File::create(&path).unwrap();
+        io::Write::write_all(&mut file, b"before ").unwrap();
+        let mut splicer = Splicer::foreign(file.into());
+        splicer.write(b"after", &|| true).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"before after");
     }
 
     #[test]

@@ -9,11 +9,11 @@ use zferry::dataset::{Guid, Kind, SnapName};
 use zferry::error::{Class, Failure, Side};
 use zferry::listing::{Snapshot, TargetState};
 use zferry::protocol::frame::Codec;
+use zferry::protocol::message::Limits;
 use zferry::protocol::message::{
     Applied, DatasetStream, Ending, Hello, InterruptedAt, Message, Open, Outcome, RelativeName,
     Request, Start, Stream, Watermarks, Welcome,
 };
-use zferry::protocol::negotiate::Limits;
 use zferry::protocol::secret::JoinSecret;
 use zferry::units::{Bytes, StreamOffset, TransferId};
 

@@ -11,11 +11,11 @@ use zferry::error::Failure;
 use zferry::listing::{Snapshot, TargetState};
 use zferry::protocol::envelope::{Decoder, encode};
 use zferry::protocol::frame::Codec;
+use zferry::protocol::message::Limits;
 use zferry::protocol::message::{
     DatasetStream, Ending, Hello, Message, Outcome, Request, Start, Stream, Watermarks,
 };
 use zferry::protocol::misbehaved::PeerMisbehaved;
-use zferry::protocol::negotiate::Limits;
 use zferry::protocol::receiver::{self, Ended, Offer, Receiver};
 use zferry::protocol::secret::JoinSecret;
 use zferry::protocol::sender::{self, Sender};

@@ -10,10 +10,10 @@ use zferry::dataset::{Guid, Kind};
 use zferry::listing::{Snapshot, TargetState};
 use zferry::protocol::envelope::{Decoder, encode};
 use zferry::protocol::frame::{Codec, Header};
+use zferry::protocol::message::Limits;
 use zferry::protocol::message::{
     DatasetStream, Hello, Message, Request, Start, Stream, Watermarks,
 };
-use zferry::protocol::negotiate::Limits;
 use zferry::protocol::preamble::{Preamble, Role};
 use zferry::protocol::receiver::{self, Ended, Offer, Receiver};
 use zferry::protocol::secret::JoinSecret;

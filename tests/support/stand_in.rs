@@ -127,7 +127,8 @@ impl StandIn {
 
     /// The tags that hold a snapshot, sorted.
     pub fn holds(&self, snapshot: &str) -> Vec<String> {
-        names_in(&self.at(snapshot).join("holds"))
+        let files = names_in(&self.at(snapshot).join("holds"));
+        files.into_iter().map(|file| file.replace("%2F", "/")).collect()
     }
 
     /// A property that was set on a dataset.
@@ -159,6 +160,12 @@ impl StandIn {
     /// From now on `zfs receive` reads so many bytes, then pauses.
     pub fn slow_receive(&self, bytes: u64, pause: Duration) {
         self.slow("slow-receive", bytes, pause);
+    }
+
+    /// The next call of a subcommand takes so much longer.
+    pub fn pause_before(&self, subcommand: &str, pause: Duration) {
+        let file = format!("pause-before-{subcommand}");
+        fs::write(self.folder.path().join(file), pause.as_secs_f64().to_string()).unwrap();
     }
 
     /// The arguments of all calls so far.

@@ -10,7 +10,7 @@ use sys::loan::Loan;
 use zstd_safe::DCtx;
 
 use super::splice::Delivery;
-use crate::engine::block::{Block, HEADROOM, Place};
+use crate::engine::block::{Block, HEADROOM};
 use crate::engine::fault::Fault;
 use crate::protocol::frame::Header;
 
@@ -52,18 +52,7 @@ fn unpack(context: &mut DCtx<'_>, packed: Packed) -> Result<Block, Fault> {
     let block = &mut spare[HEADROOM..HEADROOM + header.plain_bytes as usize];
     unpack_zstd(context, payload, block)
         .map_err(|reason| Fault::Unpack { offset: header.offset, reason })?;
-    prove(header, spare)
-}
-
-/// A block whose bytes are those that were sent.
-pub(super) fn prove(header: Header, loan: Loan) -> Result<Block, Fault> {
-    let Header { transfer, epoch, sequence, offset, crc32, .. } = header;
-    let length = header.plain_bytes as usize;
-    let got = crc32fast::hash(&loan[HEADROOM..HEADROOM + length]);
-    if got != crc32 {
-        return Err(Fault::Corrupt { offset, expected: crc32, got });
-    }
-    Ok(Block { place: Place { transfer, epoch, sequence, offset }, loan, length, crc32 })
+    Block::prove(header, spare)
 }
 
 /// Unpacks exactly one frame into exactly `block`. The checks in front matter: zstd by itself would

@@ -13,7 +13,6 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use sys::loan::Loan;
 use sys::splicer::Splicer;
 
-use super::decompress::prove;
 use crate::engine::block::{Block, RunningCrc};
 use crate::engine::fault::{Fault, advance};
 use crate::engine::halt::Halt;
@@ -131,7 +130,9 @@ impl Feeder {
                 self.feeding = Some(Feeding::new(transfer, epoch, sink)?);
                 Ok(())
             }
-            Delivery::Raw(header, loan) => self.take_in(Delivery::Block(prove(header, loan)?)),
+            Delivery::Raw(header, loan) => {
+                self.take_in(Delivery::Block(Block::prove(header, loan)?))
+            }
             Delivery::Block(block) => {
                 self.order.put(block.place.sequence, block).map_err(Fault::Twice)
             }

@@ -6,12 +6,13 @@
 
 use std::time::{Duration, Instant};
 
-use super::{News, Session};
+use super::{News, Session, stopping};
 use crate::dataset::Guid;
 use crate::engine::receiver::{Agreed, Event, Fed, Receiver as Engine};
 use crate::error::{Class, Failure, Side};
+use crate::link::PING_EVERY;
 use crate::process::{Ended as ProcessEnded, Process};
-use crate::protocol::message::{Open, Start};
+use crate::protocol::message::{Message, Open, Start};
 use crate::protocol::receiver::Input;
 use crate::server::Stopping;
 use crate::server::destination::Prepared;
@@ -28,6 +29,7 @@ impl Session {
         let Some((open, _)) = self.waiting.take() else { return };
         match self.ready_for(&open) {
             Ok(()) => {
+                self.preparing = true;
                 let destination = self.shared.destination.clone();
                 self.ask(move || {
                     let prepared = destination.prepare(&open.request.stream);
@@ -83,6 +85,9 @@ impl Session {
         });
         engine.begin(open.transfer, open.request.epoch, sink);
         self.tell(Input::Prepared(Start::FromStart));
+        if let Some(lane) = self.lost_lane {
+            self.miss(lane);
+        }
     }
 
     pub(super) async fn engine_says(&mut self, event: Event) {
@@ -93,11 +98,12 @@ impl Session {
                     transfer.fed = true;
                 }
             }
-            Event::ConnectionEnded(lane) if self.transfer.is_some() => {
-                let what = format!("data connection {lane} was closed in the middle of a transfer");
-                self.wait_for_reason(Failure::new(Side::Network, Class::Interrupted, what));
+            Event::ConnectionEnded(lane) => {
+                self.lost_lane = Some(lane);
+                if self.transfer.is_some() {
+                    self.miss(lane);
+                }
             }
-            Event::ConnectionEnded(_) => {}
             Event::Failed(fault) if fault.is_broken_pipe() => self.reader_gone().await,
             Event::Failed(fault) => {
                 let failure = fault.failure(Side::Target);
@@ -108,6 +114,12 @@ impl Session {
                 }
             }
         }
+    }
+
+    /// A transfer cannot end without all of its data connections.
+    fn miss(&mut self, lane: u32) {
+        let what = format!("data connection {lane} was closed in the middle of a transfer");
+        self.wait_for_reason(Failure::new(Side::Network, Class::Interrupted, what));
     }
 
     /// Remembers a failure that most likely follows from another one, about which the client may
@@ -186,22 +198,47 @@ impl Session {
         let millis = u64::try_from(taken.as_millis()).unwrap_or(u64::MAX);
         self.tell(Input::Applied { ended, guid, millis });
         self.applied = true;
-        self.closing |= self.stopping > Stopping::No;
+        if self.stopping > Stopping::No {
+            // A client that has nothing more to send does not mind.
+            self.tell(Input::Failed(stopping()));
+        }
     }
 
     /// Ends the engine and the process that takes the stream.
     pub(super) async fn stop_transfer(&mut self) {
         self.waiting = None;
+        self.stop_preparing().await;
         self.claim = None;
         let Some(transfer) = self.transfer.take() else { return };
-        let news = &mut self.news;
+        let (news, link, stop) = (&mut self.news, &mut self.link, self.shared.stop.clone());
         let process_ended = async {
-            while let Some(news) = news.recv().await {
-                if matches!(news, News::ProcessEnded(_)) {
-                    break;
+            loop {
+                tokio::select! {
+                    told = news.recv() => match told {
+                        Some(News::ProcessEnded(_)) | None => break,
+                        Some(_) => {}
+                    },
+                    // It may take long, and the client shall not take us for dead.
+                    () = tokio::time::sleep(PING_EVERY) => drop(link.send(&Message::Ping).await),
                 }
             }
         };
-        transfer.cut(self.engine.take(), process_ended).await;
+        transfer.cut(self.engine.take(), process_ended, stop).await;
+    }
+
+    /// Ends a process that was being started: it got nothing yet, and shall not see that as the
+    /// whole stream.
+    async fn stop_preparing(&mut self) {
+        while self.preparing {
+            match self.news.recv().await {
+                Some(News::Prepared(_, prepared)) => {
+                    self.preparing = false;
+                    // Its drop kills and waits.
+                    let _ = tokio::task::spawn_blocking(move || drop(prepared)).await;
+                }
+                Some(_) => {}
+                None => return,
+            }
+        }
     }
 }

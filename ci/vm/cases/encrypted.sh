@@ -1,0 +1,30 @@
+#!/bin/bash
+# Encrypted datasets travel raw: the target holds them without ever having had the key.
+. "$(dirname "$0")/lib.sh"
+
+case_raw_without_the_key() {
+  head -c 32 /dev/urandom >"$work/key"
+  make_small tank/secret -o encryption=on -o keyformat=raw -o keylocation="file://$work/key"
+  serve
+  zfs snapshot tank/secret@1
+  replicate 0 --snapshot 1 tank/secret "$url/secret"
+  change_small 2
+  zfs snapshot tank/secret@2
+  change_small 3
+  zfs snapshot tank/secret@3
+  # Not even the source needs the key for it.
+  zfs unmount tank/secret
+  zfs unload-key tank/secret
+  replicate 0 --snapshot 3 tank/secret "$url/secret"
+  has_snapshots vault/in/secret tank/secret 1 2 3
+  no_holds_left
+  [ "$(property encryption vault/in/secret)" = "$(property encryption tank/secret)" ] ||
+    fail "encryption of the target: $(property encryption vault/in/secret)"
+  [ "$(property keystatus vault/in/secret)" = unavailable ] || fail "the target has the key"
+  ! mount -t zfs -o ro vault/in/secret@3 "$mnt" 2>/dev/null || fail "the target can be read without the key"
+  zfs load-key tank/secret
+  zfs load-key -L "file://$work/key" vault/in/secret
+  same_trees vault/in/secret tank/secret 1 2 3
+}
+
+run_cases "$@"

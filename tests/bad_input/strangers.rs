@@ -1,0 +1,111 @@
+//! Whatever else can sit at the other end of a connection, on both sides.
+
+use std::io::Write;
+
+use zferry::error::{Class, Side};
+use zferry::protocol::frame::Codec;
+use zferry::protocol::message::Message;
+use zferry::protocol::secret::JoinSecret;
+
+use super::host::{Server, send, wait_for_words};
+use super::peer::{self, BLOCK_BYTES, Peer, dial, frame, full_stream, header, hear_out, stranger};
+use super::stand_in::StandIn;
+use super::{content, hosts, stream_of};
+
+#[test]
+fn a_port_of_something_else_is_recognized() {
+    for (answer, name) in [
+        (b"HTTP/1.1 400 Bad Request\r\nServer: nginx\r\n\r\n".as_slice(), "speaks HTTP"),
+        (b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n", "speaks SSH"),
+        (b"\x15\x03\x03\x00\x02\x02\x46", "speaks TLS"),
+        (b"220 mail.example ESMTP\r\n", "probably no zferry"),
+    ] {
+        let flags = ["--connect-timeout", "5"];
+        send(stranger(Some(answer)), &flags, Vec::new())
+            .ended()
+            .failed_with(2, &["zferry: network: ", name, "check the address and port"]);
+    }
+}
+
+#[test]
+fn a_server_survives_whatever_connects_to_it() {
+    let target = StandIn::new();
+    let server = Server::serve(&target, &[]);
+    let noise = content(0x9E37_79B9_7F4A_7C15)[..9000].to_vec();
+    let control = peer::control_preamble();
+    let four_gib = [control.as_slice(), &[0xff; 4], b"{}"].concat();
+    let not_json = [control.as_slice(), &5u32.to_le_bytes(), b"hello"].concat();
+    let hello_late = [control.as_slice(), &peer::message(&Message::Ping)].concat();
+    let role = {
+        let mut preamble = control.clone();
+        preamble[12] = 9;
+        preamble
+    };
+    for (what, said) in [
+        ("HTTP", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".as_slice()),
+        ("TLS", &[b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".as_slice(), &[7; 500]].concat()),
+        ("noise", &noise),
+        ("a length of 4 GiB", &four_gib),
+        ("no JSON", &not_json),
+        ("a ping before the hello", &hello_late),
+        ("an unknown role", &role),
+        ("half a preamble and the end", &control[..20]),
+        ("nothing", b""),
+    ] {
+        let stream = dial(server.address, b"");
+        // It may hang up while we are still talking.
+        let _ = (&stream).write_all(said);
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+        let answer = String::from_utf8_lossy(&hear_out(stream)).into_owned();
+        assert!(answer.is_empty() || answer.contains("refused"), "{what}: {answer}");
+    }
+    server.still_serves();
+    assert_eq!(server.stopped().succeeded().stderr.matches("panicked").count(), 0);
+}
+
+#[test]
+fn strangers_that_say_nothing_do_not_keep_real_clients_out() {
+    let target = StandIn::new();
+    let server = Server::serve(&target, &[]);
+    let idle: Vec<_> = (0..50).map(|_| dial(server.address, b"\x89zfe")).collect();
+    server.still_serves();
+    // After a while they are sent away.
+    for stream in idle {
+        assert!(hear_out(stream).is_empty());
+    }
+    wait_for_words(&server.running, "did not say what it is in time");
+}
+
+#[test]
+fn a_data_connection_without_the_sessions_secret_is_dropped() {
+    let (source, target) = hosts();
+    let server = Server::serve(&target, &[]);
+    let mut peer = Peer::greet(server.address);
+    for secret in [JoinSecret::new([0; 16]), JoinSecret::new([0xff; 16])] {
+        let thief = peer.lane(0, secret);
+        assert!(hear_out(thief).is_empty());
+    }
+    wait_for_words(&server.running, "belongs to no session");
+    // The session goes on with its own.
+    let stream = stream_of(&source, "tank/a@s");
+    let mut lane = peer.open(full_stream("a", "s", source.guid("tank/a@s")));
+    for (number, block) in stream.chunks(BLOCK_BYTES).enumerate() {
+        lane.write_all(&frame(header(number, block), block)).unwrap();
+    }
+    peer.end(&stream);
+    assert!(matches!(peer.hear(), Some(Message::Result { .. })));
+    assert!(target.content("backup/a@s") == content(1));
+}
+
+#[test]
+fn a_session_without_its_data_connections_ends() {
+    let target = StandIn::new();
+    let server = Server::serve(&target, &[]);
+    let mut peer = Peer::greet(server.address);
+    peer.ask(full_stream("a", "s", 1), Codec::Raw);
+    let failure = peer.refusal();
+    assert_eq!((failure.side, failure.class), (Side::Network, Class::Interrupted));
+    assert!(failure.what.contains("only 0 of 1 data connections arrived"), "{failure}");
+    assert!(!target.exists("backup/a"));
+    server.still_serves();
+}

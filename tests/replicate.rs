@@ -1,0 +1,316 @@
+//! `zferry replicate` to `zferry serve`, and within one host: what ends up where, and by which
+//! calls of `zfs`.
+
+use std::thread;
+use std::time::Duration;
+
+#[path = "support/host.rs"]
+mod host;
+#[path = "support/stand_in.rs"]
+mod stand_in;
+
+use host::{Server, replicate, wait_for};
+use stand_in::StandIn;
+
+/// Bytes of which no two stretches are alike; longer than a pipe and some blocks.
+fn content(seed: u64) -> Vec<u8> {
+    (0..300_000u64).flat_map(|place| (place * 0x9E37_79B9 + seed).to_le_bytes()).collect()
+}
+
+/// Two hosts and a server on the second.
+struct Pair {
+    source: StandIn,
+    target: StandIn,
+    server: Server,
+}
+
+impl Pair {
+    fn new() -> Pair {
+        let (source, target) = (StandIn::new(), StandIn::new());
+        let server = Server::serve(&target, &["--cache", "16MiB"]);
+        Pair { source, target, server }
+    }
+
+    /// The same with tank/a on the source, and @s1 to @s3 of it.
+    fn with_history() -> Pair {
+        let pair = Pair::new();
+        pair.source.dataset("tank/a", "filesystem");
+        for number in 1..=3 {
+            pair.source.snapshot("tank/a", &format!("s{number}"), &content(number));
+        }
+        pair
+    }
+
+    /// Replicates and returns what was said on stdout.
+    #[track_caller]
+    fn replicate(&self, from: &str, to: &str, flags: &[&str]) -> String {
+        let flags = [&["--cache", "16MiB", "--block-size", "256KiB"], flags].concat();
+        let ended = replicate(&self.source, from, &self.server.url(to), &flags).ended();
+        String::from_utf8(ended.succeeded().stdout).unwrap()
+    }
+
+    /// Demands that the target holds these snapshots of the source and no others.
+    #[track_caller]
+    fn holds(&self, from: &str, to: &str, snapshots: &[&str]) {
+        assert_eq!(self.target.snapshots(to), snapshots);
+        for snapshot in snapshots {
+            let (ours, theirs) = (format!("{from}@{snapshot}"), format!("{to}@{snapshot}"));
+            assert_eq!(self.target.guid(&theirs), self.source.guid(&ours), "{snapshot}");
+            assert!(self.target.content(&theirs) == self.source.content(&ours), "{snapshot}");
+            assert_eq!(self.source.holds(&ours), [""; 0], "{ours} is still held");
+        }
+    }
+}
+
+/// The calls of a subcommand, each as one would type it.
+fn calls(host: &StandIn, subcommand: &str) -> Vec<String> {
+    let calls = host.calls().into_iter();
+    calls.filter(|call| call[0] == subcommand).map(|call| call.join(" ")).collect()
+}
+
+/// The calls that move or hold something, without their options.
+fn deeds(host: &StandIn) -> Vec<String> {
+    let deeds = ["snapshot", "hold", "send", "receive", "release"];
+    let is_estimate =
+        |call: &[String]| call.iter().any(|word| word.contains('n') && word.starts_with('-'));
+    let calls = host.calls().into_iter();
+    calls
+        .filter(|call| deeds.contains(&call[0].as_str()) && !is_estimate(call))
+        .map(|call| format!("{} {}", call[0], call.last().unwrap()))
+        .collect()
+}
+
+#[test]
+fn a_full_copy_comes_first_and_then_what_is_new_through_all_that_is_between() {
+    let pair = Pair::with_history();
+    let told = pair.replicate("tank/a", "a", &["--snapshot", "s1"]);
+    pair.holds("tank/a", "backup/a", &["s1"]);
+    assert!(told.starts_with("tank/a@s1 -> zferry://127.0.0.1:"), "{told}");
+    assert!(told.contains("/a, 1 stream: 2.3 MiB in "), "{told}");
+    let told = pair.replicate("tank/a", "a", &["--no-snapshot"]);
+    pair.holds("tank/a", "backup/a", &["s1", "s2", "s3"]);
+    assert!(told.contains("tank/a@s3 -> ") && told.contains(", 2 streams: "), "{told}");
+    assert_eq!(
+        calls(&pair.source, "send").iter().filter(|call| !call.contains(" -n")).collect::<Vec<_>>(),
+        [
+            "send -L -c -- tank/a@s1",
+            "send -L -c -i tank/a@s1 -- tank/a@s2",
+            "send -L -c -i tank/a@s2 -- tank/a@s3",
+        ]
+    );
+}
+
+#[test]
+fn only_the_newest_leaves_out_what_is_between() {
+    let pair = Pair::with_history();
+    pair.replicate("tank/a", "a", &["--snapshot", "s1"]);
+    pair.replicate("tank/a", "a", &["--no-snapshot", "--newest-only"]);
+    pair.holds("tank/a", "backup/a", &["s1", "s3"]);
+    pair.replicate("tank/a", "b", &["--no-snapshot", "--newest-only"]);
+    pair.holds("tank/a", "backup/b", &["s3"]);
+}
+
+#[test]
+fn when_the_target_has_all_there_is_nothing_to_do() {
+    let pair = Pair::with_history();
+    pair.replicate("tank/a", "a", &["--no-snapshot"]);
+    let before = pair.target.calls().len();
+    let told = pair.replicate("tank/a", "a", &["--no-snapshot"]);
+    assert!(told.starts_with("tank/a@s3: nothing to do, zferry://"), "{told}");
+    assert!(pair.target.calls()[before..].iter().all(|call| call[0] != "receive"));
+}
+
+#[test]
+fn a_volume_is_received_as_a_volume() {
+    let pair = Pair::new();
+    pair.source.dataset("tank/v", "volume");
+    pair.source.snapshot("tank/v", "s", &content(1));
+    pair.replicate("tank/v", "v", &["--no-snapshot"]);
+    pair.holds("tank/v", "backup/v", &["s"]);
+    assert_eq!(calls(&pair.target, "receive"), ["receive -s -u -o readonly=on -- backup/v"]);
+}
+
+#[test]
+fn an_encrypted_dataset_travels_raw_and_nothing_is_ever_forced() {
+    let pair = Pair::with_history();
+    pair.source.encrypt("tank/a");
+    pair.replicate("tank/a", "a", &["--snapshot", "s1"]);
+    pair.replicate("tank/a", "a", &["--no-snapshot"]);
+    pair.holds("tank/a", "backup/a", &["s1", "s2", "s3"]);
+    assert!(calls(&pair.source, "send").iter().all(|call| call.contains(" -w ")));
+    for call in pair.source.calls().into_iter().chain(pair.target.calls()) {
+        assert!(!call.contains(&"-F".to_owned()), "{call:?}");
+        assert!(!["destroy", "rollback"].contains(&call[0].as_str()), "{call:?}");
+    }
+}
+
+#[test]
+fn names_with_spaces_and_colons_arrive_as_they_are() {
+    let pair = Pair::new();
+    pair.source.dataset("tank/my data:1", "filesystem");
+    pair.source.snapshot("tank/my data:1", "a b:c", &content(1));
+    pair.replicate("tank/my data:1", "hosts/web 1/my data:1", &["--no-snapshot"]);
+    pair.holds("tank/my data:1", "backup/hosts/web 1/my data:1", &["a b:c"]);
+    for parent in ["backup/hosts", "backup/hosts/web 1"] {
+        assert!(pair.target.exists(parent), "{parent}");
+    }
+}
+
+#[test]
+fn a_copy_within_one_host_needs_no_server() {
+    let host = StandIn::new();
+    host.dataset("tank/a", "filesystem");
+    for number in 1..=2 {
+        host.snapshot("tank/a", &format!("s{number}"), &content(number));
+        for io in ["uring", "threads"] {
+            let to = format!("backup/copies/{io}");
+            let words = ["replicate", "tank/a", &to, "--no-snapshot", "--connections", "2"];
+            let mut command = host::zferry_on(&host, &words);
+            let ended =
+                host::Running::start(command.args(["--io", io, "--cache", "16MiB"])).ended();
+            let told = String::from_utf8(ended.succeeded().stdout).unwrap();
+            assert!(told.contains(&format!("tank/a@s{number} -> {to}, 1 stream: ")), "{told}");
+            assert!(host.content(&format!("{to}@s{number}")) == content(number));
+        }
+    }
+}
+
+#[test]
+fn by_default_a_snapshot_is_taken_and_named_after_the_time() {
+    let pair = Pair::new();
+    pair.source.dataset("tank/a", "filesystem");
+    pair.source.write("tank/a", b"as it is now");
+    pair.replicate("tank/a", "a", &[]);
+    let names = pair.source.snapshots("tank/a");
+    let [name] = names.as_slice() else { panic!("{names:?}") };
+    assert!(name.starts_with("zferry_20") && name.ends_with('Z') && name.len() == 27, "{name}");
+    pair.holds("tank/a", "backup/a", &[name]);
+    assert_eq!(pair.target.content(&format!("backup/a@{name}")), b"as it is now");
+}
+
+#[test]
+fn a_snapshot_that_is_named_must_exist_and_none_is_taken() {
+    let pair = Pair::with_history();
+    pair.replicate("tank/a", "a", &["--snapshot", "s2"]);
+    pair.holds("tank/a", "backup/a", &["s1", "s2"]);
+    let unknown = ["--snapshot", "S3"];
+    replicate(&pair.source, "tank/a", &pair.server.url("a"), &unknown)
+        .ended()
+        .failed_with(2, &["source: tank/a has no snapshot @S3", "s3"]);
+    assert_eq!(pair.source.snapshots("tank/a"), ["s1", "s2", "s3"]);
+    let neither = ["--no-snapshot", "--snapshot", "s1"];
+    replicate(&pair.source, "tank/a", &pair.server.url("a"), &neither).ended().failed_with(3, &[]);
+}
+
+#[test]
+fn a_snapshot_is_held_from_before_its_stream_until_the_target_has_it() {
+    let pair = Pair::with_history();
+    pair.replicate("tank/a", "a", &["--snapshot", "s2", "--newest-only"]);
+    pair.replicate("tank/a", "a", &["--snapshot", "s3"]);
+    assert_eq!(
+        deeds(&pair.source),
+        [
+            "hold tank/a@s2",
+            "send tank/a@s2",
+            "release tank/a@s2",
+            "hold tank/a@s3",
+            "send tank/a@s3",
+            "release tank/a@s3",
+        ]
+    );
+    let tag = &calls(&pair.source, "hold")[0];
+    assert!(tag.contains(" zferry:") && tag.contains(&pair.server.address.to_string()), "{tag}");
+}
+
+#[test]
+fn a_new_target_is_made_safe_and_never_touched_again() {
+    let pair = Pair::with_history();
+    // Two streams of one run, and one of another.
+    pair.replicate("tank/a", "a", &["--snapshot", "s2"]);
+    pair.replicate("tank/a", "a", &["--snapshot", "s3"]);
+    assert_eq!(
+        calls(&pair.target, "receive"),
+        [
+            "receive -s -u -o readonly=on -o canmount=noauto -x mountpoint -- backup/a",
+            "receive -s -u -- backup/a",
+            "receive -s -u -- backup/a",
+        ]
+    );
+    assert_eq!(pair.target.property("backup/a", "readonly").as_deref(), Some("on"));
+}
+
+#[test]
+fn clients_with_datasets_of_their_own_are_served_at_once() {
+    let pair = Pair::new();
+    let names: Vec<_> = (0..4).map(|number| format!("tank/{number}")).collect();
+    for (seed, name) in (0..).zip(&names) {
+        pair.source.dataset(name, "filesystem");
+        pair.source.snapshot(name, "s", &content(seed));
+    }
+    // Slow enough that all of them run at the same time.
+    pair.source.slow_send(512 << 10, Duration::from_millis(50));
+    thread::scope(|scope| {
+        for name in &names {
+            let to = name.replace("tank", "copies");
+            scope.spawn(|| {
+                let to = to;
+                pair.replicate(name, &to, &["--no-snapshot", "--connections", "2"]);
+            });
+        }
+    });
+    for name in &names {
+        pair.holds(name, &name.replace("tank", "backup/copies"), &["s"]);
+    }
+    assert_eq!(pair.server.stopped().succeeded().stderr.matches("session failed").count(), 0);
+}
+
+#[test]
+fn a_second_client_for_the_same_dataset_is_told_that_it_is_busy_already() {
+    let pair = Pair::with_history();
+    pair.source.slow_send(256 << 10, Duration::from_millis(200));
+    let url = pair.server.url("a");
+    let first = replicate(&pair.source, "tank/a", &url, &["--snapshot", "s1"]);
+    wait_for("the first transfer", || pair.target.partly_received("backup/a"));
+    let other = StandIn::new();
+    other.dataset("tank/b", "filesystem");
+    other.snapshot("tank/b", "s", b"other");
+    replicate(&other, "tank/b", &url, &["--no-snapshot"])
+        .ended()
+        .failed_with(4, &["target: backup/a is being received from 127.0.0.1:", "already"]);
+    first.ended().succeeded();
+    pair.holds("tank/a", "backup/a", &["s1"]);
+}
+
+#[test]
+fn a_zfs_that_takes_longer_than_a_dead_peer_does_not_cost_the_session() {
+    let pause = Duration::from_secs(23);
+    thread::scope(|scope| {
+        for (at_source, subcommand) in [(true, "hold"), (true, "release"), (false, "receive")] {
+            scope.spawn(move || {
+                let pair = Pair::with_history();
+                let host = if at_source { &pair.source } else { &pair.target };
+                host.pause_before(subcommand, pause);
+                pair.replicate("tank/a", "a", &["--snapshot", "s2"]);
+                pair.holds("tank/a", "backup/a", &["s1", "s2"]);
+            });
+        }
+    });
+}
+
+#[test]
+fn a_snapshot_without_content_is_a_snapshot_too() {
+    let pair = Pair::new();
+    pair.source.dataset("tank/a", "filesystem");
+    pair.source.snapshot("tank/a", "s", b"");
+    pair.replicate("tank/a", "a", &["--no-snapshot", "--compress", "zstd", "--connections", "3"]);
+    pair.holds("tank/a", "backup/a", &["s"]);
+}
+
+#[test]
+fn a_quiet_client_says_nothing_at_all() {
+    let pair = Pair::with_history();
+    let url = pair.server.url("a");
+    let ended = replicate(&pair.source, "tank/a", &url, &["--no-snapshot", "--quiet"]).ended();
+    let ended = ended.succeeded();
+    assert_eq!((ended.stdout.as_slice(), ended.stderr.as_str()), (b"".as_slice(), ""));
+}
