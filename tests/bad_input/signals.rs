@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::host::{Server, running_zfs, wait_for, wait_for_words};
+use super::host::{Server, running_zfs, wait_for, wait_for_words, zferry};
 use super::{
     SOON, assert_partly_received, content, copy, hosts, sandbox, under_way, wait_until_some_came,
 };
@@ -37,18 +37,31 @@ fn where_io_uring_is_forbidden_it_cannot_be_forced() {
     }
 }
 
-/// A limit that a small ring fits into and those of a session do not.
+/// The default before Linux 5.16: a small ring fits into it, those of a session do not.
 #[test]
 fn where_little_memory_can_be_locked_threads_do_it() {
     let receive = ["receive", "--listen", "127.0.0.1:0", "--plain"];
-    let (receiver, _its_program) = sandbox::start_with_little_lockable_memory(&receive);
+    let (receiver, _its_program) = sandbox::start_with_lockable_memory(64 << 10, &receive);
     let receiver = Server::of(receiver);
     let address = receiver.address.to_string();
     let send = ["send", &address, "--plain"];
-    let (mut sender, _its_program) = sandbox::start_with_little_lockable_memory(&send);
+    let (mut sender, _its_program) = sandbox::start_with_lockable_memory(64 << 10, &send);
     sender.feed(content(1));
     sender.ended().succeeded();
     assert!(receiver.running.ended().succeeded().stdout == content(1));
+}
+
+/// A limit that the rings fit into, but not the pages of a block.
+#[test]
+fn where_pages_cannot_be_locked_blocks_are_sent_as_copies() {
+    let receive = ["receive", "--listen", "127.0.0.1:0", "--plain"];
+    let receiver = Server::start(&mut zferry(&receive));
+    let address = receiver.address.to_string();
+    let send = ["send", &address, "--plain", "--io", "uring", "--zero-copy-send", "on"];
+    let (mut sender, _its_program) = sandbox::start_with_lockable_memory(1 << 20, &send);
+    sender.feed(content(5));
+    sender.ended().succeeded();
+    assert!(receiver.running.ended().succeeded().stdout == content(5));
 }
 
 #[test]

@@ -29,16 +29,16 @@ pub fn start_without_io_uring(words: &[&str]) -> Running {
     })
 }
 
-/// Starts `zferry` with a pipe as its stdin, as a user who may lock 64 KiB of memory, which was the
-/// default before Linux 5.16. Limits do not hold root, who becomes nobody for it. The folder holds
+/// Starts `zferry` with a pipe as its stdin, as a user who may lock so many bytes of memory.
+/// Limits do not hold root, who becomes nobody for it. The folder holds
 /// a program that nobody may run; it must live as long.
-pub fn start_with_little_lockable_memory(words: &[&str]) -> (Running, TempDir) {
+pub fn start_with_lockable_memory(bytes: u64, words: &[&str]) -> (Running, TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let program = folder.path().join("zferry");
     fs::copy(env!("CARGO_BIN_EXE_zferry"), &program).unwrap();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let mut command = Command::new("prlimit");
-    command.arg("--memlock=65536:65536");
+    command.arg(format!("--memlock={bytes}:{bytes}"));
     if fs::metadata(folder.path()).unwrap().uid() == 0 {
         command.args(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]);
     }

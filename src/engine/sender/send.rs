@@ -5,10 +5,13 @@
 //! the same connection.
 
 use std::collections::VecDeque;
+use std::io;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
+use sys::loan::Loan;
 use sys::port::{Act, Completion, Port, Request};
 use sys::wake::Waker;
 
@@ -66,7 +69,7 @@ pub(super) struct Dealer {
 /// One socket, and what it has in hand.
 pub(super) struct Connection {
     fd: Arc<OwnedFd>,
-    sending: usize,
+    sending: Option<(Arc<Loan>, Range<usize>)>,
     zero_copy: ZeroCopy,
 }
 
@@ -81,7 +84,7 @@ impl Inbox {
 
 impl Connection {
     pub fn new(fd: OwnedFd, zero_copy: ZeroCopy) -> Connection {
-        Connection { fd: Arc::new(fd), sending: 0, zero_copy }
+        Connection { fd: Arc::new(fd), sending: None, zero_copy }
     }
 }
 
@@ -129,28 +132,25 @@ impl Dealer {
             let Frame { header, loan, range } = frame;
             self.crc.append(header.crc32, header.plain_bytes as usize);
             self.progress.add_wire(range.len());
-            let connection = &mut self.connections[index as usize];
-            connection.sending = range.len();
-            let loan = Arc::new(loan);
-            let act = match connection.zero_copy {
-                ZeroCopy::Off => Act::Send(loan, range),
-                ZeroCopy::Auto | ZeroCopy::On => Act::SendZeroCopy(loan, range),
-            };
-            let request = Request { key: index, fd: Arc::clone(&connection.fd), act };
-            self.port.submit(request).map_err(|error| Fault::Connection(index, error))?;
+            self.send(index, Arc::new(loan), range)?;
         }
         Ok(())
     }
 
+    fn send(&mut self, index: u32, loan: Arc<Loan>, range: Range<usize>) -> Result<(), Fault> {
+        let connection = &mut self.connections[index as usize];
+        connection.sending = Some((Arc::clone(&loan), range.clone()));
+        let act = match connection.zero_copy {
+            ZeroCopy::Off => Act::Send(loan, range),
+            ZeroCopy::Auto | ZeroCopy::On => Act::SendZeroCopy(loan, range),
+        };
+        let request = Request { key: index, fd: Arc::clone(&connection.fd), act };
+        self.port.submit(request).map_err(|error| Fault::Connection(index, error))
+    }
+
     fn settle(&mut self, completion: Completion) -> Result<(), Fault> {
         match completion {
-            Completion::Sent { key, result } => {
-                let sent = result.map_err(|error| Fault::Connection(key, error))?;
-                if sent < self.connections[key as usize].sending {
-                    return Err(Fault::Closed(key));
-                }
-                self.idle.push_back(key);
-            }
+            Completion::Sent { key, result } => return self.sent(key, result),
             Completion::Released { key, copied } => {
                 let connection = &mut self.connections[key as usize];
                 if copied && connection.zero_copy == ZeroCopy::Auto {
@@ -161,6 +161,29 @@ impl Dealer {
             Completion::Filled { .. } => {}
         }
         Ok(())
+    }
+
+    /// A send has ended. What a zero-copy send could not take, for the limit on locked memory or a
+    /// socket that has no such thing, is sent as a copy, and all after it.
+    fn sent(&mut self, key: u32, result: io::Result<usize>) -> Result<(), Fault> {
+        let connection = &mut self.connections[key as usize];
+        let Some((loan, range)) = connection.sending.take() else { return Ok(()) };
+        let zero_copy = connection.zero_copy != ZeroCopy::Off;
+        let rest = match result {
+            Ok(count) => range.start + count..range.end,
+            Err(error) if zero_copy && is_no_zero_copy(&error) => range,
+            Err(error) => return Err(Fault::Connection(key, error)),
+        };
+        if rest.is_empty() {
+            self.idle.push_back(key);
+            return Ok(());
+        }
+        if !zero_copy {
+            return Err(Fault::Closed(key));
+        }
+        tracing::debug!(connection = key, "no zero-copy sends here; sending copies");
+        connection.zero_copy = ZeroCopy::Off;
+        self.send(key, loan, rest)
     }
 
     fn report_closed(&mut self) {
@@ -174,4 +197,10 @@ impl Dealer {
             (self.report)(Sent { transfer, total, crc32 });
         }
     }
+}
+
+/// Whether an error says that the kernel would take the bytes as a copy: pages over
+/// `RLIMIT_MEMLOCK` (`ENOMEM`), or a socket without zero-copy sends (`EOPNOTSUPP`).
+fn is_no_zero_copy(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::OutOfMemory | io::ErrorKind::Unsupported)
 }
