@@ -4,6 +4,7 @@
 //! 2 failed, 3 usage or configuration, 4 already running.
 
 pub mod doctor;
+mod duration;
 mod engine;
 mod receive;
 mod replicate;

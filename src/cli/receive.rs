@@ -2,13 +2,14 @@
 
 use std::io::IsTerminal;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use clap::Args;
 use sys::control::Runtime;
 
 use super::engine::Flags;
 use super::serve::listen;
-use super::{machine, require_plain, signals, usage};
+use super::{duration, machine, require_plain, signals, usage};
 use crate::error::{Failure, Side};
 use crate::server::{Destination, Incoming, Options, Pipe, Stopping, serve};
 
@@ -26,6 +27,9 @@ pub(super) struct Arguments {
     /// Talk without encryption: anybody who reaches the port can send, and read along
     #[arg(long)]
     plain: bool,
+    /// How long the transfer waits for a sender whose connection was lost
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = duration::parse)]
+    grace: Duration,
     #[command(flatten)]
     engine: Flags,
     /// A command that reads the stream on its stdin
@@ -51,7 +55,12 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
         let stop = signals::listen(Stopping::Now)
             .map_err(|error| machine(Side::Target, "listen for signals", &error))?;
         let listener = listen(arguments.listen)?;
-        let options = Options { engine, connections_max: CONNECTIONS_MAX, one_transfer: true };
+        let options = Options {
+            engine,
+            connections_max: CONNECTIONS_MAX,
+            one_transfer: true,
+            grace: arguments.grace,
+        };
         serve(Incoming::Network(listener), Destination::Pipe(pipe), options, stop).await
     })
 }

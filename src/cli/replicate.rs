@@ -2,6 +2,7 @@
 
 use std::os::unix::net::UnixStream;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use clap::Args;
 use sys::control::Runtime;
@@ -77,7 +78,12 @@ pub(super) fn run(arguments: Arguments, quiet: bool) -> Result<(), Failure> {
     };
     let runtime = Runtime::new(engine.backend)
         .map_err(|error| machine(Side::Source, "start the client", &error))?;
-    let options = Options { engine, connections, congestion: arguments.sending.congestion() };
+    let options = Options {
+        engine,
+        connections,
+        congestion: arguments.sending.congestion(),
+        retry_for: arguments.reach.retry_for(),
+    };
     let copied = runtime.block_on(async {
         let stop = signals::listen(Stopping::Now)
             .map_err(|error| machine(Side::Source, "listen for signals", &error))?;
@@ -168,7 +174,13 @@ impl LocalServer {
         let thread =
             std::thread::Builder::new().name("zferry-server".to_owned()).spawn(move || {
                 let served = Runtime::new(engine.backend).map(|runtime| {
-                    let options = server::Options { engine, connections_max, one_transfer: false };
+                    let options = server::Options {
+                        engine,
+                        connections_max,
+                        one_transfer: false,
+                        // Within one process nobody goes away and comes back.
+                        grace: Duration::ZERO,
+                    };
                     let destination = Destination::Pool(pool);
                     runtime.block_on(server::serve(
                         Incoming::Local(incoming),

@@ -53,8 +53,12 @@ pub(super) fn run(arguments: Arguments, quiet: bool) -> Result<(), Failure> {
     let dial = Dial::Network { name: arguments.to, addresses, limit: arguments.reach.limit() };
     let runtime = Runtime::new(engine.backend)
         .map_err(|error| machine(Side::Source, "start the sender", &error))?;
-    let options =
-        Options { engine, connections: sending.connections(), congestion: sending.congestion() };
+    let options = Options {
+        engine,
+        connections: sending.connections(),
+        congestion: sending.congestion(),
+        retry_for: arguments.reach.retry_for(),
+    };
     runtime.block_on(async {
         let stop = signals::listen(Stopping::Now)
             .map_err(|error| machine(Side::Source, "listen for signals", &error))?;

@@ -4,12 +4,13 @@ use std::fs::{DirBuilder, File, TryLockError};
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 use sys::control::{Listener, Runtime};
 
 use super::engine::Flags;
-use super::{machine, require_plain, show, signals};
+use super::{duration, machine, require_plain, show, signals};
 use crate::dataset::DatasetName;
 use crate::error::{Class, Failure, Side};
 use crate::listing::TargetState;
@@ -37,6 +38,10 @@ pub(super) struct Arguments {
     /// A folder of the server's own, held while it runs: a second server with the same one stops
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
+    /// How long a transfer waits for a client whose connection was lost. Then it ends, and what
+    /// ZFS has of it stays
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = duration::parse)]
+    grace: Duration,
     #[command(flatten)]
     engine: Flags,
 }
@@ -56,7 +61,12 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
             .map_err(|error| machine(Side::Target, "listen for signals", &error))?;
         let listener = listen(arguments.listen)?;
         let destination = Destination::Pool(Pool { zfs, root: arguments.root });
-        let options = Options { engine, connections_max: CONNECTIONS_MAX, one_transfer: false };
+        let options = Options {
+            engine,
+            connections_max: CONNECTIONS_MAX,
+            one_transfer: false,
+            grace: arguments.grace,
+        };
         serve(Incoming::Network(listener), destination, options, stop).await
     })
 }

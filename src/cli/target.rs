@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::usage;
+use super::{duration, usage};
 use crate::dataset::DatasetName;
 use crate::error::{Class, Failure, Side};
 use crate::protocol::message::RelativeName;
@@ -32,12 +32,21 @@ pub(super) struct Reach {
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=3600))]
     connect_timeout: u64,
+    /// When a connection is lost, go on trying to get it back for this long; the stream goes on
+    /// from where it was. 0 gives up at once
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = duration::parse)]
+    retry_for: Duration,
 }
 
 impl Reach {
     /// How long it may take to answer.
     pub fn limit(&self) -> Duration {
         Duration::from_secs(self.connect_timeout)
+    }
+
+    /// How long a lost connection is tried again.
+    pub fn retry_for(&self) -> Duration {
+        self.retry_for
     }
 }
 

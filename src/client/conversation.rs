@@ -1,13 +1,13 @@
-//! The client's end of the control connection: the machine, and the link that it speaks over.
+//! The client's end of the conversation: the machine, and the line that it speaks over.
 
 use std::pin::pin;
 use std::time::Duration;
 
-use sys::control::Stream;
-
+use super::dial::Dial;
+use super::reconnect::{Attempts, Back, Reconnect};
 use crate::error::{Class, Failure, Side};
-use crate::link::{Heard, Link, LinkError};
-use crate::protocol::message::Hello;
+use crate::link::{Line, Link, LinkError};
+use crate::protocol::message::{Hello, Message};
 use crate::protocol::negotiate::Agreed;
 use crate::protocol::secret::JoinSecret;
 use crate::protocol::sender::{Input, Output, Sender};
@@ -15,34 +15,61 @@ use crate::protocol::version::Versions;
 
 /// A conversation with one server.
 pub(super) struct Conversation {
-    link: Link,
+    line: Line,
+    dial: Dial,
+    /// What the server knows this session by, once it stands.
+    secret: Option<JoinSecret>,
+    /// The attempts to get a lost connection back.
+    reconnect: Option<Reconnect>,
+    /// What is left of the patience with connections that are lost, until the transfer moves on.
+    attempts: Option<Attempts>,
+    retry_for: Duration,
     /// `None` once the server has misbehaved.
     machine: Option<Sender>,
-    server: String,
     /// Why the server has given up, when nobody waited for its words.
     over: Option<Failure>,
 }
 
+/// What can happen on the line.
+pub(super) enum Heard {
+    Message(Message),
+    /// The connection is gone.
+    Lost(LinkError),
+    /// There is another one.
+    Back(Box<Back>),
+    /// There will be none.
+    Gone(Failure),
+}
+
 impl Conversation {
-    /// Says hello to `server` over a connection whose preamble has been sent.
-    pub async fn greet(stream: Stream, hello: Hello, server: &str) -> Result<Self, Failure> {
+    /// Says hello to the server at the other end of a fresh control connection.
+    pub async fn greet(mut dial: Dial, hello: Hello, retry_for: Duration) -> Result<Self, Failure> {
+        let line = Line::new(Link::new(dial.control().await?));
         let mut output = Vec::new();
         let machine = Some(Sender::start(Versions::OURS, hello, &mut output));
-        let server = server.to_owned();
-        let mut conversation =
-            Conversation { link: Link::new(stream), machine, server, over: None };
+        let mut conversation = Conversation {
+            line,
+            dial,
+            secret: None,
+            reconnect: None,
+            attempts: None,
+            retry_for,
+            machine,
+            over: None,
+        };
         conversation.say_all(&mut output).await?;
         Ok(conversation)
     }
 
     /// Waits for the server's welcome. Whoever is no zferry may never say anything.
-    pub async fn welcome(&mut self, limit: Duration) -> Result<(Agreed, JoinSecret), Failure> {
+    pub async fn welcome(&mut self) -> Result<(Agreed, JoinSecret), Failure> {
+        let limit = self.dial.limit();
         match tokio::time::timeout(limit, self.hear_welcome()).await {
             Ok(welcome) => welcome,
             Err(_elapsed) => {
                 let what = format!(
                     "{} took the connection and said nothing within {} s",
-                    self.server,
+                    self.server(),
                     limit.as_secs()
                 );
                 Err(Failure::new(Side::Network, Class::Interrupted, what).with_remedy(
@@ -57,7 +84,8 @@ impl Conversation {
             for output in self.hear().await? {
                 match output {
                     Output::Ready { agreed, secret, software } => {
-                        tracing::debug!(server = self.server, software, "session");
+                        tracing::debug!(server = self.server(), software, "session");
+                        self.secret = Some(secret);
                         return Ok((agreed, secret));
                     }
                     Output::Failed(failure) => return Err(failure),
@@ -69,7 +97,12 @@ impl Conversation {
 
     /// What messages call the server.
     pub fn server(&self) -> &str {
-        &self.server
+        self.dial.name()
+    }
+
+    /// How the server is reached.
+    pub fn dial(&self) -> &Dial {
+        &self.dial
     }
 
     /// Whether a new wish can be given.
@@ -77,12 +110,52 @@ impl Conversation {
         self.machine.as_ref().is_none_or(Sender::is_idle)
     }
 
-    /// Waits for what the server says; dropping the future loses nothing.
-    pub async fn next(&mut self) -> Result<Heard, LinkError> {
-        self.link.next().await
+    /// Waits for what happens on the line; dropping the future loses nothing.
+    pub async fn next(&mut self) -> Heard {
+        if let Some(reconnect) = &mut self.reconnect {
+            return match reconnect.back().await {
+                Ok(back) => Heard::Back(Box::new(back)),
+                Err(failure) => Heard::Gone(failure),
+            };
+        }
+        match self.line.next().await {
+            Ok(message) => Heard::Message(message),
+            Err(error) => Heard::Lost(error),
+        }
     }
 
-    /// Waits for one message or the time for a sign of life, and does what follows.
+    /// Begins to get a lost connection back. What is said meanwhile is said then.
+    pub fn reconnect(&mut self, lost: &LinkError) -> Result<(), Failure> {
+        self.line.cut();
+        let Some(secret) = self.secret.filter(|_| !self.retry_for.is_zero()) else {
+            return Err(lost.failure(self.server()));
+        };
+        tracing::warn!(server = self.server(), %lost, "lost the connection; connecting again");
+        let retry_for = self.retry_for;
+        let attempts = self.attempts.get_or_insert_with(|| Attempts::begin(retry_for)).clone();
+        let heard = self.line.heard();
+        self.reconnect = Some(Reconnect::start(self.dial.clone(), secret, heard, attempts));
+        Ok(())
+    }
+
+    /// The transfer moves: whatever is lost from now on is lost for the first time.
+    pub fn moves_on(&mut self) {
+        if self.reconnect.is_none() {
+            self.attempts = None;
+        }
+    }
+
+    /// Goes on over a new connection.
+    pub async fn come_back(&mut self, back: Back) -> Result<(), LinkError> {
+        self.reconnect = None;
+        let Back { link, heard, attempts } = back;
+        self.line.go_on(link, heard).await?;
+        tracing::info!(server = self.server(), attempts = attempts.made(), "connected again");
+        self.attempts = Some(attempts);
+        Ok(())
+    }
+
+    /// Waits for one message, and does what follows.
     pub async fn hear(&mut self) -> Result<Vec<Output>, Failure> {
         let heard = self.next().await;
         self.take_in(heard).await
@@ -116,13 +189,17 @@ impl Conversation {
         }
     }
 
-    async fn take_in(&mut self, heard: Result<Heard, LinkError>) -> Result<Vec<Output>, Failure> {
-        let input = match heard {
-            Ok(Heard::Message(message)) => Input::Received(message),
-            Ok(Heard::PingDue) => Input::Ping,
-            Err(error) => return Err(error.failure(&self.server)),
-        };
-        self.advance(input).await
+    /// Where nothing is under way, a lost connection is the end: to start anew costs no more.
+    async fn take_in(&mut self, heard: Heard) -> Result<Vec<Output>, Failure> {
+        match heard {
+            Heard::Message(message) => self.advance(Input::Received(message)).await,
+            Heard::Lost(error) => Err(error.failure(self.server())),
+            Heard::Gone(failure) => Err(failure),
+            Heard::Back(back) => {
+                let back = self.come_back(*back).await;
+                back.map(|()| Vec::new()).map_err(|error| error.failure(self.server()))
+            }
+        }
     }
 
     /// Gives the machine an input, says what it wants said, and returns the rest of its orders.
@@ -134,7 +211,7 @@ impl Conversation {
         match running.handle(input, &mut output) {
             Ok(next) => self.machine = Some(next),
             Err(misbehaved) => {
-                let _ = self.link.send(&misbehaved.farewell(Side::Target)).await;
+                let _ = self.line.say(&misbehaved.farewell(Side::Target)).await;
                 return Err(misbehaved.failure(Side::Target));
             }
         }
@@ -144,20 +221,17 @@ impl Conversation {
 
     /// Ends the connection once all is said.
     pub async fn close(self) {
-        self.link.close().await;
+        self.line.close().await;
     }
 
     async fn say_all(&mut self, output: &mut Vec<Output>) -> Result<(), Failure> {
         for output in output.extract_if(.., |output| matches!(output, Output::Send(_))) {
             if let Output::Send(message) = output
-                && let Err(error) = self.link.send(&message).await
+                && let Err(error) = self.line.say(&message).await
             {
                 // A server that has hung up may have said why, which is still to be read; if not,
                 // reading tells that it has gone.
-                tracing::debug!(server = self.server, %error, "say {}", message.name());
-                if matches!(error, LinkError::Silent(_)) {
-                    return Err(error.failure(&self.server));
-                }
+                tracing::debug!(server = self.server(), %error, "say {}", message.name());
             }
         }
         Ok(())

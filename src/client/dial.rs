@@ -62,6 +62,23 @@ impl Dial {
             }
             Dial::Local(server) => pair(server).map_err(|error| self.broken(&error))?,
         };
+        self.introduce(stream, preamble).await
+    }
+
+    /// Opens a control connection that takes the place of a lost one.
+    pub(super) async fn control_again(&self, secret: JoinSecret) -> Result<Stream, Failure> {
+        let preamble = Preamble { versions: Versions::OURS, role: Role::Return { secret } };
+        let stream = match self {
+            Dial::Network { name, addresses, limit } => {
+                connect_first(name, addresses, *limit).await?.0
+            }
+            Dial::Local(server) => pair(server).map_err(|error| self.broken(&error))?,
+        };
+        self.introduce(stream, preamble).await
+    }
+
+    /// Says what a connection is for.
+    async fn introduce(&self, stream: Stream, preamble: Preamble) -> Result<Stream, Failure> {
         link::watch_over(&stream).map_err(|error| self.broken(&error))?;
         let written = stream.write_all(preamble.encode().to_vec()).await;
         written.map_err(|error| self.broken(&error))?;

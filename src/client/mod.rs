@@ -1,8 +1,10 @@
 //! The side beside the local pool: runs for one copy, speaks to a server, and tells the outcome.
 
+mod backoff;
 mod conversation;
 mod dial;
 mod hold;
+mod reconnect;
 pub mod replicate;
 pub mod send;
 mod session;
@@ -12,6 +14,8 @@ mod watch;
 pub use self::dial::Dial;
 pub use self::session::Session;
 pub use self::watch::{Moment, Stop, Summary, Watch};
+
+use std::time::Duration;
 
 use crate::engine::settings::Settings;
 
@@ -24,4 +28,6 @@ pub struct Options {
     pub connections: u16,
     /// Their congestion control; `None` for the machine's own.
     pub congestion: Option<String>,
+    /// How long it tries to get a lost connection back.
+    pub retry_for: Duration,
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use super::conversation::Conversation;
+use super::conversation::{Conversation, Heard};
 use super::source::{Opened, Source};
 use super::watch::{Moment, Stop, Watch};
 use super::{Dial, Options};
@@ -18,7 +18,6 @@ use crate::engine::fault::Fault;
 use crate::engine::progress::Progress;
 use crate::engine::sender::{Event, Sender as Engine, Sent};
 use crate::error::{Class, Failure, Side};
-use crate::link::{Heard, LinkError};
 use crate::listing::TargetState;
 use crate::process::Ended;
 use crate::protocol::frame::Codec;
@@ -73,7 +72,7 @@ pub(super) struct Carried {
 
 /// What can happen while a stream is carried.
 enum Happening {
-    Heard(Result<Heard, LinkError>),
+    Heard(Heard),
     Engine(Event),
     SourceEnded(std::io::Result<Option<Ended>>),
     Tick,
@@ -106,8 +105,7 @@ enum SourceEnd {
 
 impl Session {
     /// Connects to a server and agrees with it on how to talk.
-    pub async fn open(mut dial: Dial, options: &Options) -> Result<Session, Failure> {
-        let stream = dial.control().await?;
+    pub async fn open(dial: Dial, options: &Options) -> Result<Session, Failure> {
         let codec = options.engine.compression.codec();
         let hello = Hello {
             software: concat!("zferry ", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -117,8 +115,8 @@ impl Session {
                 codecs: [Codec::Raw, codec].into(),
             },
         };
-        let mut conversation = Conversation::greet(stream, hello, dial.name()).await?;
-        let (agreed, secret) = conversation.welcome(dial.limit()).await?;
+        let mut conversation = Conversation::greet(dial, hello, options.retry_for).await?;
+        let (agreed, secret) = conversation.welcome().await?;
         if !agreed.limits.codecs.contains(&codec) {
             let what = format!("{} cannot unpack {codec:?} blocks", conversation.server());
             return Err(
@@ -127,6 +125,7 @@ impl Session {
         }
         let mut lanes = Vec::new();
         for lane in 0..agreed.limits.connections {
+            let dial = conversation.dial();
             lanes.push(dial.lane(lane, secret, options.congestion.as_deref()).await?);
         }
         let mut engine = options.engine.clone();
@@ -237,7 +236,12 @@ impl Session {
                             return Err(self.fail(failure).await);
                         }
                     }
-                    Output::Reached(marks) => carrying.fed = marks.fed.bytes_before(),
+                    Output::Reached(marks) => {
+                        if carrying.fed < marks.fed.bytes_before() {
+                            self.conversation.moves_on();
+                        }
+                        carrying.fed = marks.fed.bytes_before();
+                    }
                     Output::Applied(applied) => carrying.applied = Some(applied),
                     Output::Failed(failure) => {
                         return Err(self.settle(failure, carrying, &*judge).await);
@@ -249,18 +253,18 @@ impl Session {
                 return Ok(applied);
             }
             match self.select(carrying, stop).await {
-                Happening::Heard(Ok(Heard::Message(message))) => {
+                Happening::Heard(Heard::Message(message)) => {
                     news = self.take_in(message, carrying).await?;
                 }
-                Happening::Heard(Ok(Heard::PingDue)) => {
-                    news = self.conversation.advance(Input::Ping).await?;
+                Happening::Heard(Heard::Lost(error)) => {
+                    self.conversation.reconnect(&error)?;
                 }
-                Happening::Heard(Err(error)) => {
-                    return Err(match carrying.fault.take() {
-                        Some((failure, _)) => failure,
-                        None => error.failure(self.conversation.server()),
-                    });
+                Happening::Heard(Heard::Back(back)) => {
+                    if let Err(error) = self.conversation.come_back(*back).await {
+                        self.conversation.reconnect(&error)?;
+                    }
                 }
+                Happening::Heard(Heard::Gone(failure)) => return Err(failure),
                 Happening::Engine(Event::Sent(sent)) => {
                     carrying.sent = Some(sent);
                     news = self.end_if_over(carrying).await?;

@@ -1,7 +1,8 @@
-//! Messages as bytes: a length in front, JSON behind it.
+//! Messages as bytes: a length and a CRC32 in front, JSON behind them.
 //!
 //! Stands between a control connection and the machines. A length must never be believed before it
-//! was compared with the cap, and no more than one message is ever held.
+//! was compared with the cap, and no more than one message is ever held. The CRC32 is there for the
+//! bits that TCP's checksum lets through: a changed digit would still be JSON.
 
 use serde::Deserialize;
 
@@ -15,6 +16,9 @@ pub const MESSAGE_BYTES_MAX: usize = 64 << 10;
 /// The length in front of a message: u32, little-endian.
 const LENGTH_BYTES: usize = 4;
 
+/// The length, and behind it the CRC32 of the message: u32, little-endian.
+const HEAD_BYTES: usize = LENGTH_BYTES + 4;
+
 /// Why bytes are not a message. Words of the other end in it are fit to be shown.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MessageError {
@@ -26,6 +30,14 @@ pub enum MessageError {
     TooLong {
         /// The length as we read it.
         claimed: u32,
+    },
+    /// The message was damaged on its way.
+    #[error("a message's CRC32 is {expected:#010x}, but its bytes give {got:#010x}")]
+    Damaged {
+        /// What stands in front of it.
+        expected: u32,
+        /// What its bytes give.
+        got: u32,
     },
     /// A message of a type that this version does not have.
     #[error("the message type \"{0}\" is unknown")]
@@ -49,19 +61,21 @@ pub enum MessageError {
 /// When it does not fit all the same: that is our own mistake, and it must not travel.
 pub fn encode(message: &Message) -> Vec<u8> {
     let mut bytes = enveloped(message);
-    if bytes.len() > LENGTH_BYTES + MESSAGE_BYTES_MAX {
+    if bytes.len() > HEAD_BYTES + MESSAGE_BYTES_MAX {
         bytes = enveloped(&message.clone().made_printable());
     }
-    let length = bytes.len() - LENGTH_BYTES;
+    let length = bytes.len() - HEAD_BYTES;
     assert!(length <= MESSAGE_BYTES_MAX, "a {} message of {length} bytes", message.name());
     let length = u32::try_from(length).expect("the cap fits in 32 bits");
+    let crc32 = crc32fast::hash(&bytes[HEAD_BYTES..]);
     bytes[..LENGTH_BYTES].copy_from_slice(&length.to_le_bytes());
+    bytes[LENGTH_BYTES..HEAD_BYTES].copy_from_slice(&crc32.to_le_bytes());
     bytes
 }
 
-/// The message behind room for its length.
+/// The message behind room for its head.
 fn enveloped(message: &Message) -> Vec<u8> {
-    let mut bytes = vec![0; LENGTH_BYTES];
+    let mut bytes = vec![0; HEAD_BYTES];
     serde_json::to_writer(&mut bytes, message).expect("messages are plain data, memory takes them");
     bytes
 }
@@ -69,8 +83,8 @@ fn enveloped(message: &Message) -> Vec<u8> {
 /// Takes bytes in whatever pieces they come, and gives messages.
 #[derive(Debug, Default)]
 pub struct Decoder {
-    length: [u8; LENGTH_BYTES],
-    length_filled: usize,
+    head: [u8; HEAD_BYTES],
+    head_filled: usize,
     body: Vec<u8>,
 }
 
@@ -79,30 +93,42 @@ impl Decoder {
     /// when all were taken and more are needed. Call it until then. After an error the place in
     /// the conversation is lost: close the connection.
     pub fn take(&mut self, bytes: &mut &[u8]) -> Result<Option<Message>, MessageError> {
-        self.take_length(bytes);
-        if self.length_filled < LENGTH_BYTES {
+        self.take_head(bytes);
+        if self.head_filled < LENGTH_BYTES {
             return Ok(None);
         }
-        let claimed = u32::from_le_bytes(self.length);
+        let claimed = self.head_number(0);
         let body_bytes = usize::try_from(claimed).unwrap_or(usize::MAX);
         if body_bytes > MESSAGE_BYTES_MAX {
             return Err(MessageError::TooLong { claimed });
+        }
+        if self.head_filled < HEAD_BYTES {
+            return Ok(None);
         }
         let missing = body_bytes - self.body.len();
         self.body.extend_from_slice(split_front(bytes, missing));
         if self.body.len() < body_bytes {
             return Ok(None);
         }
+        let (expected, got) = (self.head_number(LENGTH_BYTES), crc32fast::hash(&self.body));
+        if expected != got {
+            return Err(MessageError::Damaged { expected, got });
+        }
         let message = parse(&self.body)?;
-        self.length_filled = 0;
+        self.head_filled = 0;
         self.body.clear();
         Ok(Some(message))
     }
 
-    fn take_length(&mut self, bytes: &mut &[u8]) {
-        let front = split_front(bytes, LENGTH_BYTES - self.length_filled);
-        self.length[self.length_filled..][..front.len()].copy_from_slice(front);
-        self.length_filled += front.len();
+    fn take_head(&mut self, bytes: &mut &[u8]) {
+        let front = split_front(bytes, HEAD_BYTES - self.head_filled);
+        self.head[self.head_filled..][..front.len()].copy_from_slice(front);
+        self.head_filled += front.len();
+    }
+
+    fn head_number(&self, at: usize) -> u32 {
+        let number = self.head[at..at + 4].try_into().expect("the range is four bytes long");
+        u32::from_le_bytes(number)
     }
 }
 
@@ -144,7 +170,8 @@ mod tests {
 
     fn framed(json: &str) -> Vec<u8> {
         let length = u32::try_from(json.len()).unwrap();
-        [&length.to_le_bytes(), json.as_bytes()].concat()
+        let crc32 = crc32fast::hash(json.as_bytes());
+        [&length.to_le_bytes(), &crc32.to_le_bytes(), json.as_bytes()].concat()
     }
 
     fn decoded(bytes: &[u8]) -> Result<Option<Message>, MessageError> {
@@ -156,7 +183,10 @@ mod tests {
         let json = r#"{"new":[1,{"a":null}],"type":"list","dataset":"a/b","type2":"x"}"#;
         let expected = Message::List { dataset: "a/b".parse().unwrap() };
         assert_eq!(decoded(&framed(json)), Ok(Some(expected)));
-        assert_eq!(decoded(&framed(r#"{"type":"ping","rtt":5}"#)), Ok(Some(Message::Ping)));
+        assert_eq!(
+            decoded(&framed(r#"{"type":"ping","rtt":5}"#)),
+            Ok(Some(Message::Ping { heard: 0 }))
+        );
         let unknown = decoded(&framed(r#"{"type":"tele\u001bport","to":"mars"}"#)).unwrap_err();
         assert_eq!(unknown.to_string(), "the message type \"tele\u{fffd}port\" is unknown");
     }
@@ -197,6 +227,17 @@ mod tests {
             assert_eq!(decoder.body.capacity(), 0);
         }
         assert_eq!(decoded(&65536_u32.to_le_bytes()), Ok(None));
+    }
+
+    #[test]
+    fn every_flipped_bit_is_found() {
+        let whole = encode(&Message::List { dataset: "a/b".parse().unwrap() });
+        for bit in 0..whole.len() * 8 {
+            let mut bytes = whole.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            // A longer length waits for bytes that do not come.
+            assert!(!matches!(decoded(&bytes), Ok(Some(_))), "bit {bit}");
+        }
     }
 
     #[test]

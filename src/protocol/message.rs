@@ -81,7 +81,21 @@ pub enum Message {
     /// Either: no, and that is the last that I say.
     Refused(Failure),
     /// Either: I am alive.
-    Ping,
+    Ping {
+        /// How many remembered messages of the other end were heard in this session.
+        #[serde(default)]
+        heard: u64,
+    },
+    /// Client, first on a control connection that goes on with a session: here I am again.
+    Return {
+        /// How many remembered messages of the server were heard in this session.
+        heard: u64,
+    },
+    /// Server: go on. Both say again what the other has not heard.
+    Returned {
+        /// How many remembered messages of the client were heard in this session.
+        heard: u64,
+    },
     /// Client: nothing more to do.
     Bye,
 }
@@ -262,7 +276,7 @@ fn known_codecs<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeSet<C
 
 impl Message {
     /// Every name that [`Message::name`] gives and the wire knows.
-    pub const NAMES: [&str; 13] = [
+    pub const NAMES: [&str; 15] = [
         "hello",
         "welcome",
         "list",
@@ -275,6 +289,8 @@ impl Message {
         "result",
         "refused",
         "ping",
+        "return",
+        "returned",
         "bye",
     ];
 
@@ -292,9 +308,23 @@ impl Message {
             Message::End { .. } => "end",
             Message::Result { .. } => "result",
             Message::Refused(_) => "refused",
-            Message::Ping => "ping",
+            Message::Ping { .. } => "ping",
+            Message::Return { .. } => "return",
+            Message::Returned { .. } => "returned",
             Message::Bye => "bye",
         }
+    }
+
+    /// Whether it must be said again if it was lost with its connection. All are but those that
+    /// the next of their kind replaces, and those that are about the connection itself.
+    pub fn is_remembered(&self) -> bool {
+        !matches!(
+            self,
+            Message::Ack { .. }
+                | Message::Ping { .. }
+                | Message::Return { .. }
+                | Message::Returned { .. }
+        )
     }
 
     /// The same message with free text that a person can be shown and that surely fits.

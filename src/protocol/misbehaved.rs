@@ -97,6 +97,16 @@ pub enum PeerMisbehaved {
         /// What it says to hold.
         got_guid: Option<Guid>,
     },
+    /// It says to have heard what was never said, or to have forgotten what it had heard.
+    #[error("it says to have heard {got} messages; {confirmed} were heard before, {said} said")]
+    HeardOther {
+        /// What it had said to have heard.
+        confirmed: u64,
+        /// How many there were.
+        said: u64,
+        /// What it says now.
+        got: u64,
+    },
     /// More blocks than the stream has bytes, by its own `End`.
     #[error("it sent {received} bytes of a stream that ends at {total}")]
     DataBeyondEnd {

@@ -14,10 +14,13 @@
 //! server                  Welcome       Listed...       Opened       Ack...   Result
 //! ```
 //!
-//! Either may say `Ping` at any time after the welcome, and `Refused` before it hangs up.
+//! Either may say `Refused` before it hangs up. A session outlives its connections: [`journal`]
+//! remembers what was said, so that the machines never notice that a control connection was lost
+//! and another took its place, with `Return` and `Returned`.
 
 pub mod envelope;
 pub mod frame;
+pub mod journal;
 pub mod liveness;
 pub mod message;
 pub mod misbehaved;

@@ -27,6 +27,11 @@ pub struct Preamble {
 pub enum Role {
     /// Messages: the first connection of a session.
     Control,
+    /// Messages: takes the place of a control connection that was lost.
+    Return {
+        /// The session's secret, from the server's `Welcome`.
+        secret: JoinSecret,
+    },
     /// Frames: joins a session that the control connection opened.
     Data {
         /// Which of the session's data connections, from 0.
@@ -52,7 +57,9 @@ pub enum PreambleError {
         got: Versions,
     },
     /// A purpose that this build does not know.
-    #[error("role {got} is unknown (1 is control, 2 is data); the client speaks {versions}")]
+    #[error(
+        "role {got} is unknown (1 is control, 2 is data, 3 is return); the client speaks {versions}"
+    )]
     Role {
         /// What it said.
         got: u8,
@@ -87,6 +94,7 @@ const MAGIC_VALUE: [u8; 8] = *b"\x89zferry\n";
 
 const CONTROL: u8 = 1;
 const DATA: u8 = 2;
+const RETURN: u8 = 3;
 
 impl Preamble {
     /// The bytes for the wire.
@@ -97,6 +105,10 @@ impl Preamble {
         bytes[VERSION_MAX].copy_from_slice(&self.versions.max.to_le_bytes());
         match self.role {
             Role::Control => bytes[ROLE.start] = CONTROL,
+            Role::Return { secret } => {
+                bytes[ROLE.start] = RETURN;
+                bytes[SECRET].copy_from_slice(secret.bytes());
+            }
             Role::Data { lane, secret } => {
                 bytes[ROLE.start] = DATA;
                 bytes[LANE].copy_from_slice(&lane.to_le_bytes());
@@ -121,6 +133,7 @@ impl Preamble {
         let role = match bytes[ROLE.start] {
             CONTROL => Role::Control,
             DATA => Role::Data { lane: number(LANE), secret },
+            RETURN => Role::Return { secret },
             got => return Err(PreambleError::Role { got, versions }),
         };
         Ok(Preamble { versions, role })
@@ -167,8 +180,8 @@ mod tests {
         bytes[RESERVED].fill(0xff);
         bytes[SECRET].fill(0xff);
         assert_eq!(Preamble::decode(&bytes), Ok(Preamble { versions, role: Role::Control }));
-        bytes[ROLE.start] = 3;
-        assert_eq!(Preamble::decode(&bytes), Err(PreambleError::Role { got: 3, versions }));
+        bytes[ROLE.start] = 4;
+        assert_eq!(Preamble::decode(&bytes), Err(PreambleError::Role { got: 4, versions }));
     }
 
     #[test]
@@ -188,14 +201,15 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_encoded_is_what_is_decoded(
-            numbers in any::<(u16, u16)>(), data in any::<Option<(u16, [u8; 16])>>(),
+            numbers in any::<(u16, u16)>(), data in prop::option::of((0..3_u16, any::<[u8; 16]>())),
         ) {
             let versions =
                 Versions { min: numbers.0.min(numbers.1), max: numbers.0.max(numbers.1) };
-            let role = data.map_or(Role::Control, |(lane, random)| Role::Data {
-                lane,
-                secret: JoinSecret::new(random),
-            });
+            let role = match data {
+                None => Role::Control,
+                Some((0, random)) => Role::Return { secret: JoinSecret::new(random) },
+                Some((lane, random)) => Role::Data { lane, secret: JoinSecret::new(random) },
+            };
             let preamble = Preamble { versions, role };
             prop_assert_eq!(Preamble::decode(&preamble.encode()), Ok(preamble));
         }

@@ -46,8 +46,9 @@ pub enum Input {
     },
     /// Something broke on this side or is not allowed: at any time, as answer to anything.
     Failed(Failure),
-    /// A sign of life is due: at any time.
-    Ping,
+    /// The client has come back over another connection: at any time. What it has not heard is
+    /// said again by whoever keeps the connection; acknowledgements may be lost with one.
+    Returned,
 }
 
 /// What comes out, to be done in order.
@@ -189,8 +190,6 @@ impl State {
             (State::Closed, _) => Ok(State::Closed),
             (_, M::Refused(failure)) => Ok(abandoned(failure, output)),
             (State::ExpectHello(offer), M::Hello(hello)) => greeted(offer, hello, output),
-            (state @ State::ExpectHello(_), message) => Err(state.unexpected(&message)),
-            (state, M::Ping) => Ok(state),
             (State::Idle(session), M::List { dataset }) => {
                 output.push(Output::LookUp(dataset));
                 Ok(State::LookingUp(session))
@@ -218,12 +217,7 @@ impl State {
             // What was under way when the client closed.
             (State::Closed, _) => Ok(State::Closed),
             (state, Input::Failed(failure)) => Ok(state.fail(failure, output)),
-            // A ping before the welcome would be out of turn.
-            (state @ State::ExpectHello(_), Input::Ping) => Ok(state),
-            (state, Input::Ping) => {
-                output.push(Output::Send(Message::Ping));
-                Ok(state)
-            }
+            (state, Input::Returned) => Ok(state.repeat(output)),
             (State::LookingUp(session), Input::Found { dataset, target }) => {
                 match listing::split(dataset, target) {
                     Ok(messages) => {
@@ -250,6 +244,14 @@ impl State {
             }
             (state, news) => panic!("{news:?} makes no sense in {}", state.name()),
         }
+    }
+
+    /// Acknowledges once more how far the transfer is.
+    fn repeat(self, output: &mut Vec<Output>) -> State {
+        if let State::Receiving(_, running) | State::Applying(_, running, _) = &self {
+            output.push(Output::Send(running.ack()));
+        }
+        self
     }
 
     /// Tells the client why this side gives up, in the words that fit.
@@ -319,11 +321,16 @@ impl Transfer {
     /// Acknowledges what is new; nothing where nothing is.
     fn advanced(self, reached: Watermarks, output: &mut Vec<Output>) -> Transfer {
         let reached = self.reached.raised_to(reached);
-        if reached != self.reached {
-            let transfer = self.open.transfer;
-            output.push(Output::Send(Message::Ack { transfer, reached }));
+        let news = reached != self.reached;
+        let advanced = Transfer { reached, ..self };
+        if news {
+            output.push(Output::Send(advanced.ack()));
         }
-        Transfer { reached, ..self }
+        advanced
+    }
+
+    fn ack(&self) -> Message {
+        Message::Ack { transfer: self.open.transfer, reached: self.reached }
     }
 
     fn end(

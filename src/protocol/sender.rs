@@ -39,8 +39,6 @@ pub enum Input {
     },
     /// Something broke on this side: at any time.
     Failed(Failure),
-    /// A sign of life is due: at any time.
-    Ping,
     /// Nothing more to do. Only when idle.
     Bye,
 }
@@ -156,8 +154,6 @@ impl State {
             (State::ExpectWelcome { offered, limits }, M::Welcome(welcome)) => {
                 welcomed(offered, &limits, welcome, output)
             }
-            (state @ State::ExpectWelcome { .. }, message) => Err(state.unexpected(&message)),
-            (state, M::Ping) => Ok(state),
             (State::ExpectListed(session), M::Listed { dataset, target, more }) => {
                 Ok(listed(session, dataset, Listing::begin(target, more)?, output))
             }
@@ -204,12 +200,6 @@ impl State {
             // What was under way when the server closed.
             (State::Closed, _) => State::Closed,
             (state, Input::Failed(failure)) => state.fail(failure, output),
-            // A ping before the welcome would be out of turn, and the hello was a sign of life.
-            (state @ State::ExpectWelcome { .. }, Input::Ping) => state,
-            (state, Input::Ping) => {
-                output.push(Output::Send(Message::Ping));
-                state
-            }
             (State::Idle(session), Input::List(dataset)) => {
                 output.push(Output::Send(Message::List { dataset }));
                 State::ExpectListed(session)

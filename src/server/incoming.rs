@@ -8,7 +8,7 @@ use sys::control::{Listener, Stream};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::PREAMBLE_LIMIT;
-use crate::error::Side;
+use crate::error::{Failure, Side};
 use crate::link::{self, Link, NoPreamble, read_preamble};
 use crate::protocol::message::Message;
 use crate::protocol::preamble::Role;
@@ -27,6 +27,8 @@ pub enum Incoming {
 pub(super) enum Introduced {
     /// A client that wants a session.
     Control { version: Version, stream: Stream },
+    /// A client that wants its session back.
+    Return { secret: JoinSecret, stream: Stream },
     /// A data connection of some session, as a blocking descriptor.
     Lane { lane: u16, secret: JoinSecret, fd: OwnedFd },
 }
@@ -78,7 +80,7 @@ pub(super) async fn introduce(stream: Stream, peer: &str) -> Option<Introduced> 
             return None;
         }
     };
-    if preamble.role == Role::Control
+    if matches!(preamble.role, Role::Control | Role::Return { .. })
         && let Err(error) = link::watch_over(&stream)
     {
         tracing::warn!(peer, %error, "socket options are not set");
@@ -87,15 +89,11 @@ pub(super) async fn introduce(stream: Stream, peer: &str) -> Option<Introduced> 
         Role::Control => match agree(Versions::OURS, preamble.versions) {
             Ok(version) => Some(Introduced::Control { version, stream }),
             Err(mismatch) => {
-                let failure = mismatch.failure(Side::Target);
-                tracing::warn!(peer, %failure, "refused a client");
-                let mut link = Link::new(stream);
-                // It is told why if it still listens.
-                let _ = link.send(&Message::Refused(failure)).await;
-                link.close().await;
+                refuse(Link::new(stream), mismatch.failure(Side::Target), peer).await;
                 None
             }
         },
+        Role::Return { secret } => Some(Introduced::Return { secret, stream }),
         Role::Data { lane, secret } => match stream.into_fd() {
             Ok(fd) => Some(Introduced::Lane { lane, secret, fd }),
             Err(error) => {
@@ -104,4 +102,11 @@ pub(super) async fn introduce(stream: Stream, peer: &str) -> Option<Introduced> 
             }
         },
     }
+}
+
+/// Tells a client why it is not served, if it still listens.
+pub(super) async fn refuse(mut link: Link, failure: Failure, peer: &str) {
+    tracing::warn!(peer, %failure, "refused a client");
+    let _ = link.send(&Message::Refused(failure)).await;
+    link.close().await;
 }

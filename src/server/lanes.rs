@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use super::roster::{Lane, Roster};
+use super::roster::{Arrival, Lane, Roster};
 use crate::error::{Class, Failure, Side};
 use crate::protocol::secret::JoinSecret;
 
@@ -16,8 +16,8 @@ pub(super) const JOIN_LIMIT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Lanes {
     places: Vec<Option<OwnedFd>>,
-    inbox: UnboundedSender<Lane>,
-    arrivals: UnboundedReceiver<Lane>,
+    inbox: UnboundedSender<Arrival>,
+    arrivals: UnboundedReceiver<Arrival>,
     taken: bool,
 }
 
@@ -35,9 +35,9 @@ impl Lanes {
     }
 
     /// The next connection that showed the secret; waits for ever where none comes.
-    pub async fn next(&mut self) -> Lane {
+    pub async fn next(&mut self) -> Arrival {
         match self.arrivals.recv().await {
-            Some(lane) => lane,
+            Some(arrival) => arrival,
             // Not while we hold a sender ourselves.
             None => std::future::pending().await,
         }

@@ -22,9 +22,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 pub use self::destination::{Destination, Pipe, Pool};
 pub use self::incoming::Incoming;
 use self::incoming::Introduced;
-use self::roster::{Lane, Roster};
+use self::roster::{Arrival, Lane, Returning, Roster};
+use crate::dataset::DatasetName;
 use crate::engine::settings::Settings;
 use crate::error::{Class, Failure, Side};
+use crate::link::{self, Link};
+use crate::listing::TargetState;
+use crate::protocol::secret::JoinSecret;
 
 /// How long a connection may take to say what it is.
 const PREAMBLE_LIMIT: Duration = Duration::from_secs(5);
@@ -55,6 +59,8 @@ pub struct Options {
     pub connections_max: u16,
     /// Whether the first transfer is the only one: its outcome ends the server.
     pub one_transfer: bool,
+    /// How long a transfer waits for a client that went away.
+    pub grace: Duration,
 }
 
 /// What all sessions of a server share.
@@ -119,7 +125,13 @@ async fn meet(shared: Rc<Shared>, stream: Stream, peer: String, place: OwnedSema
     drop(place);
     match introduced {
         Some(Introduced::Lane { lane, secret, fd }) => {
-            shared.roster.deliver(&secret, Lane { lane, fd }, &peer);
+            let delivered = shared.roster.deliver(&secret, Arrival::Lane(Lane { lane, fd }));
+            if delivered.is_err() {
+                tracing::warn!(peer, "refused a data connection that belongs to no session");
+            }
+        }
+        Some(Introduced::Return { secret, stream }) => {
+            take_back(&shared, &secret, Link::new(stream), peer).await;
         }
         Some(Introduced::Control { version, stream }) => {
             shared.sessions.update(|running| running + 1);
@@ -127,6 +139,22 @@ async fn meet(shared: Rc<Shared>, stream: Stream, peer: String, place: OwnedSema
             shared.sessions.update(|running| running - 1);
         }
         None => {}
+    }
+}
+
+/// Brings a client back to its session, or tells it that there is none any more.
+async fn take_back(shared: &Shared, secret: &JoinSecret, mut link: Link, peer: String) {
+    let heard = match tokio::time::timeout(PREAMBLE_LIMIT, link::hear_return(&mut link)).await {
+        Ok(Ok(heard)) => heard,
+        Ok(Err(error)) => return tracing::warn!(peer, %error, "refused a client that came back"),
+        Err(_elapsed) => return tracing::warn!(peer, "refused a client that said nothing"),
+    };
+    let returning = Arrival::Client(Box::new(Returning { link, heard, peer }));
+    if let Err(Arrival::Client(turned_away)) = shared.roster.deliver(secret, returning) {
+        let Returning { link, peer, .. } = *turned_away;
+        let what = "the server has ended the session, or was started anew since";
+        let failure = Failure::new(Side::Target, Class::Interrupted, what);
+        incoming::refuse(link, failure, &peer).await;
     }
 }
 
@@ -141,6 +169,19 @@ async fn drain(shared: &Shared) {
 }
 
 impl Shared {
+    /// Reads what a dataset holds, once nobody receives into it.
+    async fn look_up(&self, dataset: &DatasetName) -> Result<TargetState, Failure> {
+        self.roster.free(dataset).await?;
+        let (destination, dataset) = (self.destination.clone(), dataset.clone());
+        match tokio::task::spawn_blocking(move || destination.look_up(&dataset)).await {
+            Ok(found) => found,
+            Err(panicked) => {
+                let what = format!("read the target: {panicked}");
+                Err(Failure::new(Side::Target, Class::Internal, what))
+            }
+        }
+    }
+
     /// The end of a server that was to make one transfer and made none.
     fn nothing_came(&self) -> Result<(), Failure> {
         if self.options.one_transfer {

@@ -1,30 +1,63 @@
-//! Who waits for data connections, and which datasets are being received.
+//! Which sessions there are, and which datasets are being received.
 //!
-//! One thread's memory. A data connection that shows no secret of a waiting session is dropped: it
-//! learns nothing, and nobody waits for it. A dataset is received by one session at a time.
+//! One thread's memory. A connection that shows no secret of a running session is turned away: it
+//! learns nothing, and nobody waits for it. A dataset is received by one session at a time; one
+//! whose client is away makes room for a client that is here.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::dataset::DatasetName;
 use crate::error::{Class, Failure, Side};
+use crate::link::Link;
 use crate::protocol::secret::JoinSecret;
+
+/// How often a dataset that is being made free is looked at.
+const FREE_EVERY: Duration = Duration::from_millis(20);
 
 /// The books of one server.
 #[derive(Debug, Default)]
 pub(super) struct Roster {
-    waiting: RefCell<Vec<(JoinSecret, UnboundedSender<Lane>)>>,
+    sessions: RefCell<Vec<(JoinSecret, UnboundedSender<Arrival>)>>,
     receiving: Rc<RefCell<Vec<Receiving>>>,
 }
 
-/// A data connection that showed the right secret.
+/// A connection that showed the secret of a session.
+#[derive(Debug)]
+pub(super) enum Arrival {
+    /// A data connection.
+    Lane(Lane),
+    /// The client, over a new control connection.
+    Client(Box<Returning>),
+}
+
+/// A data connection.
 #[derive(Debug)]
 pub(super) struct Lane {
     pub lane: u16,
     pub fd: OwnedFd,
+}
+
+/// A client that comes back.
+#[derive(Debug)]
+pub(super) struct Returning {
+    pub link: Link,
+    /// How many of our messages it has heard.
+    pub heard: u64,
+    /// Where it is now.
+    pub peer: String,
+}
+
+/// Whether the client of a session is there, for those who want what the session has.
+#[derive(Debug, Default)]
+pub(super) struct Presence {
+    pub away: Cell<bool>,
+    pub evicted: Notify,
 }
 
 #[derive(Debug)]
@@ -32,6 +65,7 @@ struct Receiving {
     dataset: DatasetName,
     peer: String,
     since: jiff::Timestamp,
+    presence: Rc<Presence>,
 }
 
 /// The sole right to receive into a dataset; given back when dropped.
@@ -42,38 +76,59 @@ pub(super) struct Claim {
 }
 
 impl Roster {
-    /// Sends data connections that show `secret` to `session`, as long as that listens.
-    pub fn expect(&self, secret: JoinSecret, session: UnboundedSender<Lane>) {
-        let mut waiting = self.waiting.borrow_mut();
-        waiting.retain(|(_, session)| !session.is_closed());
-        waiting.push((secret, session));
+    /// Sends connections that show `secret` to `session`, as long as that listens.
+    pub fn expect(&self, secret: JoinSecret, session: UnboundedSender<Arrival>) {
+        let mut sessions = self.sessions.borrow_mut();
+        sessions.retain(|(_, session)| !session.is_closed());
+        sessions.push((secret, session));
     }
 
-    /// Gives a data connection to its session.
-    pub fn deliver(&self, secret: &JoinSecret, lane: Lane, peer: &str) {
-        let waiting = self.waiting.borrow();
-        let session = waiting.iter().find(|(known, _)| known == secret);
-        let taken = session.is_some_and(|(_, session)| session.send(lane).is_ok());
-        if !taken {
-            tracing::warn!(peer, "refused a data connection that belongs to no session");
+    /// Gives a connection to its session; back, where there is none.
+    pub fn deliver(&self, secret: &JoinSecret, arrival: Arrival) -> Result<(), Arrival> {
+        let sessions = self.sessions.borrow();
+        match sessions.iter().find(|(known, _)| known == secret) {
+            Some((_, session)) => session.send(arrival).map_err(|unsent| unsent.0),
+            None => Err(arrival),
         }
     }
 
-    /// Claims a dataset for `peer`, or says who receives into it already.
-    pub fn claim(&self, dataset: &DatasetName, peer: &str) -> Result<Claim, Failure> {
+    /// Claims a dataset for the client at `peer`, or says who receives into it already.
+    pub fn claim(
+        &self,
+        dataset: &DatasetName,
+        peer: &str,
+        presence: &Rc<Presence>,
+    ) -> Result<Claim, Failure> {
         let mut receiving = self.receiving.borrow_mut();
         if let Some(other) = receiving.iter().find(|other| other.dataset == *dataset) {
-            let what = format!(
-                "{dataset} is being received from {} already, since {:.0}",
-                other.peer, other.since
-            );
-            return Err(Failure::new(Side::Target, Class::Busy, what)
-                .with_remedy("wait until that transfer has ended"));
+            return Err(other.is_busy());
         }
         let (dataset, peer) = (dataset.clone(), peer.to_owned());
-        let since = jiff::Timestamp::now();
-        receiving.push(Receiving { dataset: dataset.clone(), peer, since });
+        let (since, presence) = (jiff::Timestamp::now(), Rc::clone(presence));
+        receiving.push(Receiving { dataset: dataset.clone(), peer, since, presence });
         Ok(Claim { dataset, receiving: Rc::clone(&self.receiving) })
+    }
+
+    /// Waits until nobody receives into a dataset. A session whose client is away is told to end,
+    /// which `zfs receive` may take a while for; one whose client is here is left alone.
+    pub async fn free(&self, dataset: &DatasetName) -> Result<(), Failure> {
+        loop {
+            match self.receiving.borrow().iter().find(|other| other.dataset == *dataset) {
+                None => return Ok(()),
+                Some(other) if other.presence.away.get() => other.presence.evicted.notify_one(),
+                Some(other) => return Err(other.is_busy()),
+            }
+            tokio::time::sleep(FREE_EVERY).await;
+        }
+    }
+}
+
+impl Receiving {
+    fn is_busy(&self) -> Failure {
+        let Receiving { dataset, peer, since, .. } = self;
+        let what = format!("{dataset} is being received from {peer} already, since {since:.0}");
+        Failure::new(Side::Target, Class::Busy, what)
+            .with_remedy("wait until that transfer has ended")
     }
 }
 
@@ -89,25 +144,46 @@ mod tests {
 
     #[test]
     fn a_dataset_is_claimed_once_at_a_time() {
-        let roster = Roster::default();
+        let (roster, presence) = (Roster::default(), Rc::default());
         let dataset: DatasetName = "backup/a".parse().unwrap();
-        let claim = roster.claim(&dataset, "10.0.0.1:5").unwrap();
-        let second = roster.claim(&dataset, "10.0.0.2:5").unwrap_err();
+        let claim = roster.claim(&dataset, "10.0.0.1:5", &presence).unwrap();
+        let second = roster.claim(&dataset, "10.0.0.2:5", &presence).unwrap_err();
         assert_eq!((second.class, second.exit_code()), (Class::Busy, 4));
         assert!(second.what.contains("10.0.0.1:5"), "{second}");
         drop(claim);
-        assert!(roster.claim(&dataset, "10.0.0.2:5").is_ok());
+        assert!(roster.claim(&dataset, "10.0.0.2:5", &presence).is_ok());
+    }
+
+    #[tokio::test]
+    async fn only_a_session_whose_client_is_away_makes_room() {
+        let (roster, presence) = (Roster::default(), Rc::<Presence>::default());
+        let dataset: DatasetName = "backup/a".parse().unwrap();
+        roster.free(&dataset).await.unwrap();
+        let claim = roster.claim(&dataset, "10.0.0.1:5", &presence).unwrap();
+        assert_eq!(roster.free(&dataset).await.unwrap_err().class, Class::Busy);
+        presence.away.set(true);
+        let holder = async {
+            presence.evicted.notified().await;
+            drop(claim);
+        };
+        let (freed, ()) = tokio::join!(roster.free(&dataset), holder);
+        freed.unwrap();
     }
 
     #[test]
     fn a_data_connection_reaches_only_the_session_whose_secret_it_shows() {
         let roster = Roster::default();
-        let lane = || Lane { lane: 3, fd: std::fs::File::open("/dev/null").unwrap().into() };
-        let (session, mut lanes) = tokio::sync::mpsc::unbounded_channel();
+        let lane = || {
+            let fd = std::fs::File::open("/dev/null").unwrap().into();
+            Arrival::Lane(Lane { lane: 3, fd })
+        };
+        let (session, mut arrivals) = tokio::sync::mpsc::unbounded_channel();
         roster.expect(JoinSecret::new([1; 16]), session);
-        roster.deliver(&JoinSecret::new([2; 16]), lane(), "a stranger");
-        assert!(lanes.try_recv().is_err());
-        roster.deliver(&JoinSecret::new([1; 16]), lane(), "a friend");
-        assert_eq!(lanes.try_recv().unwrap().lane, 3);
+        roster.deliver(&JoinSecret::new([2; 16]), lane()).unwrap_err();
+        assert!(arrivals.try_recv().is_err());
+        roster.deliver(&JoinSecret::new([1; 16]), lane()).unwrap();
+        assert!(matches!(arrivals.try_recv().unwrap(), Arrival::Lane(Lane { lane: 3, .. })));
+        drop(arrivals);
+        roster.deliver(&JoinSecret::new([1; 16]), lane()).unwrap_err();
     }
 }

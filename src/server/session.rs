@@ -1,27 +1,29 @@
 //! One client's session at the server: a loop that names what happened, and does what follows.
 //!
 //! All decisions are the machine's ([`crate::protocol::receiver`]); this file only carries its
-//! orders out. What must never happen here: a process that takes the end of a cut stream for the
-//! stream's end, and a session that leaves a process behind.
+//! orders out. A client whose connection is lost in the middle of a transfer is away, and the
+//! transfer waits for it. What must never happen here: a process that takes the end of a cut stream
+//! for the stream's end, and a session that leaves a process behind.
 
+mod away;
 mod receiving;
 
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use sys::control::Stream;
+use sys::control::{self, Stream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::destination::Prepared;
 use super::lanes::{JOIN_LIMIT, Lanes};
-use super::roster::{Claim, Lane};
+use super::roster::{Arrival, Claim, Presence};
 use super::transfer::Transfer;
 use super::{Shared, Stopping};
 use crate::dataset::{DatasetName, Guid};
 use crate::engine::receiver::{Agreed, Event, Receiver as Engine};
 use crate::error::{Class, Failure, Side};
-use crate::link::{Heard, Link, LinkError};
+use crate::link::{Line, Link, LinkError};
 use crate::listing::TargetState;
 use crate::process::Ended as ProcessEnded;
 use crate::protocol::frame::Codec;
@@ -44,22 +46,27 @@ enum News {
 
 /// Everything that can happen to a session.
 enum Happening {
-    Heard(Result<Heard, LinkError>),
-    Joined(Lane),
+    Heard(Result<Message, LinkError>),
+    Arrived(Arrival),
     Engine(Event),
     News(News),
     /// Time to tell how far the transfer is.
     Tick,
     /// Something did not come in time.
     Late,
+    /// Another client wants what this one has left.
+    Evicted,
     /// The server stops, more urgently than before.
     Stop(Stopping),
 }
 
 struct Session {
     shared: Rc<Shared>,
-    link: Link,
+    line: Line,
     peer: String,
+    presence: Rc<Presence>,
+    /// Until when a client that is away may come back.
+    back_until: Option<Instant>,
     machine: Option<Receiver>,
     /// What the machine is still to be told.
     inputs: VecDeque<Input>,
@@ -108,8 +115,10 @@ pub(super) async fn run(shared: Rc<Shared>, stream: Stream, version: Version, pe
     let (news_inbox, news) = unbounded_channel();
     let session = Session {
         shared,
-        link: Link::new(stream),
+        line: Line::new(Link::new(stream)),
         peer,
+        presence: Rc::default(),
+        back_until: None,
         machine: Some(Receiver::new(offer)),
         inputs: VecDeque::new(),
         lanes: Lanes::new(),
@@ -141,7 +150,7 @@ impl Session {
             self.apply(happening).await;
         }
         self.stop_transfer().await;
-        self.link.close().await;
+        self.line.close().await;
         if let Some(engine) = self.engine {
             let _ = tokio::task::spawn_blocking(move || drop(engine)).await;
         }
@@ -164,8 +173,8 @@ impl Session {
         let (mut stop, known) = (self.shared.stop.clone(), self.stopping);
         let urgency = async { stop.wait_for(|&stop| stop > known).await.map(|stop| *stop) };
         tokio::select! {
-            heard = self.link.next() => Happening::Heard(heard),
-            lane = self.lanes.next() => Happening::Joined(lane),
+            heard = self.line.next() => Happening::Heard(heard),
+            arrival = self.lanes.next() => Happening::Arrived(arrival),
             Some(event) = self.events.recv() => Happening::Engine(event),
             Some(news) = self.news.recv() => Happening::News(news),
             () = tokio::time::sleep(ACKNOWLEDGE_EVERY), if self.transfer.is_some() => {
@@ -173,6 +182,7 @@ impl Session {
             }
             () = tokio::time::sleep_until(deadline.unwrap_or_else(Instant::now).into()),
                 if deadline.is_some() => Happening::Late,
+            () = self.presence.evicted.notified() => Happening::Evicted,
             Ok(urgency) = urgency => Happening::Stop(urgency),
         }
     }
@@ -180,32 +190,23 @@ impl Session {
     fn deadline(&self) -> Option<Instant> {
         let waiting = self.waiting.as_ref().map(|&(_, until)| until);
         let fault = self.fault.as_ref().map(|&(_, until)| until);
-        waiting.into_iter().chain(fault).min()
+        waiting.into_iter().chain(fault).chain(self.back_until).min()
     }
 
     async fn apply(&mut self, happening: Happening) {
         match happening {
-            Happening::Heard(Ok(Heard::Message(message))) => {
-                self.tell(Input::Received(message));
-            }
-            Happening::Heard(Ok(Heard::PingDue)) => self.tell(Input::Ping),
-            Happening::Heard(Err(LinkError::Closed)) if self.is_idle() => self.closing = true,
-            Happening::Heard(Err(error)) => {
-                let failure = match self.fault.take() {
-                    Some((failure, _)) => failure,
-                    None => error.failure(&self.peer),
-                };
-                self.give_up(failure).await;
-                self.closing = true;
-            }
-            Happening::Joined(lane) => {
+            Happening::Heard(Ok(message)) => self.tell(Input::Received(message)),
+            Happening::Heard(Err(error)) => self.lose(error).await,
+            Happening::Arrived(Arrival::Lane(lane)) => {
                 self.lanes.join(lane, &self.peer);
                 self.prepare_if_joined().await;
             }
+            Happening::Arrived(Arrival::Client(returning)) => self.take_back(*returning).await,
             Happening::Engine(event) => self.engine_says(event).await,
             Happening::News(news) => self.learn(news).await,
             Happening::Tick => self.acknowledge(),
             Happening::Late => self.late().await,
+            Happening::Evicted => self.make_room().await,
             Happening::Stop(urgency) => self.stop(urgency).await,
         }
         self.finish_if_over();
@@ -273,26 +274,23 @@ impl Session {
     }
 
     /// Looks a target up. One that is being received shows the state of that receive, which is
-    /// nobody's to plan from: that is said at once.
+    /// nobody's to plan from: that is said at once, unless whoever sends to it is away.
     async fn look_up(&mut self, name: &RelativeName) {
-        let dataset = self.shared.destination.dataset_named(name);
-        let free = dataset.and_then(|dataset| {
-            self.shared.roster.claim(&dataset, &self.peer).map(|_given_back| dataset)
+        let dataset = match self.shared.destination.dataset_named(name) {
+            Ok(dataset) => dataset,
+            Err(failure) => return self.give_up(failure).await,
+        };
+        let (shared, inbox) = (Rc::clone(&self.shared), self.news_inbox.clone());
+        control::spawn(async move {
+            let found = shared.look_up(&dataset).await;
+            // Nobody listens any more when the session is over.
+            drop(inbox.send(News::Found(dataset, found)));
         });
-        match free {
-            Ok(dataset) => {
-                let destination = self.shared.destination.clone();
-                self.ask(move || {
-                    let found = destination.look_up(&dataset);
-                    News::Found(dataset, found)
-                });
-            }
-            Err(failure) => self.give_up(failure).await,
-        }
     }
 
     async fn say(&mut self, message: &Message) {
-        if let Err(error) = self.link.send(message).await {
+        if let Err(error) = self.line.say(message).await {
+            // What is lost is said again, should the client come back.
             tracing::debug!(peer = self.peer, %error, "say {}", message.name());
         }
     }
@@ -327,6 +325,9 @@ impl Session {
     }
 
     async fn late(&mut self) {
+        if self.back_until.is_some_and(|until| until <= Instant::now()) {
+            return self.stay_away().await;
+        }
         if let Some((failure, _)) = self.fault.take() {
             return self.give_up(failure).await;
         }
@@ -336,7 +337,8 @@ impl Session {
 
     async fn stop(&mut self, urgency: Stopping) {
         self.stopping = urgency;
-        if urgency == Stopping::Now {
+        // Nobody knows whether a client that is away will ever let its transfer end.
+        if urgency == Stopping::Now || self.presence.away.get() {
             self.give_up(stopping()).await;
         } else if self.is_idle() {
             self.tell(Input::Failed(stopping()));

@@ -39,17 +39,21 @@ fn hosts() -> (StandIn, StandIn) {
     (source, target)
 }
 
+/// Replicates what there is, in small blocks.
+const SMALL: [&str; 5] = ["--no-snapshot", "--cache", "8MiB", "--block-size", "64KiB"];
+
 /// Replicates tank/a as it is to `to`.
 fn copy(source: &StandIn, to: &str) -> Running {
-    replicate(source, "tank/a", to, &["--no-snapshot", "--cache", "8MiB", "--block-size", "64KiB"])
+    replicate(source, "tank/a", to, &SMALL)
 }
 
 /// A server and a client in the middle of a transfer that takes seconds.
 fn under_way() -> (StandIn, StandIn, Server, Running) {
     let (source, target) = hosts();
-    let server = Server::serve(&target, &["--cache", "8MiB"]);
+    let server = Server::serve(&target, &["--cache", "8MiB", "--grace", "0"]);
     source.slow_send(128 << 10, Duration::from_millis(200));
-    let client = copy(&source, &server.url("a"));
+    let flags = [SMALL.as_slice(), &["--retry-for", "0"]].concat();
+    let client = replicate(&source, "tank/a", &server.url("a"), &flags);
     wait_until_some_came(&target);
     (source, target, server, client)
 }

@@ -35,7 +35,7 @@ fn a_server_survives_whatever_connects_to_it() {
     let control = peer::control_preamble();
     let four_gib = [control.as_slice(), &[0xff; 4], b"{}"].concat();
     let not_json = [control.as_slice(), &5u32.to_le_bytes(), b"hello"].concat();
-    let hello_late = [control.as_slice(), &peer::message(&Message::Ping)].concat();
+    let hello_late = [control.as_slice(), &peer::message(&Message::Ping { heard: 0 })].concat();
     let role = {
         let mut preamble = control.clone();
         preamble[12] = 9;

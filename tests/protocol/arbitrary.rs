@@ -164,7 +164,9 @@ pub fn message() -> impl Strategy<Value = Message> {
         (transfer(), outcome())
             .prop_map(|(transfer, outcome)| Message::Result { transfer, outcome }),
         failure().prop_map(Message::Refused),
-        Just(Message::Ping),
+        any::<u64>().prop_map(|heard| Message::Ping { heard }),
+        any::<u64>().prop_map(|heard| Message::Return { heard }),
+        any::<u64>().prop_map(|heard| Message::Returned { heard }),
         Just(Message::Bye),
     ]
 }

@@ -190,10 +190,10 @@ fn blocks_behind_the_end_are_noticed() {
 #[test]
 fn nothing_is_said_before_the_greeting() {
     let pair = || Pair::new(&[], target(0));
-    for message in [Message::Ping, Message::Bye, end(1, 1)] {
+    for message in [Message::Return { heard: 0 }, Message::Bye, end(1, 1)] {
         let blamed = server_blames(pair(), message);
         assert!(matches!(blamed, PeerMisbehaved::Unexpected { state: "ExpectHello", .. }));
     }
-    let told = client_blames(pair(), &[Message::Ping]);
-    assert_eq!(told, "it said ping while this end was in ExpectWelcome");
+    let told = client_blames(pair(), &[Message::Returned { heard: 0 }]);
+    assert_eq!(told, "it said returned while this end was in ExpectWelcome");
 }

@@ -7,7 +7,7 @@ use zferry::protocol::message::Message;
 use crate::arbitrary;
 
 fn json_name(message: &Message) -> String {
-    let value: serde_json::Value = serde_json::from_slice(&encode(message)[4..]).unwrap();
+    let value: serde_json::Value = serde_json::from_slice(&encode(message)[8..]).unwrap();
     value["type"].as_str().unwrap().to_owned()
 }
 

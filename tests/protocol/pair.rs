@@ -11,6 +11,7 @@ use zferry::error::Failure;
 use zferry::listing::{Snapshot, TargetState};
 use zferry::protocol::envelope::{Decoder, encode};
 use zferry::protocol::frame::Codec;
+use zferry::protocol::journal::Journal;
 use zferry::protocol::message::Limits;
 use zferry::protocol::message::{
     DatasetStream, Ending, Hello, Message, Outcome, Request, Start, Stream, Watermarks,
@@ -48,8 +49,8 @@ pub enum Step {
     ClientFails(Failure),
     /// Something breaks at the server.
     ServerFails(Failure),
-    /// Both say that they are alive.
-    Pings,
+    /// The control connection dies with all that is on its way, and another takes its place.
+    Cut,
     /// Somebody says this to the server in the client's name.
     LieToServer(Message),
     /// Somebody says this to the client in the server's name.
@@ -98,6 +99,9 @@ struct Outgoing {
 pub struct Client {
     /// `None` once the peer misbehaved.
     machine: Option<Sender>,
+    journal: Journal,
+    /// The session stands: what is lost from here on is said again.
+    welcomed: bool,
     jobs: VecDeque<Job>,
     asked_bytes: u64,
     outgoing: Option<Outgoing>,
@@ -109,6 +113,7 @@ pub struct Client {
 pub struct Server {
     /// `None` once the peer misbehaved.
     machine: Option<Receiver>,
+    journal: Journal,
     target: TargetState,
     must_look_up: bool,
     must_prepare: Option<(TransferId, Stream)>,
@@ -173,6 +178,8 @@ impl Pair {
         let hello = Hello { software: "client".to_owned(), limits: limits(4) };
         let client = Client {
             machine: Some(Sender::start(Versions::OURS, hello, &mut output)),
+            journal: Journal::default(),
+            welcomed: false,
             jobs: jobs.iter().cloned().collect(),
             asked_bytes: 0,
             outgoing: None,
@@ -187,6 +194,7 @@ impl Pair {
                 limits: limits(2),
                 secret: JoinSecret::new([9; 16]),
             })),
+            journal: Journal::default(),
             target,
             must_look_up: false,
             must_prepare: None,
@@ -208,11 +216,13 @@ impl Pair {
         match step {
             Step::ToServer(count) => {
                 for message in self.to_server.deliver(count) {
+                    self.server.journal.hear(&message);
                     self.server_hears(message);
                 }
             }
             Step::ToClient(count) => {
                 for message in self.to_client.deliver(count) {
+                    self.client.journal.hear(&message);
                     self.client_handles(sender::Input::Received(message));
                 }
             }
@@ -220,13 +230,22 @@ impl Pair {
             Step::ServerActs(dice) => self.server_acts(dice),
             Step::ClientFails(failure) => self.client_handles(sender::Input::Failed(failure)),
             Step::ServerFails(failure) => self.server_handles(receiver::Input::Failed(failure)),
-            Step::Pings => {
-                self.client_handles(sender::Input::Ping);
-                self.server_handles(receiver::Input::Ping);
-            }
+            Step::Cut => self.cut(),
             Step::LieToServer(message) => self.server_hears(message),
             Step::LieToClient(message) => self.client_handles(sender::Input::Received(message)),
         }
+    }
+
+    fn cut(&mut self) {
+        if !self.client.welcomed {
+            return;
+        }
+        (self.to_server, self.to_client) = (Wire::default(), Wire::default());
+        self.server.journal.confirm(self.client.journal.heard()).unwrap();
+        self.client.journal.confirm(self.server.journal.heard()).unwrap();
+        self.client.journal.unconfirmed().for_each(|message| self.to_server.say(message));
+        self.server.journal.unconfirmed().for_each(|message| self.to_client.say(message));
+        self.server_handles(receiver::Input::Returned);
     }
 
     /// Lets both do all they can until neither has anything left to do.
@@ -261,9 +280,13 @@ impl Pair {
     fn client_does(&mut self, output: Vec<sender::Output>) {
         for one in output {
             match one {
-                sender::Output::Send(message) => self.to_server.say(&message),
+                sender::Output::Send(message) => {
+                    self.client.journal.say(&message);
+                    self.to_server.say(&message);
+                }
                 sender::Output::Ready { agreed, .. } => {
                     assert!((1..=4).contains(&agreed.limits.connections));
+                    self.client.welcomed = true;
                 }
                 sender::Output::Listed { target, .. } => self.client.listed.push(target),
                 sender::Output::Stream { transfer, .. } => {
@@ -329,6 +352,7 @@ impl Pair {
             match one {
                 receiver::Output::Send(message) => {
                     self.server.check_success(&message);
+                    self.server.journal.say(&message);
                     self.to_client.say(&message);
                 }
                 receiver::Output::Ready { .. } => {}

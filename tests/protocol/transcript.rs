@@ -97,6 +97,7 @@ impl Conversation {
         let preamble = Preamble { versions: Versions::OURS, role };
         let connection = match role {
             Role::Control => "control".to_owned(),
+            Role::Return { .. } => "control again".to_owned(),
             Role::Data { lane, .. } => format!("data {lane}"),
         };
         let bytes = hex(&preamble.encode());
@@ -111,9 +112,9 @@ impl Conversation {
     /// Writes a message down as it travels, and returns it as it arrives.
     fn travel(&mut self, direction: &str, message: &Message) -> Message {
         let bytes = encode(message);
-        let (length, json) = bytes.split_at(4);
-        let (length, json) = (hex(length), std::str::from_utf8(json).unwrap());
-        writeln!(self.written, "{direction}, control: {}\n  {length} {json}", message.name())
+        let (head, json) = bytes.split_at(8);
+        let (head, json) = (hex(head), std::str::from_utf8(json).unwrap());
+        writeln!(self.written, "{direction}, control: {}\n  {head} {json}", message.name())
             .unwrap();
         let arrived = Decoder::default().take(&mut bytes.as_slice()).unwrap().unwrap();
         assert_eq!(arrived, *message);
@@ -156,6 +157,14 @@ impl Conversation {
                 _ => {}
             }
         }
+    }
+
+    /// Another control connection takes the place of one that was lost.
+    fn come_back(&mut self) {
+        self.write_preamble(Role::Return { secret: JoinSecret::new(SECRET) });
+        self.travel("client -> server", &Message::Return { heard: 5 });
+        self.travel("server -> client", &Message::Returned { heard: 6 });
+        self.travel("client -> server", &Message::Ping { heard: 5 });
     }
 
     fn list(&mut self, target: TargetState) {
@@ -202,8 +211,7 @@ fn the_conversation_is_as_it_always_was() {
     conversation.transfer(1, request("daily-1", FULL, None), FULL);
     conversation.list(target(&[("daily-1", FULL)]));
     conversation.transfer(2, request("daily-2", NEXT, Some(FULL)), NEXT);
-    conversation.client(sender::Input::Ping);
-    conversation.server(receiver::Input::Ping);
+    conversation.come_back();
     conversation.client(sender::Input::Bye);
     assert!(conversation.client.unwrap().is_closed() && conversation.server.unwrap().is_closed());
 

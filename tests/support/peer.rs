@@ -103,7 +103,7 @@ impl Peer {
             let found = self.decoder.take(&mut rest).unwrap();
             self.inbox = rest.to_vec();
             match found {
-                Some(Message::Ping | Message::Ack { .. }) => {}
+                Some(Message::Ping { .. } | Message::Ack { .. }) => {}
                 Some(message) => return Some(message),
                 None => {
                     let mut chunk = [0; 4096];

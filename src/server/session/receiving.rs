@@ -12,7 +12,7 @@ use crate::engine::receiver::{Agreed, Event, Fed, Receiver as Engine};
 use crate::error::{Class, Failure, Side};
 use crate::link::PING_EVERY;
 use crate::process::{Ended as ProcessEnded, Process};
-use crate::protocol::message::{Message, Open, Start};
+use crate::protocol::message::{Open, Start};
 use crate::protocol::receiver::Input;
 use crate::server::Stopping;
 use crate::server::destination::Prepared;
@@ -44,7 +44,8 @@ impl Session {
     pub(super) fn ready_for(&mut self, open: &Open) -> Result<(), Failure> {
         let destination = &self.shared.destination;
         if let Some(dataset) = destination.dataset_of(&open.request.stream)? {
-            self.claim = Some(self.shared.roster.claim(&dataset, &self.peer)?);
+            let claim = self.shared.roster.claim(&dataset, &self.peer, &self.presence)?;
+            self.claim = Some(claim);
         }
         let wanted = Agreed { codec: open.request.codec, block_bytes: open.request.block_bytes };
         match self.agreed {
@@ -210,7 +211,7 @@ impl Session {
         self.stop_preparing().await;
         self.claim = None;
         let Some(transfer) = self.transfer.take() else { return };
-        let (news, link, stop) = (&mut self.news, &mut self.link, self.shared.stop.clone());
+        let (news, line, stop) = (&mut self.news, &mut self.line, self.shared.stop.clone());
         let process_ended = async {
             loop {
                 tokio::select! {
@@ -219,7 +220,7 @@ impl Session {
                         Some(_) => {}
                     },
                     // It may take long, and the client shall not take us for dead.
-                    () = tokio::time::sleep(PING_EVERY) => drop(link.send(&Message::Ping).await),
+                    () = tokio::time::sleep(PING_EVERY) => drop(line.ping().await),
                 }
             }
         };

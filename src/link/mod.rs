@@ -1,8 +1,11 @@
 //! A control connection as messages: what the machines of `protocol` say and hear, on a socket.
 //!
 //! Stands between `sys::control` and the two loops that drive the machines, the server's and the
-//! client's. It keeps the signs of life: a peer that is silent too long is given up, so that
-//! nothing waits for ever; a peer that is slow is not.
+//! client's. A [`Link`] is one connection; it keeps the signs of life: a peer that is silent too
+//! long is given up, so that nothing waits for ever; a peer that is slow is not. A [`Line`] is what
+//! a session talks over: it outlives its links.
+
+mod line;
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,7 +17,10 @@ use crate::error::{Class, Failure, Side};
 use crate::protocol::envelope::{Decoder, MessageError, encode};
 use crate::protocol::liveness::{Action, Liveness, Settings};
 use crate::protocol::message::Message;
+use crate::protocol::misbehaved::PeerMisbehaved;
 use crate::protocol::preamble::{PREAMBLE_BYTES, Preamble, PreambleError};
+
+pub use self::line::Line;
 
 /// A sign of life is sent when nothing else was for this long.
 pub const PING_EVERY: Duration = Duration::from_secs(5);
@@ -40,7 +46,7 @@ pub struct Link {
 
 /// What came of waiting.
 #[derive(Debug)]
-pub enum Heard {
+enum Heard {
     /// The peer said this.
     Message(Message),
     /// Nothing was said by us for a while: it is time for a sign of life.
@@ -62,6 +68,9 @@ pub enum LinkError {
     /// What came was no message.
     #[error("{0}")]
     Garbled(#[from] MessageError),
+    /// What came contradicts what was said before.
+    #[error("{0}")]
+    Contradicted(#[from] PeerMisbehaved),
 }
 
 /// Why a connection was not opened by a preamble.
@@ -104,7 +113,7 @@ impl Link {
 
     /// Waits for the next message, or for the time to give a sign of life. Dropping the future
     /// loses nothing.
-    pub async fn next(&mut self) -> Result<Heard, LinkError> {
+    async fn next(&mut self) -> Result<Heard, LinkError> {
         loop {
             let mut rest = &self.inbox[self.taken..];
             let found = self.decoder.take(&mut rest)?;
@@ -124,6 +133,18 @@ impl Link {
                 Action::Dead { .. } => continue,
             };
             self.read(patience).await?;
+        }
+    }
+
+    /// The next message that is no sign of life.
+    async fn next_message(&mut self) -> Result<Message, LinkError> {
+        loop {
+            match self.next().await? {
+                // Whoever waits here has just said something.
+                Heard::PingDue => self.liveness.sent(self.opened.elapsed()),
+                Heard::Message(Message::Ping { .. }) => {}
+                Heard::Message(message) => return Ok(message),
+            }
         }
     }
 
@@ -159,7 +180,7 @@ impl LinkError {
     /// The failure of the connection to `peer`, a name or an address.
     pub fn failure(&self, peer: &str) -> Failure {
         let class = match self {
-            LinkError::Garbled(_) => Class::Peer,
+            LinkError::Garbled(_) | LinkError::Contradicted(_) => Class::Peer,
             _ => Class::Interrupted,
         };
         let failure = Failure::new(
@@ -197,6 +218,41 @@ pub async fn read_preamble(stream: &Stream) -> Result<Preamble, NoPreamble> {
     }
     let whole: &[u8; PREAMBLE_BYTES] = bytes.as_slice().try_into().expect("32 bytes were read");
     Ok(Preamble::decode(whole)?)
+}
+
+/// Server: reads how many of our messages a client has heard that comes back.
+pub async fn hear_return(link: &mut Link) -> Result<u64, LinkError> {
+    match link.next_message().await? {
+        Message::Return { heard } => Ok(heard),
+        other => {
+            Err(PeerMisbehaved::Unexpected { state: "ExpectReturn", message: other.name() }.into())
+        }
+    }
+}
+
+/// Client: says how many messages of the server were heard, and reads the same from it.
+pub async fn say_return(link: &mut Link, heard: u64) -> Result<Returned, LinkError> {
+    link.send(&Message::Return { heard }).await?;
+    match link.next_message().await? {
+        Message::Returned { heard } => Ok(Returned::Taken { heard }),
+        Message::Refused(failure) => Ok(Returned::Refused(failure)),
+        other => {
+            Err(PeerMisbehaved::Unexpected { state: "ExpectReturned", message: other.name() }
+                .into())
+        }
+    }
+}
+
+/// What a server says to a client that comes back.
+#[derive(Debug)]
+pub enum Returned {
+    /// The session goes on; it has heard so many of our messages.
+    Taken {
+        /// How many.
+        heard: u64,
+    },
+    /// It does not, and why.
+    Refused(Failure),
 }
 
 /// Sets what every socket of a session needs; nothing of it applies to a pair within one host.

@@ -1,0 +1,129 @@
+//! Gets a session's control connection back after it was lost.
+//!
+//! Runs beside the session, which goes on to read its source meanwhile. Ends with a connection on
+//! which the server has agreed to go on, with its refusal, or when patience runs out.
+
+use std::time::{Duration, Instant};
+
+use sys::control;
+use tokio::sync::oneshot;
+
+use super::backoff::Backoff;
+use super::dial::Dial;
+use crate::error::{Class, Failure, Side};
+use crate::link::{self, Link, Returned};
+use crate::protocol::secret::JoinSecret;
+
+/// Attempts that go on until they succeed, or until this is dropped.
+pub(super) struct Reconnect {
+    outcome: oneshot::Receiver<Result<Back, Failure>>,
+}
+
+/// A connection over which the session goes on.
+pub(super) struct Back {
+    pub link: Link,
+    /// How many of our messages the server has heard.
+    pub heard: u64,
+    /// Where the next series goes on, if this connection is lost before anything moved.
+    pub attempts: Attempts,
+}
+
+/// One series of attempts, over as many losses as there are before anything moves.
+#[derive(Clone, Debug)]
+pub(super) struct Attempts {
+    backoff: Backoff,
+    since: Instant,
+    patience: Duration,
+    made: u32,
+}
+
+impl Attempts {
+    /// Begins now.
+    pub fn begin(patience: Duration) -> Attempts {
+        let backoff = Backoff::new(u64::from(std::process::id()));
+        Attempts { backoff, since: Instant::now(), patience, made: 0 }
+    }
+
+    /// How many there were.
+    pub fn made(&self) -> u32 {
+        self.made
+    }
+
+    /// Waits until the next one is due: the very first at once. `false`: patience has run out.
+    async fn next(&mut self) -> bool {
+        if self.made > 0 {
+            let wait = self.backoff.next();
+            if self.since.elapsed() + wait >= self.patience {
+                return false;
+            }
+            tokio::time::sleep(wait).await;
+        }
+        self.made += 1;
+        true
+    }
+}
+
+impl Reconnect {
+    /// Begins. `heard` is how many of the server's messages were heard.
+    pub fn start(dial: Dial, secret: JoinSecret, heard: u64, attempts: Attempts) -> Reconnect {
+        let (mut tell, outcome) = oneshot::channel();
+        control::spawn(async move {
+            let back = tokio::select! {
+                back = try_all(&dial, secret, heard, attempts) => back,
+                () = tell.closed() => return,
+            };
+            // Nobody waits any more when the session has ended.
+            drop(tell.send(back));
+        });
+        Reconnect { outcome }
+    }
+
+    /// Waits for the end of the attempts; to be asked until it answers.
+    pub async fn back(&mut self) -> Result<Back, Failure> {
+        (&mut self.outcome).await.unwrap_or_else(|_gone| {
+            let what = "the task that connects again has died";
+            Err(Failure::new(Side::Source, Class::Internal, what))
+        })
+    }
+}
+
+async fn try_all(
+    dial: &Dial,
+    secret: JoinSecret,
+    heard: u64,
+    mut attempts: Attempts,
+) -> Result<Back, Failure> {
+    let mut last = None;
+    while attempts.next().await {
+        match try_once(dial, secret, heard).await {
+            Ok((Returned::Taken { heard }, link)) => return Ok(Back { link, heard, attempts }),
+            Ok((Returned::Refused(failure), _)) => return Err(failure),
+            Err(failure) => {
+                tracing::debug!(attempt = attempts.made, %failure, "connect again");
+                last = Some(failure);
+            }
+        }
+    }
+    let seconds = attempts.since.elapsed().as_secs();
+    let last = last.map(|failure| failure.what).unwrap_or_default();
+    let what = format!("the connection was lost and did not come back in {seconds} s: {last}");
+    Err(Failure::new(Side::Network, Class::Interrupted, what)
+        .with_remedy("run the same command again, or use a longer --retry-for"))
+}
+
+async fn try_once(
+    dial: &Dial,
+    secret: JoinSecret,
+    heard: u64,
+) -> Result<(Returned, Link), Failure> {
+    let mut link = Link::new(dial.control_again(secret).await?);
+    let limit = dial.limit();
+    match tokio::time::timeout(limit, link::say_return(&mut link, heard)).await {
+        Ok(Ok(returned)) => Ok((returned, link)),
+        Ok(Err(error)) => Err(error.failure(dial.name())),
+        Err(_elapsed) => {
+            let what = format!("{} said nothing within {} s", dial.name(), limit.as_secs());
+            Err(Failure::new(Side::Network, Class::Interrupted, what))
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! A client that went away, and came back or did not.
+//!
+//! A lost control connection says nothing about the transfer: `zfs receive` and what arrived stay
+//! as they are for as long as the server's grace lasts. It ends earlier where another client wants
+//! the dataset, for then whoever was there is most likely gone for good.
+
+use std::time::{Duration, Instant};
+
+use super::Session;
+use crate::error::{Class, Failure, Side};
+use crate::link::LinkError;
+use crate::protocol::message::Message;
+use crate::protocol::receiver::Input;
+use crate::server::roster::Returning;
+
+/// How long a result waits for a client that has not heard it.
+const RESULT_GRACE: Duration = Duration::from_secs(30);
+
+impl Session {
+    /// The control connection is gone. A session with nothing under way and nothing left to say is
+    /// over.
+    pub(super) async fn lose(&mut self, error: LinkError) {
+        let grace = self.shared.options.grace;
+        if self.machine.is_none() || self.failure.is_some() {
+            self.closing = true;
+        } else if !self.is_idle() {
+            self.wait_for_client(grace, &error);
+        } else if self.applied && !self.line.is_heard() {
+            self.wait_for_client(grace.min(RESULT_GRACE), &error);
+        } else {
+            if !matches!(error, LinkError::Closed) {
+                self.give_up(error.failure(&self.peer)).await;
+            }
+            self.closing = true;
+        }
+    }
+
+    fn wait_for_client(&mut self, grace: Duration, error: &LinkError) {
+        self.line.cut();
+        let seconds = grace.as_secs();
+        tracing::warn!(peer = self.peer, %error, seconds, "lost a client; waiting for it");
+        self.presence.away.set(true);
+        self.back_until = Some(Instant::now() + grace);
+    }
+
+    /// The client is here again, perhaps before its old connection was missed.
+    pub(super) async fn take_back(&mut self, returning: Returning) {
+        let Returning { mut link, heard, peer } = returning;
+        let told = link.send(&Message::Returned { heard: self.line.heard() }).await;
+        let back = match told {
+            Ok(()) => self.line.go_on(link, heard).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = back {
+            return self.lose(error).await;
+        }
+        tracing::info!(peer, was = self.peer, "a client came back");
+        self.peer = peer;
+        self.presence.away.set(false);
+        self.back_until = None;
+        self.acknowledge();
+        self.tell(Input::Returned);
+    }
+
+    /// The client did not come back in time.
+    pub(super) async fn stay_away(&mut self) {
+        let what = format!("the client at {} went away and did not come back", self.peer);
+        self.end_without_client(what).await;
+    }
+
+    /// Another client wants the dataset.
+    pub(super) async fn make_room(&mut self) {
+        if self.presence.away.get() {
+            let what = format!("the client at {} went away and another took over", self.peer);
+            self.end_without_client(what).await;
+        }
+    }
+
+    async fn end_without_client(&mut self, what: String) {
+        self.back_until = None;
+        if self.is_idle() {
+            // Only its result was not heard.
+            self.closing = true;
+            return;
+        }
+        self.give_up(Failure::new(Side::Network, Class::Interrupted, what)).await;
+        self.closing = true;
+    }
+}
