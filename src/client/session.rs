@@ -231,13 +231,13 @@ impl Session {
         loop {
             for output in std::mem::take(&mut news) {
                 match output {
-                    Output::Stream { transfer, start: Start::FromStart } => {
+                    Output::Stream { transfer, start: Start::FromStart, .. } => {
                         let Some(open) = open.take() else { continue };
                         if let Err(failure) = self.start(open, transfer, carrying) {
                             return Err(self.fail(failure).await);
                         }
                     }
-                    Output::Reached(marks) => carrying.fed = marks.fed.bytes_before(),
+                    Output::Reached(marks, _) => carrying.fed = marks.fed.bytes_before(),
                     Output::Applied(applied) => carrying.applied = Some(applied),
                     Output::Failed(failure) => {
                         return Err(self.settle(failure, carrying, &*judge).await);
