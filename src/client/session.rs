@@ -230,13 +230,13 @@ impl Session {
         loop {
             for output in std::mem::take(&mut news) {
                 match output {
-                    Output::Stream { transfer, start: Start::FromStart } => {
+                    Output::Stream { transfer, start: Start::FromStart, .. } => {
                         let Some(open) = open.take() else { continue };
                         if let Err(failure) = self.start(open, transfer, carrying) {
                             return Err(self.fail(failure).await);
                         }
                     }
-                    Output::Reached(marks) => {
+                    Output::Reached(marks, _) => {
                         if carrying.fed < marks.fed.bytes_before() {
                             self.conversation.moves_on();
                         }

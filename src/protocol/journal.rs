@@ -76,6 +76,7 @@ mod tests {
 
     use super::*;
     use crate::protocol::message::Watermarks;
+    use crate::protocol::window::Credit;
     use crate::units::TransferId;
 
     fn numbered(number: u32) -> Message {
@@ -137,7 +138,11 @@ mod tests {
     #[test]
     fn what_the_next_of_its_kind_replaces_is_neither_kept_nor_counted() {
         let (mut us, mut them) = (Journal::default(), Journal::default());
-        let ack = Message::Ack { transfer: TransferId(1), reached: Watermarks::default() };
+        let ack = Message::Ack {
+            transfer: TransferId(1),
+            reached: Watermarks::default(),
+            credit: Credit::default(),
+        };
         for message in [ack, Message::Ping { heard: 0 }] {
             us.say(&message);
             them.hear(&message);

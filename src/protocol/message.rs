@@ -14,6 +14,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::frame::Codec;
 use super::secret::JoinSecret;
 use super::text::{self, TEXT_BYTES_MAX};
+use super::window::Credit;
 use crate::dataset::{DatasetName, Guid, Kind, NameError, SnapName};
 use crate::error::Failure;
 use crate::listing::{Snapshot, TargetState};
@@ -56,6 +57,8 @@ pub enum Message {
         transfer: TransferId,
         /// Where the stream is to go on.
         start: Start,
+        /// How many blocks may come.
+        credit: Credit,
     },
     /// Server: so far it came.
     Ack {
@@ -63,6 +66,8 @@ pub enum Message {
         transfer: TransferId,
         /// How far.
         reached: Watermarks,
+        /// What the client may forget, and how many more blocks may come.
+        credit: Credit,
     },
     /// Client: no more blocks, and why.
     End {

@@ -8,6 +8,7 @@ use super::message::{Message, Watermarks};
 use super::negotiate::NoAgreement;
 use super::text::{TEXT_BYTES_MAX, printable};
 use super::version::Versions;
+use super::window::Credit;
 use crate::dataset::Guid;
 use crate::error::{Class, Failure, Side};
 use crate::units::{Bytes, StreamOffset, TransferId};
@@ -71,6 +72,14 @@ pub enum PeerMisbehaved {
         from: Watermarks,
         /// What it acknowledged then.
         to: Watermarks,
+    },
+    /// A credit that takes room back or contradicts itself.
+    #[error("it let this end go to {to:?} after {from:?}")]
+    CreditFellBack {
+        /// What it had said.
+        from: Credit,
+        /// What it said then.
+        to: Credit,
     },
     /// It acknowledged what was never sent.
     #[error("it acknowledged {got} bytes when {sent} were sent")]

@@ -7,7 +7,7 @@
 //!
 //! A client opens a control connection with a [`preamble`] and a `Hello`; from there the machines
 //! talk in [`message`]s, [`sender`] at the client, [`receiver`] at the server. Blocks travel on
-//! data connections, each behind a [`frame`] header:
+//! data connections, each behind a [`frame`] header, as many at once as the two [`window`]s allow:
 //!
 //! ```text
 //! client   Preamble Hello          List            Open         (frames) End         Bye
@@ -30,6 +30,7 @@ pub mod receiver;
 pub mod secret;
 pub mod sender;
 pub mod version;
+pub mod window;
 
 mod listing;
 mod stranger;

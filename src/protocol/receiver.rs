@@ -13,6 +13,7 @@ use super::misbehaved::{PeerMisbehaved, check_transfer};
 use super::negotiate::{Agreed, negotiate};
 use super::secret::JoinSecret;
 use super::version::Version;
+use super::window::Credit;
 use crate::dataset::{DatasetName, Guid};
 use crate::error::{Class, Failure, Side};
 use crate::listing::TargetState;
@@ -31,9 +32,9 @@ pub enum Input {
         target: TargetState,
     },
     /// The answer to [`Output::Prepare`].
-    Prepared(Start),
-    /// How far the transfer came: as often as is worth a message.
-    Progress(Watermarks),
+    Prepared(Start, Credit),
+    /// How far the transfer came, and how far the client may go: as often as is worth a message.
+    Progress(Watermarks, Credit),
     /// The answer to [`Output::Finish`]: the target's state was read back and holds the stream.
     /// The last `Progress` before it says that all of the stream was fed.
     Applied {
@@ -127,6 +128,7 @@ struct Session {
 struct Transfer {
     open: Open,
     reached: Watermarks,
+    credit: Credit,
 }
 
 impl Ended {
@@ -227,17 +229,18 @@ impl State {
                     Err(failure) => Ok(State::LookingUp(session).fail(failure, output)),
                 }
             }
-            (State::Preparing(session, open), Input::Prepared(start)) => {
+            (State::Preparing(session, open), Input::Prepared(start, credit)) => {
                 let transfer = open.transfer;
-                output.push(Output::Send(Message::Opened { transfer, start }));
-                Ok(State::Receiving(session, Transfer { open, reached: Watermarks::default() }))
+                output.push(Output::Send(Message::Opened { transfer, start, credit }));
+                let reached = Watermarks::default();
+                Ok(State::Receiving(session, Transfer { open, reached, credit }))
             }
-            (State::Receiving(session, running), Input::Progress(reached)) => {
-                Ok(State::Receiving(session, running.advanced(reached, output)))
+            (State::Receiving(session, running), Input::Progress(reached, credit)) => {
+                Ok(State::Receiving(session, running.advanced(reached, credit, output)))
             }
-            (State::Applying(session, running, total), Input::Progress(reached)) => {
+            (State::Applying(session, running, total), Input::Progress(reached, credit)) => {
                 check_within(total, reached)?;
-                Ok(State::Applying(session, running.advanced(reached, output), total))
+                Ok(State::Applying(session, running.advanced(reached, credit, output), total))
             }
             (State::Applying(session, running, _), Input::Applied { ended, guid, millis }) => {
                 Ok(running.applied(&ended, guid, millis, session, output))
@@ -319,10 +322,11 @@ impl Session {
 
 impl Transfer {
     /// Acknowledges what is new; nothing where nothing is.
-    fn advanced(self, reached: Watermarks, output: &mut Vec<Output>) -> Transfer {
+    fn advanced(self, reached: Watermarks, credit: Credit, output: &mut Vec<Output>) -> Transfer {
         let reached = self.reached.raised_to(reached);
-        let news = reached != self.reached;
-        let advanced = Transfer { reached, ..self };
+        let credit = self.credit.raised_to(credit);
+        let news = (reached, credit) != (self.reached, self.credit);
+        let advanced = Transfer { reached, credit, ..self };
         if news {
             output.push(Output::Send(advanced.ack()));
         }
@@ -330,7 +334,8 @@ impl Transfer {
     }
 
     fn ack(&self) -> Message {
-        Message::Ack { transfer: self.open.transfer, reached: self.reached }
+        let Transfer { reached, credit, .. } = *self;
+        Message::Ack { transfer: self.open.transfer, reached, credit }
     }
 
     fn end(

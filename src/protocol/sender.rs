@@ -13,6 +13,7 @@ use super::misbehaved::{PeerMisbehaved, check_transfer};
 use super::negotiate::{Agreed, negotiate};
 use super::secret::JoinSecret;
 use super::version::{Versions, agree};
+use super::window::Credit;
 use crate::dataset::{DatasetName, Guid};
 use crate::error::Failure;
 use crate::listing::TargetState;
@@ -70,9 +71,11 @@ pub enum Output {
         transfer: TransferId,
         /// From where.
         start: Start,
+        /// How many blocks may go.
+        credit: Credit,
     },
-    /// The server came so far.
-    Reached(Watermarks),
+    /// The server came so far, and lets this side go so far.
+    Reached(Watermarks, Credit),
     /// The target holds the stream. Idle.
     Applied(Applied),
     /// The server gave up, and says why. [`Output::Close`] follows.
@@ -102,6 +105,8 @@ struct Session {
     agreed: Agreed,
     /// The current transfer or the last one; 0 before the first.
     transfer: TransferId,
+    /// What the server said last; it goes on from transfer to transfer.
+    credit: Credit,
 }
 
 #[derive(Debug)]
@@ -161,18 +166,24 @@ impl State {
                 State::ExpectListedMore(session, dataset, so_far),
                 M::ListedMore { snapshots, more },
             ) => Ok(listed(session, dataset, Listing::join(so_far, snapshots, more)?, output)),
-            (State::ExpectOpened(session, request), M::Opened { transfer, start }) => {
+            (State::ExpectOpened(session, request), M::Opened { transfer, start, credit }) => {
                 check_transfer(session.transfer, transfer, "opened")?;
-                output.push(Output::Stream { transfer, start });
+                let session = session.credited(credit)?;
+                output.push(Output::Stream { transfer, start, credit });
                 Ok(State::Streaming(session, Transfer::of(request.stream)))
             }
-            (State::Streaming(session, running), M::Ack { transfer, reached }) => {
+            (State::Streaming(session, running), M::Ack { transfer, reached, credit }) => {
                 check_transfer(session.transfer, transfer, "ack")?;
-                Ok(State::Streaming(session, running.acknowledged(reached, output)?))
+                let (session, running) = acknowledged(session, running, reached, credit, output)?;
+                Ok(State::Streaming(session, running))
             }
-            (State::ExpectResult(session, running, total), M::Ack { transfer, reached }) => {
+            (
+                State::ExpectResult(session, running, total),
+                M::Ack { transfer, reached, credit },
+            ) => {
                 check_transfer(session.transfer, transfer, "ack")?;
-                Ok(State::ExpectResult(session, running.acknowledged(reached, output)?, total))
+                let (session, running) = acknowledged(session, running, reached, credit, output)?;
+                Ok(State::ExpectResult(session, running, total))
             }
             (
                 State::Streaming(session, _) | State::ExpectResult(session, ..),
@@ -271,7 +282,7 @@ fn welcomed(
         return Err(PeerMisbehaved::WelcomeBeyondHello);
     }
     output.push(Output::Ready { agreed: agreed.clone(), secret, software });
-    Ok(State::Idle(Session { agreed, transfer: TransferId(0) }))
+    Ok(State::Idle(Session { agreed, transfer: TransferId(0), credit: Credit::default() }))
 }
 
 fn listed(
@@ -294,7 +305,26 @@ fn failed(failure: Failure, output: &mut Vec<Output>) -> State {
     State::Closed
 }
 
+fn acknowledged(
+    session: Session,
+    running: Transfer,
+    reached: Watermarks,
+    credit: Credit,
+    output: &mut Vec<Output>,
+) -> Result<(Session, Transfer), PeerMisbehaved> {
+    let (session, running) = (session.credited(credit)?, running.acknowledged(reached)?);
+    output.push(Output::Reached(reached, credit));
+    Ok((session, running))
+}
+
 impl Session {
+    fn credited(self, credit: Credit) -> Result<Session, PeerMisbehaved> {
+        if !credit.follows(self.credit) {
+            return Err(PeerMisbehaved::CreditFellBack { from: self.credit, to: credit });
+        }
+        Ok(Session { credit, ..self })
+    }
+
     fn open(self, request: Request, output: &mut Vec<Output>) -> State {
         assert_eq!(self.agreed.permits(&request), Ok(()), "a request beyond what was agreed");
         let transfer = TransferId(self.transfer.0.checked_add(1).expect("2^32 transfers"));
@@ -313,11 +343,7 @@ impl Transfer {
         Transfer { sent: self.sent.max(offset), ..self }
     }
 
-    fn acknowledged(
-        self,
-        reached: Watermarks,
-        output: &mut Vec<Output>,
-    ) -> Result<Transfer, PeerMisbehaved> {
+    fn acknowledged(self, reached: Watermarks) -> Result<Transfer, PeerMisbehaved> {
         if !reached.follows(self.reached) {
             return Err(PeerMisbehaved::AckFellBack { from: self.reached, to: reached });
         }
@@ -325,7 +351,6 @@ impl Transfer {
             let (sent, got) = (self.sent, reached.received);
             return Err(PeerMisbehaved::AckBeyondSent { sent, got });
         }
-        output.push(Output::Reached(reached));
         Ok(Transfer { reached, ..self })
     }
 
@@ -353,97 +378,4 @@ impl Transfer {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::error::{Class, Side};
-    use crate::protocol::frame::Codec;
-    use crate::units::Bytes;
-
-    fn limits(connections: u16) -> Limits {
-        let codecs = [Codec::Raw].into_iter().collect();
-        Limits { block_bytes_max: Bytes::MIB, connections, codecs }
-    }
-
-    fn request() -> Request {
-        Request {
-            stream: Stream::Pipe,
-            epoch: 1,
-            estimated_bytes: None,
-            block_bytes: Bytes::MIB,
-            codec: Codec::Raw,
-            interrupted_at: None,
-        }
-    }
-
-    /// A client that asked for four connections, and hears this.
-    fn welcomed_with(version: u16, limits_granted: Limits) -> Result<Sender, PeerMisbehaved> {
-        let hello = Hello { software: String::new(), limits: limits(4) };
-        let secret = JoinSecret::new([0; 16]);
-        let welcome = Welcome { software: String::new(), version, limits: limits_granted, secret };
-        Sender::start(Versions::OURS, hello, &mut Vec::new())
-            .handle(Input::Received(Message::Welcome(welcome)), &mut Vec::new())
-    }
-
-    fn step(machine: Sender, input: Input) -> (Sender, Vec<Output>) {
-        let mut output = Vec::new();
-        (machine.handle(input, &mut output).unwrap(), output)
-    }
-
-    fn streaming() -> Sender {
-        let (machine, _) = step(welcomed_with(1, limits(2)).unwrap(), Input::Open(request()));
-        let opened = Message::Opened { transfer: TransferId(1), start: Start::FromStart };
-        step(machine, Input::Received(opened)).0
-    }
-
-    #[test]
-    fn a_welcome_grants_nothing_that_was_not_asked_for() {
-        assert!(welcomed_with(1, limits(4)).unwrap().is_idle());
-        let blamed = welcomed_with(1, limits(5)).unwrap_err();
-        assert_eq!(blamed, PeerMisbehaved::WelcomeBeyondHello);
-        let blamed = welcomed_with(2, limits(1)).unwrap_err();
-        let offered = Versions::OURS;
-        assert_eq!(blamed, PeerMisbehaved::VersionNotOffered { offered, got: 2 });
-    }
-
-    #[test]
-    fn a_failure_is_told_in_the_words_of_the_moment() {
-        let failure = || Failure::new(Side::Source, Class::Zfs, "pool I/O is suspended");
-        let ended = Input::StreamEnded { total: StreamOffset(0), crc32: 0 };
-        let idle = welcomed_with(1, limits(1)).unwrap();
-        for machine in [idle, step(streaming(), ended).0] {
-            let (machine, output) = step(machine, Input::Failed(failure()));
-            assert_eq!(output, [Output::Send(Message::Refused(failure())), Output::Close]);
-            assert!(machine.is_closed());
-        }
-        let (machine, output) = step(streaming(), Input::Failed(failure()));
-        let end = Message::End { transfer: TransferId(1), ending: Ending::Failed(failure()) };
-        assert_eq!(output, [Output::Send(end), Output::Close]);
-        assert!(machine.is_closed());
-    }
-
-    #[test]
-    fn blocks_may_be_told_in_any_order_and_after_the_end() {
-        let (machine, _) = step(streaming(), Input::Sent(StreamOffset(8)));
-        let (machine, _) = step(machine, Input::Sent(StreamOffset(4)));
-        let end = Input::StreamEnded { total: StreamOffset(9), crc32: 0 };
-        let (machine, _) = step(machine, end);
-        let (machine, _) = step(machine, Input::Sent(StreamOffset(9)));
-        let reached = Watermarks { received: StreamOffset(9), ..Watermarks::default() };
-        let ack = Message::Ack { transfer: TransferId(1), reached };
-        let (_, output) = step(machine, Input::Received(ack));
-        assert_eq!(output, [Output::Reached(reached)]);
-    }
-
-    #[test]
-    #[should_panic(expected = "a request beyond what was agreed")]
-    fn a_request_beyond_the_agreement_is_our_own_mistake() {
-        let request = Request { codec: Codec::Zstd, ..request() };
-        step(welcomed_with(1, limits(1)).unwrap(), Input::Open(request));
-    }
-
-    #[test]
-    #[should_panic(expected = "makes no sense in Streaming")]
-    fn a_wish_out_of_place_is_our_own_mistake() {
-        step(streaming(), Input::Bye);
-    }
-}
+mod tests;

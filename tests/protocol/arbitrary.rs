@@ -15,7 +15,8 @@ use zferry::protocol::message::{
     Request, Start, Stream, Watermarks, Welcome,
 };
 use zferry::protocol::secret::JoinSecret;
-use zferry::units::{Bytes, StreamOffset, TransferId};
+use zferry::protocol::window::Credit;
+use zferry::units::{Bytes, Sequence, StreamOffset, TransferId};
 
 fn text() -> impl Strategy<Value = String> {
     "[ -~äö]{0,40}"
@@ -137,6 +138,11 @@ fn watermarks() -> impl Strategy<Value = Watermarks> {
     })
 }
 
+fn credit() -> impl Strategy<Value = Credit> {
+    let sequence = || prop_oneof![8 => 0..100_u64, 1 => any::<u64>()].prop_map(Sequence);
+    (sequence(), sequence()).prop_map(|(taken, room)| Credit { taken, room })
+}
+
 pub fn message() -> impl Strategy<Value = Message> {
     let hello = (text(), limits()).prop_map(|(software, limits)| Hello { software, limits });
     let welcome = (text(), 0..3_u16, limits(), any::<[u8; 16]>()).prop_map(
@@ -157,9 +163,15 @@ pub fn message() -> impl Strategy<Value = Message> {
             .prop_map(|(snapshots, more)| Message::ListedMore { snapshots, more }),
         (transfer(), request())
             .prop_map(|(transfer, request)| Message::Open(Open { transfer, request })),
-        transfer().prop_map(|transfer| Message::Opened { transfer, start: Start::FromStart }),
-        (transfer(), watermarks())
-            .prop_map(|(transfer, reached)| Message::Ack { transfer, reached }),
+        (transfer(), credit()).prop_map(|(transfer, credit)| {
+            let start = Start::FromStart;
+            Message::Opened { transfer, start, credit }
+        }),
+        (transfer(), watermarks(), credit()).prop_map(|(transfer, reached, credit)| Message::Ack {
+            transfer,
+            reached,
+            credit
+        }),
         (transfer(), ending()).prop_map(|(transfer, ending)| Message::End { transfer, ending }),
         (transfer(), outcome())
             .prop_map(|(transfer, outcome)| Message::Result { transfer, outcome }),

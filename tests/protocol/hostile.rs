@@ -9,10 +9,11 @@ use zferry::dataset::Guid;
 use zferry::error::{Class, Side};
 use zferry::protocol::message::{Applied, Ending, Message, Outcome, Start, Watermarks};
 use zferry::protocol::misbehaved::PeerMisbehaved;
-use zferry::units::{Bytes, StreamOffset, TransferId};
+use zferry::protocol::window::Credit;
+use zferry::units::{Bytes, Sequence, StreamOffset, TransferId};
 
 use crate::arbitrary;
-use crate::pair::{Job, Pair, Step, target};
+use crate::pair::{BLOCKS, Job, Pair, Step, target};
 
 const JOBS: &[Job] = &[
     Job::List,
@@ -29,7 +30,7 @@ fn fitting_lie() -> impl Strategy<Value = Message> {
         |(number, bytes, fewer, guid, kind)| match kind {
             0 => end(number, bytes),
             1 => ack(number, bytes, fewer),
-            2 => Message::Opened { transfer: TransferId(number), start: Start::FromStart },
+            2 => opened(number),
             _ => applied(number, guid.map(|()| 7), bytes),
         },
     )
@@ -90,13 +91,23 @@ fn streaming(sent: u64) -> Pair {
     pair
 }
 
+/// What an honest end gives when nothing was taken.
+fn credit() -> Credit {
+    Credit { taken: Sequence(0), room: Sequence(BLOCKS) }
+}
+
+fn opened(transfer: u32) -> Message {
+    let (transfer, start) = (TransferId(transfer), Start::FromStart);
+    Message::Opened { transfer, start, credit: credit() }
+}
+
 fn ack(transfer: u32, received: u64, fed: u64) -> Message {
     let reached = Watermarks {
         received: StreamOffset(received),
         spooled: StreamOffset(0),
         fed: StreamOffset(fed),
     };
-    Message::Ack { transfer: TransferId(transfer), reached }
+    Message::Ack { transfer: TransferId(transfer), reached, credit: credit() }
 }
 
 fn applied(transfer: u32, guid: Option<u64>, bytes: u64) -> Message {
@@ -158,14 +169,13 @@ fn a_success_over_something_else_is_a_lie() {
 
 #[test]
 fn transfers_are_counted_one_by_one() {
-    let opened = Message::Opened { transfer: TransferId(2), start: Start::FromStart };
     let mut pair = Pair::new(&[Job::Send { bytes: 1, dataset: false }], target(0));
     for _ in 0..2 {
         pair.step(Step::ToServer(usize::MAX));
         pair.step(Step::ToClient(usize::MAX));
         pair.step(Step::ClientActs(1));
     }
-    let told = client_blames(pair, &[opened]);
+    let told = client_blames(pair, &[opened(2)]);
     assert_eq!(told, "its opened is for transfer 2, where transfer 1 is next or running");
     let blamed = server_blames(streaming(1), end(2, 1));
     assert!(matches!(blamed, PeerMisbehaved::OtherTransfer { .. }), "{blamed}");

@@ -21,7 +21,8 @@ use zferry::protocol::receiver::{self, Ended, Offer, Receiver};
 use zferry::protocol::secret::JoinSecret;
 use zferry::protocol::sender::{self, Sender};
 use zferry::protocol::version::{Version, Versions};
-use zferry::units::{Bytes, StreamOffset, TransferId};
+use zferry::protocol::window::Credit;
+use zferry::units::{Bytes, Sequence, StreamOffset, TransferId};
 
 /// What a client wants.
 #[derive(Clone, Debug)]
@@ -105,6 +106,7 @@ pub struct Client {
     jobs: VecDeque<Job>,
     asked_bytes: u64,
     outgoing: Option<Outgoing>,
+    credit: Credit,
     pub listed: Vec<TargetState>,
     pub applied: Vec<TransferId>,
     pub failed: Option<Failure>,
@@ -119,6 +121,7 @@ pub struct Server {
     must_prepare: Option<(TransferId, Stream)>,
     incoming: Option<(TransferId, Stream)>,
     fed: u64,
+    credit: Credit,
     ended: Option<Ended>,
     end_heard: Option<TransferId>,
     pub applied: Vec<TransferId>,
@@ -135,6 +138,9 @@ pub struct Pair {
 }
 
 const GUID: Guid = Guid(7);
+
+/// The blocks that a server has slots for.
+pub const BLOCKS: u64 = 4;
 
 fn limits(connections: u16) -> Limits {
     let codecs = [Codec::Raw, Codec::Zstd].into_iter().collect();
@@ -183,6 +189,7 @@ impl Pair {
             jobs: jobs.iter().cloned().collect(),
             asked_bytes: 0,
             outgoing: None,
+            credit: Credit::default(),
             listed: Vec::new(),
             applied: Vec::new(),
             failed: None,
@@ -200,6 +207,7 @@ impl Pair {
             must_prepare: None,
             incoming: None,
             fed: 0,
+            credit: Credit { taken: Sequence(0), room: Sequence(BLOCKS) },
             ended: None,
             end_heard: None,
             applied: Vec::new(),
@@ -289,14 +297,15 @@ impl Pair {
                     self.client.welcomed = true;
                 }
                 sender::Output::Listed { target, .. } => self.client.listed.push(target),
-                sender::Output::Stream { transfer, .. } => {
+                sender::Output::Stream { transfer, credit, .. } => {
+                    self.client.credited(credit);
                     let total = self.client.asked_bytes;
                     let reached = Watermarks::default();
                     let outgoing = Outgoing { transfer, total, sent: 0, ended: false, reached };
                     self.client.outgoing = Some(outgoing);
                     self.data = Data { transfer, sent: 0 };
                 }
-                sender::Output::Reached(reached) => self.client.reached(reached),
+                sender::Output::Reached(reached, credit) => self.client.reached(reached, credit),
                 sender::Output::Applied(applied) => self.client.applied(applied.bytes),
                 sender::Output::Failed(failure) => {
                     assert_eq!(self.client.failed.replace(failure), None, "failed twice");
@@ -380,7 +389,8 @@ impl Pair {
         if let Some(prepared) = self.server.must_prepare.take() {
             self.server.incoming = Some(prepared);
             self.server.fed = 0;
-            return self.server_handles(receiver::Input::Prepared(Start::FromStart));
+            let prepared = receiver::Input::Prepared(Start::FromStart, self.server.credit);
+            return self.server_handles(prepared);
         }
         let Some((transfer, stream)) = self.server.incoming.clone() else { return };
         let arrived = if self.data.transfer == transfer { self.data.sent } else { 0 };
@@ -398,7 +408,12 @@ impl Pair {
             let received = StreamOffset(received);
             let spooled = StreamOffset(received.0 / 2);
             let reached = Watermarks { received, spooled, fed: received };
-            self.server_handles(receiver::Input::Progress(reached));
+            // Not every block sets a slot free: some stay in the pipe for a while.
+            self.server.credit.taken.0 += 1;
+            self.server.credit.room.0 += dice % 2;
+            self.server.credit.room = self.server.credit.room.max(self.server.credit.taken);
+            let credit = self.server.credit;
+            self.server_handles(receiver::Input::Progress(reached, credit));
         }
     }
 
@@ -431,11 +446,17 @@ impl Client {
         })
     }
 
-    fn reached(&mut self, reached: Watermarks) {
+    fn reached(&mut self, reached: Watermarks, credit: Credit) {
         let outgoing = self.outgoing.as_mut().expect("an acknowledgement without a stream");
         assert!(reached.follows(outgoing.reached), "{reached:?} after {:?}", outgoing.reached);
         assert!(reached.received.0 <= outgoing.sent, "{reached:?} of {}", outgoing.sent);
         outgoing.reached = reached;
+        self.credited(credit);
+    }
+
+    fn credited(&mut self, credit: Credit) {
+        assert!(credit.follows(self.credit), "{credit:?} after {:?}", self.credit);
+        self.credit = credit;
     }
 
     fn applied(&mut self, bytes: Bytes) {

@@ -19,6 +19,7 @@ use zferry::protocol::receiver::{self, Ended, Offer, Receiver};
 use zferry::protocol::secret::JoinSecret;
 use zferry::protocol::sender::{self, Sender};
 use zferry::protocol::version::{Version, Versions};
+use zferry::protocol::window::Credit;
 use zferry::units::{Bytes, Sequence, StreamOffset, TransferId};
 
 const FULL: Guid = Guid(0xf011_0000_0000_0001);
@@ -69,6 +70,10 @@ fn target(snapshots: &[(&str, Guid)]) -> TargetState {
         snapshots: snapshots.iter().map(snapshot).collect(),
         resume_token: None,
     }
+}
+
+fn credit(taken: u64) -> Credit {
+    Credit { taken: Sequence(taken), room: Sequence(taken + 126) }
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -173,12 +178,13 @@ impl Conversation {
     }
 
     fn transfer(&mut self, number: u32, request: Request, guid: Guid) {
+        let taken = u64::from(number - 1) * 2;
         self.client(sender::Input::Open(request));
-        self.server(receiver::Input::Prepared(Start::FromStart));
+        self.server(receiver::Input::Prepared(Start::FromStart, credit(taken)));
         let header = Header {
             transfer: TransferId(number),
             epoch: 1,
-            sequence: Sequence(u64::from(number - 1) * 2),
+            sequence: Sequence(taken),
             offset: StreamOffset(0),
             codec: Codec::Zstd,
             plain_bytes: 1 << 20,
@@ -198,7 +204,7 @@ impl Conversation {
         let total = StreamOffset(u64::from(TOTAL));
         let reached = Watermarks { received: total, spooled: StreamOffset(1 << 20), fed: total };
         self.client(sender::Input::StreamEnded { total, crc32: 0x9abc_def0 });
-        self.server(receiver::Input::Progress(reached));
+        self.server(receiver::Input::Progress(reached, credit(taken + 2)));
         let ended = self.ended.take().unwrap();
         self.server(receiver::Input::Applied { ended, guid: Some(guid), millis: 1500 });
     }

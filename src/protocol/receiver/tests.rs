@@ -4,7 +4,7 @@ use super::*;
 use crate::protocol::frame::Codec;
 use crate::protocol::message::{Request, Stream};
 use crate::protocol::negotiate::NoAgreement;
-use crate::units::Bytes;
+use crate::units::{Bytes, Sequence};
 
 fn limits() -> Limits {
     let codecs = [Codec::Raw].into_iter().collect();
@@ -44,18 +44,22 @@ fn idle() -> Receiver {
 
 fn receiving() -> Receiver {
     let machine = said(idle(), Message::Open(open(1))).unwrap();
-    step(machine, Input::Prepared(Start::FromStart)).0
+    step(machine, Input::Prepared(Start::FromStart, credit(0))).0
 }
 
 /// After an `End` at `total` bytes, of which `fed` were fed.
 fn applying(total: u64, fed: u64) -> (Receiver, Ended) {
-    let (machine, _) = step(receiving(), Input::Progress(at(fed)));
+    let (machine, _) = step(receiving(), Input::Progress(at(fed), credit(0)));
     let ending = Ending::Complete { total: StreamOffset(total), crc32: 5 };
     let end = Message::End { transfer: TransferId(1), ending };
     let (machine, mut output) = step(machine, Input::Received(end));
     let Some(Output::Finish(ended)) = output.pop() else { panic!("{output:?}") };
     assert_eq!((ended.total(), ended.crc32()), (StreamOffset(total), 5));
     (machine, ended)
+}
+
+fn credit(taken: u64) -> Credit {
+    Credit { taken: Sequence(taken), room: Sequence(taken + 8) }
 }
 
 fn at(fed: u64) -> Watermarks {
@@ -101,14 +105,20 @@ fn a_request_beyond_the_agreement_is_not_opened() {
 
 #[test]
 fn only_progress_is_acknowledged() {
-    let (machine, output) = step(receiving(), Input::Progress(at(5)));
-    let ack = Message::Ack { transfer: TransferId(1), reached: at(5) };
-    assert_eq!(output, [Output::Send(ack)]);
-    let (machine, output) = step(machine, Input::Progress(at(5)));
+    let ack = |fed, taken| {
+        let (reached, credit) = (at(fed), credit(taken));
+        Output::Send(Message::Ack { transfer: TransferId(1), reached, credit })
+    };
+    let (machine, output) = step(receiving(), Input::Progress(at(5), credit(1)));
+    assert_eq!(output, [ack(5, 1)]);
+    let (machine, output) = step(machine, Input::Progress(at(5), credit(1)));
     assert_eq!(output, []);
-    // A count that was taken earlier and told later.
-    let (_, output) = step(machine, Input::Progress(at(4)));
+    // Counts that were taken earlier and told later.
+    let (machine, output) = step(machine, Input::Progress(at(4), credit(0)));
     assert_eq!(output, []);
+    // The pipe gave slots back: the client may go on.
+    let (_, output) = step(machine, Input::Progress(at(4), credit(2)));
+    assert_eq!(output, [ack(5, 2)]);
 }
 
 #[test]
@@ -153,5 +163,5 @@ fn a_failure_is_told_in_the_words_of_the_moment() {
 #[test]
 #[should_panic(expected = "makes no sense in Idle")]
 fn news_out_of_place_are_our_own_mistake() {
-    step(idle(), Input::Progress(at(1)));
+    step(idle(), Input::Progress(at(1), credit(0)));
 }

@@ -14,6 +14,7 @@ use crate::link::PING_EVERY;
 use crate::process::{Ended as ProcessEnded, Process};
 use crate::protocol::message::{Open, Start};
 use crate::protocol::receiver::Input;
+use crate::protocol::window::Credit;
 use crate::server::Stopping;
 use crate::server::destination::Prepared;
 use crate::server::transfer::{ProcessState, Transfer};
@@ -85,7 +86,7 @@ impl Session {
             _claim: self.claim.take(),
         });
         engine.begin(open.transfer, open.request.epoch, sink);
-        self.tell(Input::Prepared(Start::FromStart));
+        self.tell(Input::Prepared(Start::FromStart, Credit::default()));
         if let Some(lane) = self.lost_lane {
             self.miss(lane);
         }
@@ -172,7 +173,7 @@ impl Session {
         let (Some(engine), Some(transfer)) = (&self.engine, &self.transfer) else { return };
         let progress = engine.progress();
         let reached = transfer.watermarks(progress.received(), progress.fed());
-        self.tell(Input::Progress(reached));
+        self.tell(Input::Progress(reached, Credit::default()));
     }
 
     pub(super) fn finish_if_over(&mut self) {

@@ -1,0 +1,163 @@
+//! The receiver's window: what has come, what is due, and how much more may come.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Credit;
+use crate::units::Sequence;
+
+/// Blocks of type `T` between their arrival and the stream.
+///
+/// A block arrives, is proved, and is taken in order. It counts against the room from its arrival
+/// until [`ReceiveWindow::hold`] says that its slot is at home again.
+#[derive(Debug)]
+pub struct ReceiveWindow<T> {
+    /// How many blocks there are slots for, beside those that the lanes wait with.
+    blocks: u64,
+    taken: Sequence,
+    /// Of the blocks that were taken, how many still occupy their slots.
+    held: u64,
+    places: BTreeMap<Sequence, Place<T>>,
+    told: Credit,
+    duplicates: u64,
+}
+
+#[derive(Debug)]
+enum Place<T> {
+    /// It came whole, but nobody has looked at its bytes. `copies` came over these lanes since and
+    /// were thrown away.
+    Arrived {
+        copies: BTreeSet<u32>,
+    },
+    Proved(T),
+}
+
+/// What a block that came is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrival {
+    /// Wanted: to be proved, and then [`ReceiveWindow::put`] or [`ReceiveWindow::reject`]ed.
+    New,
+    /// Here already: to be thrown away. A sender that lost a connection cannot know what came over
+    /// it, and may notice the loss long before this end does.
+    Again,
+}
+
+/// A block came that nobody gave room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("block {got} came where there was room for those before {room}")]
+pub struct BeyondRoom {
+    /// The first number without room.
+    pub room: Sequence,
+    /// What came.
+    pub got: Sequence,
+}
+
+impl<T> ReceiveWindow<T> {
+    /// A window with room for so many blocks, at least one.
+    pub fn new(blocks: u64) -> ReceiveWindow<T> {
+        assert!(blocks > 0, "without room nothing ever comes");
+        ReceiveWindow {
+            blocks,
+            taken: Sequence(0),
+            held: 0,
+            places: BTreeMap::new(),
+            told: Credit { taken: Sequence(0), room: Sequence(blocks) },
+            duplicates: 0,
+        }
+    }
+
+    /// Whether a block of this number may come: asked before its payload is let in.
+    pub fn admit(&self, got: Sequence) -> Result<(), BeyondRoom> {
+        let room = self.credit().room;
+        if got < room { Ok(()) } else { Err(BeyondRoom { room, got }) }
+    }
+
+    /// A block that was admitted came whole over `lane`.
+    pub fn arrive(&mut self, sequence: Sequence, lane: u32) -> Arrival {
+        let place = self.places.get_mut(&sequence);
+        if sequence >= self.taken && place.is_none() {
+            self.places.insert(sequence, Place::Arrived { copies: BTreeSet::new() });
+            return Arrival::New;
+        }
+        self.duplicates += 1;
+        if let Some(Place::Arrived { copies }) = place {
+            copies.insert(lane);
+        }
+        Arrival::Again
+    }
+
+    /// A block that arrived is what was sent.
+    ///
+    /// # Panics
+    ///
+    /// When it did not arrive, or was put already.
+    pub fn put(&mut self, sequence: Sequence, item: T) {
+        let before = self.places.insert(sequence, Place::Proved(item));
+        assert!(matches!(before, Some(Place::Arrived { .. })), "block {sequence} never arrived");
+    }
+
+    /// A block that arrived is not what was sent: as if it had not come.
+    ///
+    /// Returns the lanes over which copies of it came meanwhile. They are gone as well, and the
+    /// sender takes them for delivered as long as it has those lanes: they must be dropped like
+    /// the lane that the bad one came over.
+    pub fn reject(&mut self, sequence: Sequence) -> BTreeSet<u32> {
+        match self.places.remove(&sequence) {
+            Some(Place::Arrived { copies }) => copies,
+            Some(Place::Proved(_)) | None => panic!("block {sequence} was proved or never arrived"),
+        }
+    }
+
+    /// The block that is due, if it has come and is proved. Its slot counts as held.
+    pub fn take(&mut self) -> Option<T> {
+        let first = self.places.first_entry().filter(|first| *first.key() == self.taken)?;
+        if matches!(first.get(), Place::Arrived { .. }) {
+            return None;
+        }
+        let Place::Proved(item) = first.remove() else { return None };
+        self.taken = self.taken.next();
+        self.held += 1;
+        Some(item)
+    }
+
+    /// Says how many of the blocks that were taken still occupy their slots: the others' must be
+    /// at home by now.
+    pub fn hold(&mut self, held: usize) {
+        let held = held as u64;
+        debug_assert!(held <= self.held, "{held} slots held of {} taken", self.held);
+        self.held = held.min(self.held);
+    }
+
+    /// What the sender may forget, and how far it may go.
+    pub fn credit(&self) -> Credit {
+        let freed = self.taken.0 - self.held;
+        Credit { taken: self.taken, room: Sequence(freed.saturating_add(self.blocks)) }
+    }
+
+    /// The same, to be told to the sender now.
+    pub fn tell(&mut self) -> Credit {
+        self.told = self.credit();
+        self.told
+    }
+
+    /// How much the credit has grown since it was told: by how many blocks taken, or given room,
+    /// whichever is more.
+    pub fn untold(&self) -> u64 {
+        let Credit { taken, room } = self.credit();
+        (taken.0 - self.told.taken.0).max(room.0 - self.told.room.0)
+    }
+
+    /// How many blocks it has room for at once.
+    pub fn blocks(&self) -> u64 {
+        self.blocks
+    }
+
+    /// How many blocks came that were here already.
+    pub fn duplicates(&self) -> u64 {
+        self.duplicates
+    }
+
+    /// How many blocks occupy slots: those that wait, and those that are held.
+    pub fn occupied(&self) -> u64 {
+        self.places.len() as u64 + self.held
+    }
+}
