@@ -10,6 +10,7 @@
 //! What must never happen: a record that says more than is true. Any older record is then safe to
 //! believe, and costs only bytes that are sent again.
 
+pub mod decision;
 pub mod identity;
 mod layout;
 pub mod record;
