@@ -1,7 +1,7 @@
 //! zferry carries ZFS snapshots from one Linux host to another and never starts over.
 //!
 //! Modules stand on each other in this order, and name only what stands below them:
-//! `units, error, dataset, listing < protocol, plan < process < zfs < engine < ...`
+//! `units, error, dataset, listing < protocol < breakpoint < plan < process < zfs < engine < ...`
 #![forbid(unsafe_code)]
 
 pub mod units;
@@ -13,6 +13,8 @@ pub mod dataset;
 pub mod listing;
 
 pub mod protocol;
+
+pub mod breakpoint;
 
 pub mod plan;
 

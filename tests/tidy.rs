@@ -19,8 +19,8 @@ const LAYERS: &[&str] = &[
     "error",
     "dataset",
     "listing",
-    "breakpoint",
     "protocol",
+    "breakpoint",
     "schedule",
     "plan",
     "process",
@@ -35,7 +35,7 @@ const LAYERS: &[&str] = &[
 
 /// Modules that must run on any machine, at any time: no kernel, no clock, no thread.
 const PURE: &[&str] =
-    &["units", "error", "dataset", "listing", "breakpoint", "protocol", "schedule", "plan"];
+    &["units", "error", "dataset", "listing", "protocol", "breakpoint", "schedule", "plan"];
 
 /// What a path in a pure module must not begin with.
 const IMPURE: &[&str] = &[
