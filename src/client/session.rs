@@ -127,7 +127,7 @@ impl Session {
         }
         let mut lanes = Vec::new();
         for lane in 0..agreed.limits.connections {
-            lanes.push(dial.lane(lane, secret, options.congestion.as_deref()).await?);
+            lanes.push(Some(dial.lane(lane, secret, options.congestion.as_deref()).await?));
         }
         let mut engine = options.engine.clone();
         engine.block_bytes = engine.block_bytes.min(agreed.limits.block_bytes_max);
@@ -231,13 +231,17 @@ impl Session {
         loop {
             for output in std::mem::take(&mut news) {
                 match output {
-                    Output::Stream { transfer, start: Start::FromStart, .. } => {
+                    Output::Stream { transfer, start: Start::FromStart, credit } => {
+                        self.engine.credit(credit);
                         let Some(open) = open.take() else { continue };
                         if let Err(failure) = self.start(open, transfer, carrying) {
                             return Err(self.fail(failure).await);
                         }
                     }
-                    Output::Reached(marks, _) => carrying.fed = marks.fed.bytes_before(),
+                    Output::Reached(marks, credit) => {
+                        self.engine.credit(credit);
+                        carrying.fed = marks.fed.bytes_before();
+                    }
                     Output::Applied(applied) => carrying.applied = Some(applied),
                     Output::Failed(failure) => {
                         return Err(self.settle(failure, carrying, &*judge).await);
@@ -265,7 +269,7 @@ impl Session {
                     carrying.sent = Some(sent);
                     news = self.end_if_over(carrying).await?;
                 }
-                Happening::Engine(Event::Failed(fault)) => {
+                Happening::Engine(Event::Failed(fault) | Event::LaneLost { fault, .. }) => {
                     if let Some(failure) = carrying.fault_is_final(&fault) {
                         return Err(self.fail(failure).await);
                     }
