@@ -132,7 +132,7 @@ impl Session {
         let mut lanes = Vec::new();
         for lane in 0..agreed.limits.connections {
             let dial = conversation.dial();
-            lanes.push(dial.lane(lane, secret, options.congestion.as_deref()).await?);
+            lanes.push(Some(dial.lane(lane, secret, options.congestion.as_deref()).await?));
         }
         let mut engine = options.engine.clone();
         engine.block_bytes = engine.block_bytes.min(agreed.limits.block_bytes_max);
@@ -239,13 +239,15 @@ impl Session {
         loop {
             for output in std::mem::take(&mut news) {
                 match output {
-                    Output::Stream { transfer, start: Start::FromStart, .. } => {
+                    Output::Stream { transfer, start: Start::FromStart, credit } => {
+                        self.engine.credit(credit);
                         let Some(open) = open.take() else { continue };
                         if let Err(failure) = self.start(open, transfer, carrying) {
                             return Err(self.fail(failure).await);
                         }
                     }
-                    Output::Reached(marks, _) => {
+                    Output::Reached(marks, credit) => {
+                        self.engine.credit(credit);
                         if carrying.reached.fed < marks.fed {
                             self.conversation.moves_on();
                         }
@@ -278,7 +280,7 @@ impl Session {
                     carrying.sent = Some(sent);
                     news = self.end_if_over(carrying).await?;
                 }
-                Happening::Engine(Event::Failed(fault)) => {
+                Happening::Engine(Event::Failed(fault) | Event::LaneLost { fault, .. }) => {
                     if let Some(failure) = carrying.fault_is_final(&fault) {
                         return Err(self.fail(failure).await);
                     }
