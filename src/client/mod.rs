@@ -30,4 +30,6 @@ pub struct Options {
     pub congestion: Option<String>,
     /// How long it tries to get a lost connection back.
     pub retry_for: Duration,
+    /// How long a stream may stand still before it says why.
+    pub stall_timeout: Duration,
 }

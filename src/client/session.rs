@@ -22,8 +22,11 @@ use crate::listing::TargetState;
 use crate::process::Ended;
 use crate::protocol::frame::Codec;
 use crate::protocol::message::Limits;
-use crate::protocol::message::{Applied, Hello, Message, RelativeName, Request, Start, Stream};
+use crate::protocol::message::{
+    Applied, Hello, Message, RelativeName, Request, Start, Stream, Watermarks,
+};
 use crate::protocol::sender::{Input, Output};
+use crate::protocol::stall::{News, Watchdog, Way};
 use crate::units::{Bytes, StreamOffset, TransferId};
 use crate::zfs::failure::{SendFailure, verdict};
 
@@ -44,6 +47,7 @@ pub struct Session {
     block_bytes: Bytes,
     codec: Codec,
     epoch: u32,
+    stall_timeout: Duration,
 }
 
 /// Opens a source.
@@ -89,7 +93,9 @@ struct Carrying {
     source_end: Option<SourceEnd>,
     fault: Option<(Failure, Instant)>,
     applied: Option<Applied>,
-    fed: Bytes,
+    reached: Watermarks,
+    watchdog: Watchdog,
+    started: Instant,
     /// When whoever looks on was told last.
     told: Instant,
 }
@@ -126,7 +132,7 @@ impl Session {
         let mut lanes = Vec::new();
         for lane in 0..agreed.limits.connections {
             let dial = conversation.dial();
-            lanes.push(dial.lane(lane, secret, options.congestion.as_deref()).await?);
+            lanes.push(Some(dial.lane(lane, secret, options.congestion.as_deref()).await?));
         }
         let mut engine = options.engine.clone();
         engine.block_bytes = engine.block_bytes.min(agreed.limits.block_bytes_max);
@@ -138,6 +144,7 @@ impl Session {
             block_bytes: engine.block_bytes,
             codec,
             epoch: 0,
+            stall_timeout: options.stall_timeout,
         })
     }
 
@@ -184,7 +191,9 @@ impl Session {
             source_end: None,
             fault: None,
             applied: None,
-            fed: Bytes(0),
+            reached: Watermarks::default(),
+            watchdog: Watchdog::new(self.stall_timeout, Duration::ZERO),
+            started: Instant::now(),
             told: Instant::now(),
         };
         let carried = self.carry_through(request, cargo, &mut carrying, watch, stop).await;
@@ -230,17 +239,19 @@ impl Session {
         loop {
             for output in std::mem::take(&mut news) {
                 match output {
-                    Output::Stream { transfer, start: Start::FromStart, .. } => {
+                    Output::Stream { transfer, start: Start::FromStart, credit } => {
+                        self.engine.credit(credit);
                         let Some(open) = open.take() else { continue };
                         if let Err(failure) = self.start(open, transfer, carrying) {
                             return Err(self.fail(failure).await);
                         }
                     }
-                    Output::Reached(marks, _) => {
-                        if carrying.fed < marks.fed.bytes_before() {
+                    Output::Reached(marks, credit) => {
+                        self.engine.credit(credit);
+                        if carrying.reached.fed < marks.fed {
                             self.conversation.moves_on();
                         }
-                        carrying.fed = marks.fed.bytes_before();
+                        carrying.reached = marks;
                     }
                     Output::Applied(applied) => carrying.applied = Some(applied),
                     Output::Failed(failure) => {
@@ -269,7 +280,7 @@ impl Session {
                     carrying.sent = Some(sent);
                     news = self.end_if_over(carrying).await?;
                 }
-                Happening::Engine(Event::Failed(fault)) => {
+                Happening::Engine(Event::Failed(fault) | Event::LaneLost { fault, .. }) => {
                     if let Some(failure) = carrying.fault_is_final(&fault) {
                         return Err(self.fail(failure).await);
                     }
@@ -289,6 +300,7 @@ impl Session {
                 },
                 Happening::Tick => {
                     carrying.told = Instant::now();
+                    self.look_for_stalls(carrying);
                     watch.moment(carrying.moment());
                 }
                 Happening::NoReason => {
@@ -358,6 +370,27 @@ impl Session {
         Ok(news)
     }
 
+    /// Says which part of the way stands still, if one does.
+    fn look_for_stalls(&self, carrying: &mut Carrying) {
+        let way = Way {
+            read: StreamOffset(carrying.progress.read().0),
+            ended: carrying.source_end.is_some(),
+            connected: self.conversation.is_up(),
+            received: carrying.reached.received,
+            fed: carrying.reached.fed,
+        };
+        match carrying.watchdog.look(carrying.started.elapsed(), way) {
+            Some(News::StandsStill { culprit, since }) => {
+                let seconds = since.as_secs();
+                tracing::warn!(%culprit, seconds, "the stream stands still");
+            }
+            Some(News::Moves { after }) => {
+                tracing::warn!(seconds = after.as_secs(), "the stream moves again");
+            }
+            None => {}
+        }
+    }
+
     /// Tells the server that the stream is complete, once its bytes are out and its process has
     /// ended well.
     async fn end_if_over(&mut self, carrying: &Carrying) -> Result<Vec<Output>, Failure> {
@@ -400,7 +433,12 @@ impl Session {
 
 impl Carrying {
     fn moment(&self) -> Moment {
-        Moment { read: self.progress.read(), wire: self.progress.wire(), fed: self.fed }
+        Moment {
+            read: self.progress.read(),
+            wire: self.progress.wire(),
+            fed: self.reached.fed.bytes_before(),
+            stands_still: self.watchdog.blamed(),
+        }
     }
 
     /// The failure to give up with at once; `None` where the server may be telling us a better

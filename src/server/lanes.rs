@@ -57,9 +57,9 @@ impl Lanes {
     }
 
     /// Hands all of them over; none can join afterwards.
-    pub fn take(&mut self) -> Vec<OwnedFd> {
+    pub fn take(&mut self) -> Vec<Option<OwnedFd>> {
         self.taken = true;
-        self.places.drain(..).flatten().collect()
+        std::mem::take(&mut self.places)
     }
 
     /// The failure of those that did not come in time.

@@ -5,12 +5,14 @@ use std::io::Write;
 
 use zferry::error::{Class, Failure, Side};
 use zferry::protocol::frame::{Codec, HEADER_BYTES, Header};
-use zferry::protocol::message::{Message, Stream};
+use zferry::protocol::message::{Message, Outcome, Stream};
 use zferry::units::{Sequence, StreamOffset, TransferId};
 
 use super::host::{Server, wait_for, wait_for_words};
 use super::peer::{self, BLOCK_BYTES, Peer, frame, full_stream, header};
-use super::{assert_partly_received, hosts, stream_of, until_the_end, wait_until_some_came};
+use super::{
+    assert_partly_received, content, hosts, stream_of, until_the_end, wait_until_some_came,
+};
 
 /// How many blocks are as they should be: more than the stand-in takes at once.
 const GOOD: usize = 4;
@@ -86,17 +88,33 @@ fn a_block_of_another_transfer_or_run_is_not_let_in() {
 }
 
 #[test]
-fn a_block_that_comes_twice_ends_the_transfer() {
+fn a_block_that_comes_twice_is_let_in_once() {
+    let (source, target) = hosts();
+    let server = Server::serve(&target, &["--cache", "8MiB"]);
+    let stream = stream_of(&source, "tank/a@s");
+    let mut peer = Peer::greet(server.address);
+    let mut lane = peer.open(full_stream("a", "s", source.guid("tank/a@s")));
+    for (number, block) in stream.chunks(BLOCK_BYTES).enumerate() {
+        for _ in 0..=number % 2 {
+            lane.write_all(&frame(header(number, block), block)).unwrap();
+        }
+    }
+    peer.end(&stream);
+    match peer.hear() {
+        Some(Message::Result { outcome: Outcome::Applied(_), .. }) => {}
+        other => panic!("not applied: {other:?}"),
+    }
+    assert!(target.content("backup/a@s") == content(1), "the blocks were not put together");
+}
+
+#[test]
+fn a_block_for_which_there_is_no_room_is_not_let_in() {
     let failure = answer_to(|block| {
-        let again = Header {
-            sequence: Sequence(1),
-            offset: StreamOffset(BLOCK_BYTES as u64),
-            ..header(GOOD, block)
-        };
-        frame(again, block)
+        let far = Header { sequence: Sequence(1 << 40), ..header(GOOD, block) };
+        frame(far, block)
     });
     assert_eq!((failure.side, failure.class), (Side::Network, Class::Peer));
-    assert!(failure.what.contains("block #1 arrived twice"), "{failure}");
+    assert!(failure.what.contains("block #1099511627776 came where there was room"), "{failure}");
 }
 
 #[test]

@@ -14,7 +14,6 @@ use crate::link::PING_EVERY;
 use crate::process::{Ended as ProcessEnded, Process};
 use crate::protocol::message::{Open, Start};
 use crate::protocol::receiver::Input;
-use crate::protocol::window::Credit;
 use crate::server::Stopping;
 use crate::server::destination::Prepared;
 use crate::server::transfer::{ProcessState, Transfer};
@@ -65,6 +64,7 @@ impl Session {
 
     pub(super) fn begin(&mut self, open: Open, prepared: Prepared) {
         let Some(engine) = &self.engine else { return };
+        let credit = engine.credit();
         let Prepared { sink, process } = prepared;
         let stopper = process.as_ref().map(Process::stopper);
         let state = match process {
@@ -86,7 +86,7 @@ impl Session {
             _claim: self.claim.take(),
         });
         engine.begin(open.transfer, open.request.epoch, sink);
-        self.tell(Input::Prepared(Start::FromStart, Credit::default()));
+        self.tell(Input::Prepared(Start::FromStart, credit));
         if let Some(lane) = self.lost_lane {
             self.miss(lane);
         }
@@ -106,8 +106,9 @@ impl Session {
                     self.miss(lane);
                 }
             }
+            Event::Credit => self.acknowledge(),
             Event::Failed(fault) if fault.is_broken_pipe() => self.reader_gone().await,
-            Event::Failed(fault) => {
+            Event::Failed(fault) | Event::LaneLost { fault, .. } => {
                 let failure = fault.failure(Side::Target);
                 if failure.class == Class::Interrupted {
                     self.wait_for_reason(failure);
@@ -173,7 +174,8 @@ impl Session {
         let (Some(engine), Some(transfer)) = (&self.engine, &self.transfer) else { return };
         let progress = engine.progress();
         let reached = transfer.watermarks(progress.received(), progress.fed());
-        self.tell(Input::Progress(reached, Credit::default()));
+        let credit = engine.credit();
+        self.tell(Input::Progress(reached, credit));
     }
 
     pub(super) fn finish_if_over(&mut self) {
