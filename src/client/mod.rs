@@ -4,6 +4,7 @@ mod backoff;
 mod conversation;
 mod dial;
 mod hold;
+mod lanes;
 mod reconnect;
 pub mod replicate;
 pub mod send;

@@ -177,6 +177,15 @@ impl Link {
 }
 
 impl LinkError {
+    /// Whether the peer was lost without a word: then nothing else reaches it either.
+    pub fn is_silence(&self) -> bool {
+        match self {
+            LinkError::Silent(_) => true,
+            LinkError::Broken(error) => error.kind() == io::ErrorKind::TimedOut,
+            _ => false,
+        }
+    }
+
     /// The failure of the connection to `peer`, a name or an address.
     pub fn failure(&self, peer: &str) -> Failure {
         let class = match self {

@@ -59,7 +59,8 @@ pub struct Watchdog {
     timeout: Duration,
     fed: StreamOffset,
     moved: Duration,
-    blamed: Option<Culprit>,
+    /// What stands still, and when that was said last.
+    blamed: Option<(Culprit, Duration)>,
 }
 
 impl Watchdog {
@@ -69,24 +70,26 @@ impl Watchdog {
         Watchdog { timeout, fed: StreamOffset(0), moved: now, blamed: None }
     }
 
-    /// Looks at the stream at `now`; says each thing once.
+    /// Looks at the stream at `now`. A stall is told again whenever it has lasted as long again.
     pub fn look(&mut self, now: Duration, way: Way) -> Option<News> {
         let since = now.saturating_sub(self.moved);
         if way.fed > self.fed {
             (self.fed, self.moved) = (way.fed, now);
             return self.blamed.take().map(|_| News::Moves { after: since });
         }
-        if since < self.timeout || self.blamed == Some(way.culprit()) {
+        let culprit = way.culprit();
+        let is_known =
+            self.blamed.is_some_and(|(known, said)| known == culprit && now < said + self.timeout);
+        if since < self.timeout || is_known {
             return None;
         }
-        let culprit = way.culprit();
-        self.blamed = Some(culprit);
+        self.blamed = Some((culprit, now));
         Some(News::StandsStill { culprit, since })
     }
 
     /// What stands still at this moment.
     pub fn blamed(&self) -> Option<Culprit> {
-        self.blamed
+        self.blamed.map(|(culprit, _)| culprit)
     }
 }
 
@@ -151,18 +154,20 @@ mod tests {
     }
 
     #[test]
-    fn a_stall_is_told_once_and_so_is_its_end() {
+    fn a_stall_is_told_every_so_often_and_so_is_its_end() {
         let mut dog = Watchdog::new(TIMEOUT, s(100));
         assert_eq!(dog.look(s(129), way(9, 0, 0)), None);
         let told = News::StandsStill { culprit: Culprit::Wire, since: s(30) };
         assert_eq!(dog.look(s(130), way(9, 0, 0)), Some(told));
         assert_eq!(dog.look(s(131), way(9, 0, 0)), None);
+        let told = News::StandsStill { culprit: Culprit::Wire, since: s(60) };
+        assert_eq!(dog.look(s(160), way(9, 0, 0)), Some(told));
         assert_eq!(dog.blamed(), Some(Culprit::Wire));
-        let told = News::StandsStill { culprit: Culprit::Receive, since: s(40) };
-        assert_eq!(dog.look(s(140), way(9, 1, 0)), Some(told));
-        assert_eq!(dog.look(s(145), way(9, 1, 1)), Some(News::Moves { after: s(45) }));
+        let told = News::StandsStill { culprit: Culprit::Receive, since: s(65) };
+        assert_eq!(dog.look(s(165), way(9, 1, 0)), Some(told));
+        assert_eq!(dog.look(s(170), way(9, 1, 1)), Some(News::Moves { after: s(70) }));
         assert_eq!(dog.blamed(), None);
-        assert_eq!(dog.look(s(146), way(9, 9, 9)), None);
+        assert_eq!(dog.look(s(171), way(9, 9, 9)), None);
     }
 
     #[test]

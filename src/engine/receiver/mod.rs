@@ -195,7 +195,9 @@ impl Receiver {
         };
         receiver.threads.push(stage::spawn("receive", &halt, report(), take_in)?);
         for (lane, fd) in (0..).zip(places) {
-            fd.into_iter().for_each(|fd| receiver.join(lane, fd));
+            if let Some(fd) = fd {
+                receiver.join(lane, fd);
+            }
         }
         Ok(receiver)
     }
