@@ -88,8 +88,9 @@ fn all_connections_may_end_at_once_again_and_again() {
         let rules =
             (0..20).map(|number| format!("lanes#{} up 50000 cut-all {ending}", 1 + 4 * number));
         let arrived = Journey::new(&lines(rules)).send(&["--connections", "4"]).until(20).arrives();
-        assert!(arrived.counters.lanes.connections >= 80, "{}", arrived.counters);
-        assert!(arrived.counters.control.connections >= 20, "{}", arrived.counters);
+        // How many of either kind had come back when the next of these struck is chance.
+        assert!(arrived.counters.lanes.connections > 4 * 19, "{}", arrived.counters);
+        assert!(arrived.counters.control.connections > 1, "{}", arrived.counters);
     }
 }
 
