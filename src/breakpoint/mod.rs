@@ -16,5 +16,6 @@ pub mod keeper;
 mod layout;
 pub mod record;
 pub mod recovery;
+pub mod segment;
 pub mod slot;
 mod spans;
