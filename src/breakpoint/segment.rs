@@ -317,15 +317,20 @@ pub fn scan(bytes: &[u8], file: FileId, segment: SegmentNumber, block_bytes_max:
     }
 }
 
-/// The file and the segment that the first entry names: for a reader who was told neither.
+/// The file and the segment that the first header which is whole names: for a reader who was told
+/// neither.
 pub fn identify(bytes: &[u8]) -> Option<(FileId, SegmentNumber)> {
-    let (file, at) = check_stamp(header_at(bytes, 0)?).ok()?;
+    let (file, at) = headers(bytes).find_map(|header| check_stamp(header).ok())?;
     Some((file, at.segment))
 }
 
-/// Whether these bytes begin as a segment does.
+/// Whether anything in these bytes begins as an entry does.
 pub fn looks_like_segment(bytes: &[u8]) -> bool {
-    header_at(bytes, 0).is_some_and(|header| header[MAGIC] == MAGIC_VALUE)
+    headers(bytes).any(|header| header[MAGIC] == MAGIC_VALUE)
+}
+
+fn headers(bytes: &[u8]) -> impl Iterator<Item = &[u8; ENTRY_HEADER_BYTES]> {
+    bytes.as_chunks::<PAGE_BYTES>().0.iter().filter_map(|page| page.last_chunk())
 }
 
 /// The entry at a page, whole; `None` where nothing was written or the bytes end.

@@ -156,7 +156,7 @@ mod tests {
     #[test]
     fn a_file_whose_making_was_cut_short_is_refused_with_its_length() {
         with_each_backend(|path, backend| {
-            std::fs::write(path, [0; 5 * SLOT_BYTES]).unwrap();
+            std::fs::write(path, [0].repeat(5 * SLOT_BYTES)).unwrap();
             let error = RecordFile::open(path, FILE, backend).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::InvalidData);
             assert!(error.to_string().contains("has 5 pages, a record file has 64"), "{error}");
