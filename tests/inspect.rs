@@ -199,6 +199,7 @@ fn damage_is_named_and_what_is_left_still_counts() {
     assert_eq!((told.code, line(&told, "verdict")), (1, "damaged, but of use"));
     assert!(line(&told, "damage").starts_with("slot 30: damaged (it does not begin as"));
     assert!(line(&told, "newest").starts_with("record 70 "));
+    assert_eq!(line(&told, "to do"), "check the disk; the transfer goes on from the record");
     let (code, report) = json(&[], &path);
     assert_eq!((code, &report["damage"][0]["slot"]), (1, &30.into()));
     assert_eq!(report["damage"][0]["ordinary"], false);
@@ -215,6 +216,7 @@ fn a_record_file_without_a_whole_record_is_of_no_use() {
     let told = inspect(&[], &path);
     assert_eq!((told.code, line(&told, "verdict")), (2, "of no use"));
     assert!(line(&told, "newest").starts_with("none"));
+    assert!(line(&told, "to do").ends_with("goes on from the target's resume token"));
 }
 
 #[test]

@@ -38,6 +38,8 @@ const PAYLOAD_CRC32: Range<usize> = 32..36;
 const RESERVED: Range<usize> = 36..44;
 const CHECKSUM: Range<usize> = 44..48;
 const FRAME: Range<usize> = 48..96;
+/// The last field of the frame's header.
+const FRAME_CRC32: Range<usize> = 92..96;
 
 const _: () = {
     assert!(MAGIC.start == 0 && MAGIC.end == FILE.start);
@@ -45,6 +47,7 @@ const _: () = {
     assert!(PAGE.end == PAYLOAD_CRC32.start && PAYLOAD_CRC32.end == RESERVED.start);
     assert!(RESERVED.end == CHECKSUM.start && CHECKSUM.end == FRAME.start);
     assert!(FRAME.end - FRAME.start == HEADER_BYTES && FRAME.end == ENTRY_HEADER_BYTES);
+    assert!(FRAME_CRC32.end == FRAME.end);
 };
 
 /// A byte that is not ASCII in front, so that no text looks like an entry.
@@ -390,12 +393,13 @@ fn check_stamp(bytes: &[u8; ENTRY_HEADER_BYTES]) -> Result<(FileId, Position), E
     Ok((FileId(bytes_at(bytes, FILE)), Position { segment, page: u32_at(bytes, PAGE) }))
 }
 
-/// CRC32 of all of the header but itself: a stamp that is right in front of the frame of another
-/// write does not count.
+/// CRC32 of the stamp and of the frame's own CRC32: a stamp that is right in front of the frame of
+/// another write does not count. Not of the whole frame: CRC32 over bytes that end with their own
+/// CRC32 is the same for all bytes.
 fn checksum(bytes: &[u8; ENTRY_HEADER_BYTES]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&bytes[..CHECKSUM.start]);
-    hasher.update(&bytes[FRAME]);
+    hasher.update(&bytes[FRAME_CRC32]);
     hasher.finalize()
 }
 

@@ -53,11 +53,11 @@ fn write_records(records: &Records, all: bool, to: &mut impl Write) -> io::Resul
         line(to, name, damage)?;
     }
     if records.recovered.damage.iter().any(|damage| !Damage::is_ordinary(damage)) {
-        line(
-            to,
-            "to do",
-            "look after the disk; the transfer goes on by itself, from what is left",
-        )?;
+        let from = match records.recovered.newest {
+            Some(_) => "record",
+            None => "target's resume token",
+        };
+        line(to, "to do", format_args!("check the disk; the transfer goes on from the {from}"))?;
     }
     Ok(())
 }
