@@ -62,7 +62,6 @@ impl Dial {
             }
             Dial::Local(server) => pair(server).map_err(|error| self.broken(&error))?,
         };
-        link::watch_over(&stream).map_err(|error| self.broken(&error))?;
         let written = stream.write_all(preamble.encode().to_vec()).await;
         written.map_err(|error| self.broken(&error))?;
         Ok(stream)

@@ -160,7 +160,8 @@ impl Receiver {
             let core = stage::core_of(&settings.cores, worker);
             let run = move || {
                 stage::pin(core);
-                decompressor.run()
+                decompressor.run();
+                Ok(())
             };
             receiver.threads.push(stage::spawn("decompress", &halt, report(), run)?);
         }
@@ -195,7 +196,9 @@ impl Receiver {
         };
         receiver.threads.push(stage::spawn("receive", &halt, report(), take_in)?);
         for (lane, fd) in (0..).zip(places) {
-            fd.into_iter().for_each(|fd| receiver.join(lane, fd));
+            if let Some(fd) = fd {
+                receiver.join(lane, fd);
+            }
         }
         Ok(receiver)
     }

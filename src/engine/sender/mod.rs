@@ -168,7 +168,9 @@ impl Sender {
         };
         sender.threads.push(stage::spawn("send", &halt, report(), deal)?);
         for (lane, fd) in (0..).zip(places) {
-            fd.into_iter().for_each(|fd| sender.join(lane, fd));
+            if let Some(fd) = fd {
+                sender.join(lane, fd);
+            }
         }
         Ok(sender)
     }
