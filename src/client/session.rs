@@ -260,9 +260,10 @@ impl Session {
                     news = self.conversation.advance(Input::Ping).await?;
                 }
                 Happening::Heard(Err(error)) => {
+                    // A data connection that went a moment earlier went with it.
                     return Err(match carrying.fault.take() {
-                        Some((failure, _)) => failure,
-                        None => error.failure(self.conversation.server()),
+                        Some((failure, _)) if failure.side != Side::Network => failure,
+                        _ => error.failure(self.conversation.server()),
                     });
                 }
                 Happening::Engine(Event::Sent(sent)) => {
