@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,9 @@ use zferry::units::{Bytes, TransferId};
 use crate::weather::{self, Holes, Weather};
 
 const BLOCK_BYTES: u64 = 64 << 10;
+/// The longest stream.
+const CONTENT_BYTES: u64 = 6 << 20;
+
 const TRANSFER: TransferId = TransferId(1);
 
 /// How long a transfer may take before it is called stuck.
@@ -76,7 +79,7 @@ pub struct Pair {
     ends: Vec<Option<Cut>>,
     progress: Arc<Progress>,
     source: Option<JoinHandle<()>>,
-    sink: Option<JoinHandle<u64>>,
+    sink: Option<JoinHandle<Vec<u8>>>,
     acknowledged: Instant,
     started: Instant,
     fed: bool,
@@ -95,7 +98,7 @@ impl Default for Plan {
         Plan {
             backend: Backend::Uring,
             compression: Compression::None,
-            bytes: 6 << 20,
+            bytes: CONTENT_BYTES,
             lanes: 4,
             present: 4,
             tcp: false,
@@ -167,11 +170,11 @@ impl Pair {
         let mut writer = File::from(from.writer);
         self.source = Some(std::thread::spawn(move || {
             // An engine that gave up does not read to the end.
-            let _ = stream(bytes, |piece| writer.write_all(piece));
+            let _ = writer.write_all(&content(bytes));
         }));
         self.sink = Some(std::thread::spawn(move || {
             std::thread::sleep(sink_waits);
-            hash_of(File::from(to.reader), slow_sink)
+            read_out(File::from(to.reader), slow_sink)
         }));
         self.receiver.begin(TRANSFER, 1, Sink { fd: to.writer, feed: Feed::Splice });
         self.sender.credit(self.receiver.credit());
@@ -241,7 +244,7 @@ impl Pair {
         self.source.take().unwrap().join().unwrap();
         let got = self.sink.take().unwrap().join().unwrap();
         Outcome {
-            whole: fed && got == expected_hash(self.plan.bytes),
+            whole: fed && got == content(self.plan.bytes),
             lost: self.lost,
             wrong: self.wrong,
             resent: self.progress.resent().0,
@@ -307,64 +310,36 @@ impl Pair {
     }
 }
 
-/// A stream of so many bytes, in pieces: half noise, half text.
-fn stream(bytes: u64, mut take: impl FnMut(&[u8]) -> std::io::Result<()>) -> std::io::Result<()> {
-    let mut left = usize::try_from(bytes).unwrap();
-    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
-    while left > 0 {
-        let mut piece = Vec::with_capacity(4096);
-        for _ in 0..256 {
+/// A stream of so many bytes: half noise, half text.
+fn content(bytes: u64) -> Vec<u8> {
+    static CONTENT: OnceLock<Vec<u8>> = OnceLock::new();
+    let all = CONTENT.get_or_init(|| {
+        let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+        let mut noise = || {
             state ^= state << 13;
             state ^= state >> 7;
             state ^= state << 17;
-            piece.extend_from_slice(&state.to_le_bytes());
-        }
-        let text = piece[..8].repeat(256);
-        piece.extend_from_slice(&text);
-        piece.truncate(left);
-        left -= piece.len();
-        take(&piece)?;
+            state.to_le_bytes()
+        };
+        let piece = |_| [(0..256).flat_map(|_| noise()).collect(), noise().repeat(256)].concat();
+        (0..CONTENT_BYTES / 4096).flat_map(piece).collect()
+    });
+    all[..usize::try_from(bytes).unwrap()].to_vec()
+}
+
+/// All that comes; a slow reader takes a pause now and then.
+fn read_out(mut from: File, slow: bool) -> Vec<u8> {
+    if !slow {
+        let mut all = Vec::new();
+        from.read_to_end(&mut all).unwrap();
+        return all;
     }
-    Ok(())
-}
-
-fn expected_hash(bytes: u64) -> u64 {
-    let mut hash = Hash::default();
-    stream(bytes, |piece| {
-        hash.add(piece);
-        Ok(())
-    })
-    .unwrap();
-    hash.0
-}
-
-/// The hash of all that comes; a slow reader takes a pause now and then.
-fn hash_of(mut from: File, slow: bool) -> u64 {
-    let (mut hash, mut buffer) = (Hash::default(), vec![0; 64 << 10]);
+    let (mut all, mut buffer) = (Vec::new(), vec![0; 64 << 10]);
     loop {
         match from.read(&mut buffer).unwrap() {
-            0 => return hash.0,
-            count => hash.add(&buffer[..count]),
+            0 => return all,
+            count => all.extend_from_slice(&buffer[..count]),
         }
-        if slow {
-            std::thread::sleep(Duration::from_millis(3));
-        }
-    }
-}
-
-/// FNV-1a, for any pieces of the same bytes.
-struct Hash(u64);
-
-impl Default for Hash {
-    fn default() -> Hash {
-        Hash(0xcbf2_9ce4_8422_2325)
-    }
-}
-
-impl Hash {
-    fn add(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        }
+        std::thread::sleep(Duration::from_millis(3));
     }
 }
