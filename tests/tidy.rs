@@ -23,6 +23,7 @@ const LAYERS: &[&str] = &[
     "breakpoint",
     "schedule",
     "plan",
+    "spool",
     "process",
     "zfs",
     "engine",

@@ -256,7 +256,7 @@ impl Session {
                     news = self.end_if_over(carrying).await?;
                 }
                 Happening::Engine(Event::LaneLost { lane, fault }) => {
-                    self.lose(lane, &fault, carrying)
+                    self.lose(lane, &fault, carrying);
                 }
                 Happening::Reopened(Reopened { lane, outcome, .. }) => {
                     self.engine.join(u32::from(lane), outcome?);

@@ -37,7 +37,8 @@ enum Inner {
 }
 
 impl Port {
-    /// Opens a port for at most `depth` operations at once on slots of `arena`.
+    /// Opens a port for about `depth` operations at once on slots of `arena`; more cost a system
+    /// call each.
     ///
     /// With [`Backend::Uring`] slots are registered with the new ring as they are first read into,
     /// where the limit on locked memory allows it (`RLIMIT_MEMLOCK`); fails where no ring can be

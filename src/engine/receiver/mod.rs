@@ -160,7 +160,8 @@ impl Receiver {
             let core = stage::core_of(&settings.cores, worker);
             let run = move || {
                 stage::pin(core);
-                decompressor.run()
+                decompressor.run();
+                Ok(())
             };
             receiver.threads.push(stage::spawn("decompress", &halt, report(), run)?);
         }
@@ -168,9 +169,7 @@ impl Receiver {
         let take_in = {
             let (backend, halt, events) = (settings.backend, Arc::clone(&halt), events.clone());
             move || {
-                // One receive for each, and as many that have yet to end.
-                let depth = lanes.saturating_mul(2);
-                let port = Port::new(backend, &arena, &waker, depth)
+                let port = Port::new(backend, &arena, &waker, lanes)
                     .map_err(|error| Fault::Setup("receive", error))?;
                 let pool = Pool::split(&arena, 1, &waker).remove(0);
                 Intake {

@@ -148,8 +148,8 @@ impl Sender {
             let (backend, zero_copy) = (settings.backend, settings.zero_copy);
             let (halt, events) = (Arc::clone(&halt), events.clone());
             move || {
-                // A send and a watch for each, and as many that have yet to end.
-                let depth = u32::try_from(4 * lanes).unwrap_or(u32::MAX);
+                // A send and a watch for each; those that have yet to end find room beside them.
+                let depth = u32::try_from(2 * lanes).unwrap_or(u32::MAX);
                 let port = Port::new(backend, &arena, &send_waker, depth)
                     .map_err(|error| Fault::Setup("send", error))?;
                 Dealer {
