@@ -16,8 +16,7 @@ const SILENCE: Duration = Duration::from_secs(23);
 const MENDED: Duration = Duration::from_secs(45);
 
 /// They wait rather than work, so all of them run at the same time.
-#[test]
-fn a_silence_is_waited_out_or_mended_and_nothing_is_lost() {
+pub fn all_at_once() {
     let facts: &[fn()] = &[
         a_control_connection_that_is_silent_for_ever_is_replaced,
         a_lane_that_is_silent_for_ever_is_replaced,

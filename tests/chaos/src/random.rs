@@ -8,7 +8,7 @@ use crate::plan::{Ending, Fault, Plan, Rule, Way, Who};
 #[derive(Clone, Debug)]
 pub struct Random(u64);
 
-/// What a random plan is made of.
+/// What a random plan is made of: connections that are harmed somehow, and cut sooner or later.
 #[derive(Clone, Copy, Debug)]
 pub struct Storm {
     /// How many data connections are harmed, one after the other.
@@ -57,15 +57,14 @@ impl Storm {
         let mut random = Random::new(seed);
         let mut plan = Plan { seed: Some(seed), rules: Vec::new() };
         for number in 1..=self.lanes {
-            let at = random.below(self.lane_bytes);
-            let fault = self.fault(&mut random);
-            plan.rules.push(Rule::new(Who::Lanes, at, fault).only(number));
+            let rule = Rule::new(Who::Lanes, 0, self.fault(&mut random)).only(number);
+            plan.rules.extend(harm(rule, self.lane_bytes, &mut random));
         }
         for number in 1..=self.controls {
             let first = if number == 1 { SETTLED_BYTES } else { 1 };
-            let at = first + random.below(CONTROL_BYTES);
-            let fault = self.fault(&mut random);
-            plan.rules.push(Rule::new(Who::Control, at, fault).only(number).on(Way::Down));
+            let rule = Rule::new(Who::Control, first, self.fault(&mut random));
+            let rule = rule.only(number).on(Way::Down);
+            plan.rules.extend(harm(rule, CONTROL_BYTES, &mut random));
         }
         plan
     }
@@ -88,6 +87,16 @@ impl Storm {
     }
 }
 
+/// The rule up to `bytes` later, and a cut behind it where it is none: for the connection after
+/// this one to be harmed, this one must end.
+fn harm(rule: Rule, bytes: u64, random: &mut Random) -> impl Iterator<Item = Rule> + use<> {
+    let rule = Rule { at: rule.at + random.below(bytes), ..rule };
+    let is_cut = matches!(rule.fault, Fault::Cut(_) | Fault::CutAll(_));
+    let at = rule.at + random.below(bytes);
+    let cut = Rule { at, fault: Fault::Cut(Ending::Rst), ..rule };
+    std::iter::once(rule).chain((!is_cut).then_some(cut))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,17 +112,20 @@ mod tests {
     }
 
     #[test]
-    fn a_plan_by_chance_harms_each_connection_once_and_survives_being_printed() {
+    fn a_plan_by_chance_cuts_each_connection_once_and_survives_being_printed() {
         let plan = STORM.plan(7);
         assert_eq!(plan.to_string().parse(), Ok(plan.clone()));
-        assert_eq!(plan.rules.len(), 1000);
-        for (rule, number) in plan.rules.iter().zip((1..=900).chain(1..=100)) {
-            assert_eq!(rule.which, Some(number));
+        for (who, count) in [(Who::Lanes, 900), (Who::Control, 100)] {
+            let cuts = plan.rules.iter().filter(|rule| {
+                rule.who == who && matches!(rule.fault, Fault::Cut(_) | Fault::CutAll(_))
+            });
+            let numbers: Vec<_> = cuts.map(|rule| rule.which.unwrap()).collect();
+            assert_eq!(numbers, (1..=count).collect::<Vec<_>>());
         }
         let names: std::collections::BTreeSet<_> =
             plan.rules.iter().map(|rule| rule.fault.name()).collect();
         assert_eq!(names.len(), 7, "{names:?}");
-        assert!(plan.rules.iter().all(|rule| rule.at < 5000));
+        assert!(plan.rules.iter().all(|rule| rule.at < 2 * 5000));
     }
 
     #[test]
