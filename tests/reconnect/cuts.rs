@@ -101,7 +101,9 @@ fn one_lane_of_four_may_be_lost_and_the_others_do_not_wait_for_it() {
     let arrived = Journey::new(plan).send(&flags).until(20).at_least(4 << 20).arrives();
     let counters = &arrived.counters;
     assert_eq!(counters.control.connections, 1, "the control connection was not touched");
-    assert_eq!(counters.lanes.connections, 4 + counters.done("cut"));
+    // One that is lost when nothing is left to send is not replaced.
+    let replaced = counters.lanes.connections - 4;
+    assert!((counters.done("cut") - 1..=counters.done("cut")).contains(&replaced), "{counters}");
 }
 
 #[test]
