@@ -1,7 +1,7 @@
 //! zferry carries ZFS snapshots from one Linux host to another and never starts over.
 //!
 //! Modules stand on each other in this order, and name only what stands below them:
-//! `units, error, dataset, listing < protocol, plan < process < zfs < engine < ...`
+//! `units, error, dataset, listing, token < protocol, plan < process < zfs < engine < ...`
 #![forbid(unsafe_code)]
 
 pub mod units;
@@ -11,6 +11,8 @@ pub mod error;
 pub mod dataset;
 
 pub mod listing;
+
+pub mod token;
 
 pub mod protocol;
 
