@@ -1,9 +1,12 @@
 //! The side beside the local pool: runs for one copy, speaks to a server, and tells the outcome.
 
+pub mod backoff;
 mod conversation;
+mod copying;
 mod dial;
 mod hold;
 pub mod replicate;
+mod retry;
 pub mod send;
 mod session;
 mod source;

@@ -37,6 +37,7 @@ const ACKNOWLEDGE_EVERY: Duration = Duration::from_millis(200);
 /// What other threads tell the session.
 enum News {
     Found(DatasetName, Result<TargetState, Failure>),
+    Aborted(Result<(), Failure>),
     Prepared(Box<Open>, Result<Prepared, Failure>),
     ProcessEnded(std::io::Result<ProcessEnded>),
     Verified(Result<Option<Guid>, Failure>),
@@ -254,6 +255,7 @@ impl Session {
                 self.lanes.expect(count, self.secret, &self.shared.roster);
             }
             Output::LookUp(name) => self.look_up(&name).await,
+            Output::Abort { dataset, token } => self.abort(&dataset, token).await,
             Output::Prepare(open) => {
                 self.waiting = Some((Box::new(open), Instant::now() + JOIN_LIMIT));
                 self.prepare_if_joined().await;
@@ -291,6 +293,23 @@ impl Session {
         }
     }
 
+    /// Gives up a partial state, while nobody else can receive into its dataset.
+    async fn abort(&mut self, name: &RelativeName, token: String) {
+        let named = self.shared.destination.dataset_named(name);
+        let claimed = named.and_then(|dataset| {
+            let claim = self.shared.roster.claim(&dataset, &self.peer)?;
+            Ok((dataset, claim))
+        });
+        match claimed {
+            Ok((dataset, claim)) => {
+                self.claim = Some(claim);
+                let destination = self.shared.destination.clone();
+                self.ask(move || News::Aborted(destination.abort(&dataset, &token)));
+            }
+            Err(failure) => self.give_up(failure).await,
+        }
+    }
+
     async fn say(&mut self, message: &Message) {
         if let Err(error) = self.link.send(message).await {
             tracing::debug!(peer = self.peer, %error, "say {}", message.name());
@@ -307,6 +326,13 @@ impl Session {
     async fn learn(&mut self, news: News) {
         match news {
             News::Found(dataset, Ok(target)) => self.tell(Input::Found { dataset, target }),
+            News::Aborted(aborted) => {
+                self.claim = None;
+                match aborted {
+                    Ok(()) => self.tell(Input::Aborted),
+                    Err(failure) => self.give_up(failure).await,
+                }
+            }
             News::Prepared(open, prepared) => {
                 self.preparing = false;
                 match prepared {

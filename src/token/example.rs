@@ -58,7 +58,7 @@ pub(super) fn envelope(packed: &[u8]) -> String {
 
 /// A token around a payload of any kind, with the right checksum.
 pub(super) fn sealed(payload: &[u8], length: usize) -> String {
-    let hex: String = payload.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex = payload.iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
     format!("{VERSION}-{:x}-{length:x}-{hex}", fletcher4_first(payload))
 }
 

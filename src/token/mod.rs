@@ -59,6 +59,7 @@ pub struct Token {
 
 /// The options of `zfs send` that a token fixes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option that can be given or not")]
 pub struct Flags {
     /// `-L`: blocks above 128 KiB.
     pub large_blocks: bool,

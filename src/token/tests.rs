@@ -231,7 +231,9 @@ proptest! {
     }
 
     #[test]
-    fn no_text_is_too_strange_to_be_refused(text in "(1-)?[0-9a-f]{0,12}-?[0-9a-f]{0,4}-?.{0,200}") {
+    fn no_text_is_too_strange_to_be_refused(
+        text in "(1-)?[0-9a-f]{0,12}-?[0-9a-f]{0,4}-?.{0,200}",
+    ) {
         let _ = read(&text);
     }
 

@@ -17,7 +17,7 @@ use crate::error::{Class, Failure, Side};
 use crate::process::Ended;
 
 mod command;
-mod estimate;
+pub mod estimate;
 pub mod failure;
 pub mod hold;
 mod listing;

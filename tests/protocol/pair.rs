@@ -27,6 +27,8 @@ use zferry::units::{Bytes, StreamOffset, TransferId};
 pub enum Job {
     /// To know what the target holds.
     List,
+    /// To have a partial state given up.
+    Abort,
     /// To send so many bytes.
     Send { bytes: u64, dataset: bool },
     /// To leave.
@@ -102,6 +104,7 @@ pub struct Client {
     asked_bytes: u64,
     outgoing: Option<Outgoing>,
     pub listed: Vec<TargetState>,
+    pub aborted: usize,
     pub applied: Vec<TransferId>,
     pub failed: Option<Failure>,
 }
@@ -111,6 +114,8 @@ pub struct Server {
     machine: Option<Receiver>,
     target: TargetState,
     must_look_up: bool,
+    must_abort: bool,
+    pub aborted: usize,
     must_prepare: Option<(TransferId, Stream)>,
     incoming: Option<(TransferId, Stream)>,
     fed: u64,
@@ -131,6 +136,8 @@ pub struct Pair {
 
 const GUID: Guid = Guid(7);
 
+const TOKEN: &str = "1-f00-8-ba4";
+
 fn limits(connections: u16) -> Limits {
     let codecs = [Codec::Raw, Codec::Zstd].into_iter().collect();
     Limits { block_bytes_max: Bytes::MIB, connections, codecs }
@@ -145,6 +152,7 @@ fn request(dataset: bool) -> Request {
         from: None,
         raw: false,
         first: true,
+        resumed: false,
     };
     Request {
         stream: if dataset { Stream::Dataset(stream) } else { Stream::Pipe },
@@ -177,6 +185,7 @@ impl Pair {
             asked_bytes: 0,
             outgoing: None,
             listed: Vec::new(),
+            aborted: 0,
             applied: Vec::new(),
             failed: None,
         };
@@ -189,6 +198,8 @@ impl Pair {
             })),
             target,
             must_look_up: false,
+            must_abort: false,
+            aborted: 0,
             must_prepare: None,
             incoming: None,
             fed: 0,
@@ -266,6 +277,7 @@ impl Pair {
                     assert!((1..=4).contains(&agreed.limits.connections));
                 }
                 sender::Output::Listed { target, .. } => self.client.listed.push(target),
+                sender::Output::Aborted => self.client.aborted += 1,
                 sender::Output::Stream { transfer, .. } => {
                     let total = self.client.asked_bytes;
                     let reached = Watermarks::default();
@@ -333,6 +345,7 @@ impl Pair {
                 }
                 receiver::Output::Ready { .. } => {}
                 receiver::Output::LookUp(_) => self.server.must_look_up = true,
+                receiver::Output::Abort { .. } => self.server.must_abort = true,
                 receiver::Output::Prepare(open) => {
                     self.server.must_prepare = Some((open.transfer, open.request.stream));
                 }
@@ -352,6 +365,10 @@ impl Pair {
                 target: self.server.target.clone(),
             };
             return self.server_handles(found);
+        }
+        if std::mem::take(&mut self.server.must_abort) {
+            self.server.aborted += 1;
+            return self.server_handles(receiver::Input::Aborted);
         }
         if let Some(prepared) = self.server.must_prepare.take() {
             self.server.incoming = Some(prepared);
@@ -399,6 +416,10 @@ impl Client {
     fn next_wish(&mut self) -> Option<sender::Input> {
         Some(match self.jobs.pop_front()? {
             Job::List => sender::Input::List("hosts/a".parse().unwrap()),
+            Job::Abort => {
+                let dataset = "hosts/a".parse().unwrap();
+                sender::Input::Abort { dataset, token: TOKEN.to_owned() }
+            }
             Job::Bye => sender::Input::Bye,
             Job::Send { bytes, dataset } => {
                 self.asked_bytes = bytes;
@@ -425,6 +446,7 @@ impl Client {
 impl Server {
     fn stop(&mut self) {
         self.must_look_up = false;
+        self.must_abort = false;
         self.must_prepare = None;
         self.incoming = None;
         self.ended = None;

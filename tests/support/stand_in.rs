@@ -105,6 +105,11 @@ impl StandIn {
         fs::remove_dir_all(self.at(name)).unwrap();
     }
 
+    /// Gives a snapshot another name.
+    pub fn rename(&self, from: &str, to: &str) {
+        fs::rename(self.at(from), self.at(to)).unwrap();
+    }
+
     /// Whether there is such a dataset, snapshot or bookmark.
     pub fn exists(&self, name: &str) -> bool {
         self.at(name).exists()
