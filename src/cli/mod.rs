@@ -11,6 +11,7 @@ mod send;
 mod serve;
 mod show;
 mod signals;
+mod status;
 mod target;
 
 use std::ffi::OsString;
@@ -46,6 +47,7 @@ enum Command {
     Serve(serve::Arguments),
     Send(send::Arguments),
     Receive(receive::Arguments),
+    Status(status::Arguments),
     Doctor(doctor::Arguments),
 }
 
@@ -66,6 +68,7 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Serve(arguments) => serve::run(arguments),
         Command::Send(arguments) => send::run(arguments, quiet),
         Command::Receive(arguments) => receive::run(arguments),
+        Command::Status(arguments) => status::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
     };
     match done {

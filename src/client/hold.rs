@@ -24,7 +24,7 @@ pub(super) struct Holds {
 impl Holds {
     /// None yet, of `dataset` for `target`.
     pub fn new(zfs: &Zfs, dataset: &DatasetName, target: &str) -> Holds {
-        let tag = Tag::of_transfer(tag_text(target));
+        let tag = tag_of(target);
         Holds { zfs: zfs.clone(), dataset: dataset.clone(), tag, held: Vec::new() }
     }
 
@@ -63,6 +63,11 @@ fn needed(step: &Step) -> impl Iterator<Item = &SnapName> {
         Some(Base::Bookmark(_)) | None => None,
     };
     std::iter::once(&step.to.name).chain(base)
+}
+
+/// The tag of all holds for a target, as its user names it.
+pub(super) fn tag_of(target: &str) -> Tag {
+    Tag::of_transfer(tag_text(target))
 }
 
 /// A target's name as a tag: short enough, and without what a terminal would show badly. Cut names

@@ -5,6 +5,7 @@ mod conversation;
 mod copying;
 mod dial;
 mod hold;
+pub mod orphans;
 pub mod replicate;
 mod retry;
 pub mod send;

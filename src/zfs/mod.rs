@@ -20,6 +20,7 @@ mod command;
 pub mod estimate;
 pub mod failure;
 pub mod hold;
+pub mod leftover;
 mod listing;
 pub mod receive;
 pub mod send;

@@ -130,6 +130,18 @@ impl StandIn {
         names_in(&self.at(dataset).join("snapshots"))
     }
 
+    /// Somebody holds a snapshot.
+    pub fn hold(&self, snapshot: &str, tag: &str) {
+        let holds = self.at(snapshot).join("holds");
+        fs::create_dir_all(&holds).unwrap();
+        fs::write(holds.join(tag.replace('/', "%2F")), "1785585600").unwrap();
+    }
+
+    /// From now on `zfs` refuses options that version 2.1 lacks.
+    pub fn is_old(&self) {
+        fs::write(self.folder.path().join("old"), "").unwrap();
+    }
+
     /// The tags that hold a snapshot, sorted.
     pub fn holds(&self, snapshot: &str) -> Vec<String> {
         let files = names_in(&self.at(snapshot).join("holds"));
