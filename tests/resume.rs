@@ -8,10 +8,18 @@ use std::time::Duration;
 
 #[path = "support/host.rs"]
 mod host;
+#[path = "support/peer.rs"]
+mod peer;
 #[path = "support/stand_in.rs"]
 mod stand_in;
 
+use zferry::error::Class;
+use zferry::listing::TargetState;
+use zferry::protocol::frame::Codec;
+use zferry::protocol::message::{Message, Stream};
+
 use host::{Ended, Running, Server, replicate, replicate_for, wait_for, wait_for_words};
+use peer::{Peer, full_stream};
 use stand_in::{Failing, StandIn};
 
 /// Bytes of which no two stretches are alike.
@@ -329,6 +337,55 @@ fn an_interrupted_first_copy_whose_snapshot_is_gone_begins_at_nothing() {
     let flags = ["--no-snapshot", "--on-dead-token", "abort-and-restart"];
     hosts.replicate(&server, &flags).ended().succeeded();
     hosts.are_alike(&["s2", "s3"]);
+}
+
+#[test]
+fn a_server_gives_up_nothing_but_what_it_has_listed() {
+    let hosts = Hosts::new("filesystem");
+    let server = hosts.serve();
+    let part = hosts.interrupted(&server, "s1");
+    let dataset = || "a".parse().unwrap();
+    let mut peer = Peer::greet(server.address);
+    peer.say(&Message::List { dataset: dataset() });
+    let Some(Message::Listed { target: TargetState::Present { resume_token, .. }, .. }) =
+        peer.hear()
+    else {
+        panic!("nothing listed");
+    };
+    let token = resume_token.expect("a token");
+    let other = token.replacen("1-", "1-0", 1);
+    peer.say(&Message::Abort { dataset: dataset(), token: other });
+    let refusal = peer.refusal();
+    assert!(refusal.what.contains("has changed since it was listed"), "{refusal}");
+    assert_eq!(hosts.target.partly_received("backup/a"), Some(part));
+    let mut peer = Peer::greet(server.address);
+    peer.say(&Message::Abort { dataset: dataset(), token });
+    assert_eq!(peer.hear(), Some(Message::Aborted));
+    assert!(!hosts.target.exists("backup/a"));
+}
+
+#[test]
+fn a_server_takes_a_rest_only_where_a_part_is_and_a_whole_only_where_none_is() {
+    let hosts = Hosts::new("filesystem");
+    let server = hosts.serve();
+    let ask = |resumed| {
+        let mut stream = full_stream("a", "s1", hosts.source.guid("tank/a@s1"));
+        let Stream::Dataset(dataset) = &mut stream else { unreachable!() };
+        (dataset.resumed, dataset.first) = (resumed, !resumed);
+        let mut peer = Peer::greet(server.address);
+        let _lane = peer.lane(0, peer.secret);
+        peer.ask(stream, Codec::Raw);
+        peer.refusal()
+    };
+    let refusal = ask(true);
+    assert_eq!(refusal.class, Class::Interrupted);
+    assert!(refusal.what.contains("no partly received snapshot any more"), "{refusal}");
+    hosts.interrupted(&server, "s1");
+    let before = hosts.target.calls().len();
+    let refusal = ask(false);
+    assert_eq!(refusal.class, Class::Refused);
+    assert!(refusal.what.contains("backup/a contains partially-complete state"), "{refusal}");
+    assert!(hosts.target.calls()[before..].iter().all(|call| call[0] != "receive"));
 }
 
 #[test]
