@@ -368,7 +368,7 @@ fn a_server_gives_up_nothing_but_what_it_has_listed() {
 fn a_server_takes_a_rest_only_where_a_part_is_and_a_whole_only_where_none_is() {
     let hosts = Hosts::new("filesystem");
     let server = hosts.serve();
-    let ask = |resumed| {
+    let ask = |resumed: bool| {
         let mut stream = full_stream("a", "s1", hosts.source.guid("tank/a@s1"));
         let Stream::Dataset(dataset) = &mut stream else { unreachable!() };
         (dataset.resumed, dataset.first) = (resumed, !resumed);
