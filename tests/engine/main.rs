@@ -1,6 +1,7 @@
 //! Both engines over connections that die at any byte, fall silent or change what they carry: the
 //! stream arrives whole, once, and in order, as long as connections come back.
 
+mod by_hand;
 mod pair;
 mod weather;
 
