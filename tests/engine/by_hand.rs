@@ -38,7 +38,7 @@ fn frame(number: u64) -> Vec<u8> {
         transfer: TRANSFER,
         epoch: 1,
         sequence: Sequence(number),
-        offset: StreamOffset(number * length as u64),
+        offset: StreamOffset(number * u64::from(length)),
         codec: Codec::Raw,
         plain_bytes: length,
         payload_bytes: length,
@@ -183,6 +183,7 @@ fn a_connection_closed_in_a_transfer_is_lost_and_between_two_has_ended() {
 fn a_lane_beyond_those_of_the_session_is_refused() {
     let mut bench = Bench::new(1, 4);
     let (mut ours, theirs) = UnixStream::pair().unwrap();
+    ours.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     bench.receiver.join(1, theirs.into());
     assert_eq!(ours.read(&mut [0]).unwrap(), 0, "it was let in");
     bench.lanes[0].write_all(&frame(0)).unwrap();
