@@ -12,6 +12,8 @@ use proptest::prelude::*;
 use sys::backend::Backend;
 use weather::{Weather, cut, flip, hole};
 use zferry::engine::settings::Compression;
+use zferry::protocol::window::Credit;
+use zferry::units::Sequence;
 
 const ZSTD: Compression = Compression::Zstd { level: 1 };
 
@@ -185,6 +187,24 @@ fn a_small_cache_at_one_end_is_told_in_time() {
     let plan = Plan { receiver_blocks: 64, ..Plan::default() };
     let outcome = run(plan, &[]);
     assert!(outcome.whole && outcome.took < Duration::from_millis(1500), "{outcome:?}");
+}
+
+#[test]
+fn a_credit_that_no_receiver_could_give_ends_the_sender() {
+    let credit = |taken, room| Credit { taken: Sequence(taken), room: Sequence(room) };
+    for (lie, told) in [
+        (credit(1000, 2000), "it took the blocks up to #1000 when those up to"),
+        (credit(0, 1), "it gave room for blocks up to #1"),
+    ] {
+        let mut pair = Pair::new(Plan { sink_waits: true, ..Plan::default() }, &[]);
+        pair.begin();
+        pair.drive_for(Duration::from_millis(20));
+        pair.lie(lie);
+        pair.drive_while(|pair| !pair.is_over());
+        pair.start_sink();
+        let failed = pair.finish().failed.expect("the lie was believed");
+        assert!(failed.contains(told), "{failed}");
+    }
 }
 
 #[test]

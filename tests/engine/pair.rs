@@ -20,6 +20,7 @@ use zferry::engine::receiver::{self, Agreed, Feed, Receiver, Sink};
 use zferry::engine::sender::{self, Sender};
 use zferry::engine::settings::{Compression, Settings, ZeroCopy};
 use zferry::error::Class;
+use zferry::protocol::window::Credit;
 use zferry::units::{Bytes, TransferId};
 
 use crate::weather::{self, Holes, Weather};
@@ -228,6 +229,11 @@ impl Pair {
     /// Bytes that the sender gave its sockets, and those that the receiver took out of its own.
     pub fn on_the_wire(&self) -> (u64, u64) {
         (self.progress.wire().0, self.receiver.progress().wire().0)
+    }
+
+    /// Tells the sender what the receiver never said.
+    pub fn lie(&self, credit: Credit) {
+        self.sender.credit(credit);
     }
 
     pub fn start_sink(&mut self) {
