@@ -312,7 +312,7 @@ mod tests {
             let ours = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             let (theirs, _) = listener.accept().unwrap();
             ours.set_nonblocking(true).unwrap();
-            while (&ours).write(&[0; 1 << 16]).is_ok() {}
+            while (&ours).write(&[0; 4096]).is_ok() {}
             ours.set_nonblocking(false).unwrap();
             let ours = Arc::new(OwnedFd::from(ours));
             let loan = Arc::new(bench.loan());
