@@ -4,7 +4,7 @@ use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
-use zferry_chaos::{Ending, Proxy, Who};
+use zferry_chaos::{Ending, Plan, Proxy, Who};
 
 use super::host::{Server, replicate, running_zfs, wait_for, wait_for_words};
 use super::journey::Journey;
@@ -96,6 +96,28 @@ fn a_dataset_arrives_over_connections_that_are_cut() {
     assert!(target.partly_received("backup/a").is_none());
     assert_eq!((running_zfs(&source), running_zfs(&target)), (Vec::new(), Vec::new()));
     assert_eq!(server.stopped().succeeded().stderr.matches("session failed").count(), 0);
+}
+
+#[test]
+fn connections_that_are_lost_between_two_streams_are_replaced() {
+    for who in [Who::Lanes, Who::Control, Who::Any] {
+        let (source, target) = (StandIn::new(), StandIn::new());
+        source.dataset("tank/a", "filesystem");
+        source.snapshot("tank/a", "s1", b"one");
+        source.snapshot("tank/a", "s2", b"two");
+        let server = Server::serve(&target, &["--cache", "8MiB"]);
+        let proxy = Proxy::start(server.address, &Plan::none()).unwrap();
+        let url = format!("zferry://{}/a", proxy.address());
+        source.pause_before("release", Duration::from_secs(1));
+        let client = replicate(&source, "tank/a", &url, &["--no-snapshot", "--cache", "8MiB"]);
+        wait_for("the first snapshot", || target.exists("backup/a@s1").then_some(()));
+        wait_for("the release", || {
+            source.calls().iter().any(|call| call[0] == "release").then_some(())
+        });
+        proxy.cut(who, Ending::Rst);
+        client.ended().succeeded();
+        assert_eq!(target.content("backup/a@s2"), b"two", "{who:?}");
+    }
 }
 
 #[test]
