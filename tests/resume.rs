@@ -230,6 +230,19 @@ fn a_killed_server_is_followed_by_one_that_goes_on_and_the_client_waits_for_it()
 }
 
 #[test]
+fn a_copy_within_one_host_rides_through_too() {
+    let host = StandIn::new();
+    host.dataset("tank/a", "filesystem");
+    host.snapshot("tank/a", "s", &content(1));
+    host.fail_receive(&Failing { after_bytes: 700_000, status: "KILL", words: "" });
+    let flags = ["--no-snapshot", "--cache", "16MiB"];
+    let ended = replicate_for(60, &host, "tank/a", "backup/b", &flags).ended().succeeded();
+    assert_eq!(ended.stderr.matches("tried again").count(), 1, "{}", ended.stderr);
+    assert!(host.content("backup/b@s") == content(1));
+    assert_eq!(host.holds("tank/a@s"), [""; 0]);
+}
+
+#[test]
 fn one_run_takes_one_snapshot_however_often_it_is_cut() {
     let hosts = Hosts::new("filesystem");
     hosts.source.write("tank/a", &content(4));

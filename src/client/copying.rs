@@ -5,6 +5,7 @@
 //! snapshots are not held, and a resume token that was not weighed by `plan`.
 
 use std::os::fd::OwnedFd;
+use std::time::Instant;
 
 use super::hold::Holds;
 use super::replicate::{Job, OnDeadToken, Outcome, Wanted, blocking};
@@ -12,7 +13,7 @@ use super::send::stopped;
 use super::session::{Cargo, Open, Session};
 use super::source::Opened;
 use super::watch::{Stop, Summary, Watch};
-use crate::dataset::{DatasetName, Kind};
+use crate::dataset::{DatasetName, Guid, Kind};
 use crate::error::{Class, Failure, Side};
 use crate::listing::{Snapshot, SourceState, TargetState};
 use crate::plan::{Base, Goal, Plan, Policy, Refusal, Resume, Sides, Step, Unresumable, plan};
@@ -33,6 +34,10 @@ pub(super) struct SoFar {
     aborted: bool,
     /// The newest snapshot that was carried.
     reached: Option<Snapshot>,
+    /// The part of a snapshot that the target had when it was listed last: of which, how much.
+    part: Option<(Guid, Bytes)>,
+    /// When the target was last seen to hold more than before.
+    pub proved: Option<Instant>,
     pub summary: Summary,
     holds: Holds,
 }
@@ -77,9 +82,27 @@ impl SoFar {
             taken: false,
             aborted: false,
             reached: None,
+            part: None,
+            proved: None,
             summary: Summary::default(),
             holds: Holds::new(zfs, &job.source, &job.target_text),
         }
+    }
+}
+
+impl SoFar {
+    /// The target was seen to have this part of a snapshot.
+    fn has_part(&mut self, to: Guid, bytes: Bytes) {
+        if self.part.is_none_or(|(of, before)| of != to || bytes > before) {
+            self.proved = Some(Instant::now());
+        }
+        self.part = Some((to, bytes));
+    }
+
+    /// The target was seen to have this snapshot.
+    fn has_snapshot(&mut self, snapshot: &Snapshot) {
+        self.reached = Some(snapshot.clone());
+        self.proved = Some(Instant::now());
     }
 }
 
@@ -94,6 +117,7 @@ impl Copying<'_> {
                     return self.up_to_date(&source, &listed, snapshot).await;
                 }
                 Ok((source, Plan::Resume(resume))) => {
+                    self.so_far.has_part(resume.token.to, resume.token.bytes);
                     match self.finish(source.kind, &listed, &resume).await {
                         Ok(()) => continue,
                         Err(stuck) => stuck,
@@ -252,7 +276,7 @@ impl Copying<'_> {
         };
         let carried = self.session.carry(cargo, self.watch, self.stop).await?;
         self.so_far.summary.add(carried.moment, carried.applied.bytes);
-        self.so_far.reached = Some(step.to.clone());
+        self.so_far.has_snapshot(&step.to);
         Ok(())
     }
 
