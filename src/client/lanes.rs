@@ -37,6 +37,8 @@ struct State {
     opening: bool,
     /// What is left of the patience with this lane.
     patience: Option<Patience>,
+    /// The transfer moved while the attempt was under way.
+    moved: bool,
 }
 
 /// A lane that is there again, or that could not be had.
@@ -96,14 +98,16 @@ impl Lanes {
         };
         if let Some(state) = self.states.get_mut(usize::from(reopened.lane)) {
             state.opening = false;
-            state.patience = Some(reopened.patience.clone());
+            let moved = std::mem::take(&mut state.moved);
+            state.patience = (!moved).then(|| reopened.patience.clone());
         }
         reopened
     }
 
     /// The transfer moves: whatever is lost from now on is lost for the first time.
     pub fn move_on(&mut self) {
-        for state in self.states.iter_mut().filter(|state| !state.opening) {
+        for state in &mut self.states {
+            state.moved = state.opening;
             state.patience = None;
         }
     }
