@@ -230,6 +230,19 @@ fn a_killed_server_is_followed_by_one_that_goes_on_and_the_client_waits_for_it()
 }
 
 #[test]
+fn a_copy_within_one_host_rides_through_too() {
+    let host = StandIn::new();
+    host.dataset("tank/a", "filesystem");
+    host.snapshot("tank/a", "s", &content(1));
+    host.fail_receive(&Failing { after_bytes: 700_000, status: "KILL", words: "" });
+    let flags = ["--no-snapshot", "--cache", "16MiB"];
+    let ended = replicate_for(60, &host, "tank/a", "backup/b", &flags).ended().succeeded();
+    assert_eq!(ended.stderr.matches("tried again").count(), 1, "{}", ended.stderr);
+    assert!(host.content("backup/b@s") == content(1));
+    assert_eq!(host.holds("tank/a@s"), [""; 0]);
+}
+
+#[test]
 fn one_run_takes_one_snapshot_however_often_it_is_cut() {
     let hosts = Hosts::new("filesystem");
     hosts.source.write("tank/a", &content(4));
@@ -405,20 +418,24 @@ fn a_target_that_gained_a_snapshot_is_refused_before_anything_is_sent() {
 
 #[test]
 fn holds_of_a_run_that_died_after_the_last_byte_are_released_by_the_next() {
-    let hosts = Hosts::new("filesystem");
-    let server = hosts.serve();
-    hosts.replicate(&server, &["--snapshot", "s1"]).ended().succeeded();
-    hosts.source.pause_before("release", Duration::from_secs(10));
-    let client = hosts.replicate(&server, &["--snapshot", "s2"]);
-    let is_release = |call: &Vec<String>| call[0] == "release" && call[3] == "tank/a@s2";
-    wait_for("the last step", || hosts.source.calls().into_iter().find(is_release));
-    client.signal("KILL");
-    drop(client);
-    for snapshot in ["tank/a@s1", "tank/a@s2"] {
-        assert_eq!(hosts.source.holds(snapshot).len(), 1, "{snapshot}");
+    // Whether the next run has nothing to do or goes on to another snapshot.
+    for goal in ["s2", "s3"] {
+        let hosts = Hosts::new("filesystem");
+        let server = hosts.serve();
+        hosts.replicate(&server, &["--snapshot", "s1"]).ended().succeeded();
+        hosts.source.pause_before("release", Duration::from_secs(10));
+        let client = hosts.replicate(&server, &["--snapshot", "s2"]);
+        let is_release = |call: &Vec<String>| call[0] == "release" && call[3] == "tank/a@s2";
+        wait_for("the last step", || hosts.source.calls().into_iter().find(is_release));
+        client.signal("KILL");
+        drop(client);
+        for snapshot in ["tank/a@s1", "tank/a@s2"] {
+            assert_eq!(hosts.source.holds(snapshot).len(), 1, "{snapshot}");
+        }
+        hosts.replicate_for(60, &server, &["--snapshot", goal]).ended().succeeded();
+        hosts.nothing_is_held();
+        assert_eq!(hosts.target.snapshots("backup/a").last().unwrap(), goal);
     }
-    hosts.replicate_for(60, &server, &["--snapshot", "s2"]).ended().succeeded();
-    hosts.are_alike(&["s1", "s2"]);
 }
 
 #[test]

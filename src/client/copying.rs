@@ -5,6 +5,7 @@
 //! snapshots are not held, and a resume token that was not weighed by `plan`.
 
 use std::os::fd::OwnedFd;
+use std::time::Instant;
 
 use super::hold::Holds;
 use super::replicate::{Job, OnDeadToken, Outcome, Wanted, blocking};
@@ -12,7 +13,7 @@ use super::send::stopped;
 use super::session::{Cargo, Open, Session};
 use super::source::Opened;
 use super::watch::{Stop, Summary, Watch};
-use crate::dataset::{DatasetName, Kind};
+use crate::dataset::{DatasetName, Guid, Kind, SnapName};
 use crate::error::{Class, Failure, Side};
 use crate::listing::{Snapshot, SourceState, TargetState};
 use crate::plan::{Base, Goal, Plan, Policy, Refusal, Resume, Sides, Step, Unresumable, plan};
@@ -33,6 +34,10 @@ pub(super) struct SoFar {
     aborted: bool,
     /// The newest snapshot that was carried.
     reached: Option<Snapshot>,
+    /// The part of a snapshot that the target had when it was listed last: of which, how much.
+    part: Option<(Guid, Bytes)>,
+    /// When the target was last seen to hold more than before.
+    pub proved: Option<Instant>,
     pub summary: Summary,
     holds: Holds,
 }
@@ -77,9 +82,25 @@ impl SoFar {
             taken: false,
             aborted: false,
             reached: None,
+            part: None,
+            proved: None,
             summary: Summary::default(),
             holds: Holds::new(zfs, &job.source, &job.target_text),
         }
+    }
+
+    /// The target was seen to have this part of a snapshot.
+    fn has_part(&mut self, to: Guid, bytes: Bytes) {
+        if self.part.is_none_or(|(of, before)| of != to || bytes > before) {
+            self.proved = Some(Instant::now());
+        }
+        self.part = Some((to, bytes));
+    }
+
+    /// The target was seen to have this snapshot.
+    fn has_snapshot(&mut self, snapshot: &Snapshot) {
+        self.reached = Some(snapshot.clone());
+        self.proved = Some(Instant::now());
     }
 }
 
@@ -94,14 +115,14 @@ impl Copying<'_> {
                     return self.up_to_date(&source, &listed, snapshot).await;
                 }
                 Ok((source, Plan::Resume(resume))) => {
+                    self.so_far.has_part(resume.token.to, resume.token.bytes);
                     match self.finish(source.kind, &listed, &resume).await {
                         Ok(()) => continue,
                         Err(stuck) => stuck,
                     }
                 }
                 Ok((source, Plan::Steps(steps))) => {
-                    let first = listed.target == TargetState::Absent;
-                    return self.carry_all(source.kind, &steps, first).await;
+                    return self.carry_all(&source, &listed, &steps).await;
                 }
                 Err(stuck) => stuck,
             };
@@ -153,16 +174,9 @@ impl Copying<'_> {
         listed: &Listed,
         goal: Snapshot,
     ) -> Result<Outcome, Failure> {
-        let base = base_of(source, &listed.target, &goal);
-        let names = [Some(goal.name.clone()), base.map(|base| base.name.clone())];
-        let mut holds = self.so_far.holds.clone();
-        let released = self
-            .blocking(move |_, _| {
-                holds.release(None)?;
-                names.iter().flatten().try_for_each(|name| holds.let_go(name))
-            })
-            .await;
-        tell_of(released);
+        self.release(None).await;
+        let before = common_before(source, &listed.target, &goal);
+        self.let_go([Some(&goal), before].into_iter().flatten()).await;
         Ok(match self.so_far.reached {
             None => Outcome::UpToDate(goal),
             Some(_) => Outcome::Done(goal, self.so_far.summary),
@@ -204,10 +218,11 @@ impl Copying<'_> {
     /// Carries all steps, each on top of the one before.
     async fn carry_all(
         &mut self,
-        kind: Kind,
+        source: &SourceState,
+        listed: &Listed,
         steps: &[Step],
-        first: bool,
     ) -> Result<Outcome, Failure> {
+        let first = listed.target == TargetState::Absent;
         for (place, step) in steps.iter().enumerate() {
             self.hold(step).await?;
             let (zfs, job, sized) = (self.zfs, self.job, step.clone());
@@ -215,7 +230,7 @@ impl Copying<'_> {
             let sizing = self.blocking(move |zfs, job| Ok(zfs.estimate(&job.source, &sized).ok()));
             let load = Load {
                 step,
-                kind,
+                kind: source.kind,
                 what: describe(&job.source, step),
                 estimated: sizing.await?,
                 first: first && place == 0,
@@ -224,6 +239,10 @@ impl Copying<'_> {
             };
             self.carry(load).await?;
             self.release(steps.get(place + 1)).await;
+        }
+        if let Some(Base::Snapshot(base)) = steps.first().and_then(|step| step.from.as_ref()) {
+            // An earlier run may have ended after `base` had arrived and before it let go.
+            self.let_go(common_before(source, &listed.target, base).into_iter()).await;
         }
         let reached = self.so_far.reached.clone().ok_or_else(|| {
             let what = "the plan had neither steps nor an end";
@@ -252,7 +271,7 @@ impl Copying<'_> {
         };
         let carried = self.session.carry(cargo, self.watch, self.stop).await?;
         self.so_far.summary.add(carried.moment, carried.applied.bytes);
-        self.so_far.reached = Some(step.to.clone());
+        self.so_far.has_snapshot(&step.to);
         Ok(())
     }
 
@@ -302,6 +321,15 @@ impl Copying<'_> {
         }
     }
 
+    /// Takes holds off that an earlier run may have left.
+    async fn let_go(&mut self, snapshots: impl Iterator<Item = &Snapshot>) {
+        let names: Vec<SnapName> = snapshots.map(|snapshot| snapshot.name.clone()).collect();
+        let holds = self.so_far.holds.clone();
+        let released =
+            self.blocking(move |_, _| names.iter().try_for_each(|name| holds.let_go(name)));
+        tell_of(released.await);
+    }
+
     async fn source_state(&mut self) -> Result<SourceState, Failure> {
         self.blocking(|zfs, job| zfs.source_state(&job.source)).await
     }
@@ -314,15 +342,17 @@ impl Copying<'_> {
     }
 }
 
-/// The newest snapshot before `goal` that both sides have: what an earlier run to `goal` built on.
-fn base_of<'a>(
+/// The newest snapshot before `snapshot` that both sides have: what that one was built on.
+fn common_before<'a>(
     source: &'a SourceState,
     target: &TargetState,
-    goal: &Snapshot,
+    snapshot: &Snapshot,
 ) -> Option<&'a Snapshot> {
     let TargetState::Present { snapshots: held, .. } = target else { return None };
-    let older = source.snapshots.iter().rev().filter(|ours| ours.createtxg < goal.createtxg);
-    older.into_iter().find(|ours| held.iter().any(|theirs| theirs.guid == ours.guid))
+    let mut older = source.snapshots.iter().rev();
+    older.find(|ours| {
+        ours.createtxg < snapshot.createtxg && held.iter().any(|theirs| theirs.guid == ours.guid)
+    })
 }
 
 fn opened(sending: Result<(Process, OwnedFd), ZfsError>) -> Result<Opened, Failure> {

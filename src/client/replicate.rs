@@ -92,9 +92,7 @@ pub async fn replicate(
             Err(failure) => failure,
         };
         watch.end();
-        if let Some(at) = watch.progress() {
-            attempts.progressed(at);
-        }
+        attempts.moved(watch.progress(), so_far.proved);
         // A server that was never reached is most likely a mistake of whoever typed its name.
         if stop.is_pulled() || !so_far.connected {
             return Err(failure);

@@ -30,8 +30,11 @@ pub(super) struct Attempts {
     limit: Duration,
     backoff: Backoff,
     room: Backoff,
-    /// The last moment at which a byte moved, or the copy began.
-    progress: Instant,
+    /// When the target was last seen to have more than before, or when the copy began.
+    proved: Instant,
+    /// Where the stream stood still that was cut first since then. Bytes that `zfs receive` took
+    /// need not be kept: one that fails at the same place for ever takes them again and again.
+    first_cut: Option<Instant>,
     /// Since when the dataset is busy.
     busy: Option<Instant>,
     /// An attempt of this copy was cut, and its session may not be over yet.
@@ -67,19 +70,27 @@ impl Attempts {
             limit,
             backoff: Backoff::new(SOONEST, LATEST, seed),
             room: Backoff::new(ROOM_EVERY, ROOM_EVERY, seed),
-            progress: now,
+            proved: now,
+            first_cut: None,
             busy: None,
             was_cut: false,
         }
     }
 
-    /// Bytes reached the target, the last of them at `at`.
-    pub fn progressed(&mut self, at: Instant) {
-        if at > self.progress {
-            self.progress = at;
-            self.busy = None;
+    /// A stream was cut that had moved until `moved`; at `proved`, the target was last seen to keep
+    /// more than before.
+    pub fn moved(&mut self, moved: Option<Instant>, proved: Option<Instant>) {
+        if let Some(proved) = proved.filter(|&proved| proved > self.proved) {
+            self.proved = proved;
+            self.first_cut = None;
             self.backoff.reset();
         }
+        self.first_cut = self.first_cut.or(moved);
+    }
+
+    /// The last moment that counts as progress.
+    fn progress(&self) -> Instant {
+        self.first_cut.unwrap_or(self.proved).max(self.proved)
     }
 
     /// What follows from `failure`, which happened `now`.
@@ -93,8 +104,8 @@ impl Attempts {
             Kind::Final => return Next::GiveUp,
             // Another copy is running.
             Kind::Busy if failure.class == Class::Busy && !self.was_cut => return Next::GiveUp,
-            Kind::Cut => (self.backoff.wait(), self.progress + self.limit),
-            Kind::Full => (self.room.wait(), self.progress + self.limit),
+            Kind::Cut => (self.backoff.wait(), self.progress() + self.limit),
+            Kind::Full => (self.room.wait(), self.progress() + self.limit),
             Kind::Busy => {
                 let since = *self.busy.get_or_insert(now);
                 (self.backoff.wait(), since + self.limit.min(BUSY_LIMIT))
@@ -170,9 +181,27 @@ mod tests {
             assert!(now - begun <= Duration::from_secs(30));
         }
         assert!((8..20).contains(&count), "{count} attempts");
-        attempts.progressed(now);
+        attempts.moved(Some(now), Some(now));
         let Next::Again { wait, .. } = attempts.after(&cut(), now) else { panic!("gave up") };
         assert!(wait <= SOONEST, "{wait:?}: the waits did not start anew");
+    }
+
+    #[test]
+    fn a_long_stream_that_is_cut_is_tried_again_but_not_one_that_stands_still() {
+        let (begun, limit) = (Instant::now(), Duration::from_secs(60));
+        let mut attempts = Attempts::new(limit, 1, begun);
+        // Hours without a proof are no reason to give up what has moved all the time.
+        let mut now = begun + HOUR;
+        attempts.moved(Some(now), None);
+        let cut_first = now;
+        // From then on bytes move in each attempt, and none of them is kept.
+        while let Next::Again { wait, .. } = attempts.after(&cut(), now) {
+            now += wait + Duration::from_secs(1);
+            attempts.moved(Some(now), Some(begun));
+        }
+        assert!(now - cut_first <= limit + Duration::from_secs(1), "{:?}", now - cut_first);
+        attempts.moved(Some(now), Some(now));
+        assert_ne!(attempts.after(&cut(), now), Next::GiveUp);
     }
 
     #[test]

@@ -280,15 +280,28 @@ case_target_was_modified() {
   alike one two
 }
 
-case_target_is_full_and_then_is_not() {
+# stops_for_want_of_space WORDS: and keeps what it has.
+stops_for_want_of_space() {
   make_heavy tank/data 24
   zfs snapshot tank/data@one
-  zfs set quota=12M vault/in
   serve
   replicate 2 --snapshot one tank/data "$url/data"
-  said 'space|quota'
+  said "$1"
   part_is_kept
-  zfs inherit quota vault/in
+}
+
+case_target_pool_is_full_and_then_is_not() {
+  zfs create -o reservation=$(($(property available vault) - 12 * 1024 * 1024)) vault/filler
+  stops_for_want_of_space 'out of space'
+  zfs set reservation=none vault/filler
+  goes_on --snapshot one
+  alike one
+}
+
+case_target_quota_is_reached_and_then_raised() {
+  zfs set quota=12M vault/in
+  stops_for_want_of_space 'quota'
+  zfs set quota=none vault/in
   goes_on --snapshot one
   alike one
 }
