@@ -271,12 +271,12 @@ mod tests {
         all
     }
 
-    fn is_contradictory(situation: &Situation) -> bool {
-        CONTRADICTIONS.iter().any(|row| (row.fits)(situation))
+    fn is_contradictory(situation: Situation) -> bool {
+        CONTRADICTIONS.iter().any(|row| (row.fits)(&situation))
     }
 
     fn possible() -> impl Iterator<Item = (Situation, Decision)> {
-        let possible = situations().into_iter().filter(|situation| !is_contradictory(situation));
+        let possible = situations().into_iter().filter(|s| !is_contradictory(*s));
         possible.map(|situation| (situation, decide(situation)))
     }
 
@@ -294,7 +294,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_is_asked_and_every_such_row_is_met() {
-        for situation in situations().into_iter().filter(is_contradictory) {
+        for situation in situations().into_iter().filter(|s| is_contradictory(*s)) {
             assert_eq!(decide(situation), Ask(Contradiction), "{situation:?}");
         }
         for (index, row) in CONTRADICTIONS.iter().enumerate() {

@@ -12,7 +12,10 @@
 
 pub mod decision;
 pub mod identity;
+pub mod keeper;
 mod layout;
 pub mod record;
 pub mod recovery;
+pub mod segment;
 pub mod slot;
+mod spans;
