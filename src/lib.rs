@@ -1,7 +1,8 @@
 //! zferry carries ZFS snapshots from one Linux host to another and never starts over.
 //!
 //! Modules stand on each other in this order, and name only what stands below them:
-//! `units, error, dataset, listing < protocol < breakpoint < plan < process < zfs < engine < ...`
+//! `units, error, dataset, listing < protocol < breakpoint < plan < spool < process < zfs <
+//! engine < ...`
 #![forbid(unsafe_code)]
 
 pub mod units;
@@ -17,6 +18,8 @@ pub mod protocol;
 pub mod breakpoint;
 
 pub mod plan;
+
+pub mod spool;
 
 pub mod process;
 

@@ -352,3 +352,20 @@ fn stdout_is_left_as_it_was_found() {
     let flags = u32::from_str_radix(flags.trim(), 8).unwrap();
     assert_eq!(flags & O_NONBLOCK, 0, "{flags:o}");
 }
+
+#[test]
+fn whoever_stands_still_is_named_and_left_alone() {
+    let flags = ["--stall-timeout", "1", "--flush-after", "20"];
+    let receiver =
+        Server::receive(&[&SMALL, ["--", "sh", "-c", "sleep 3; cat"].as_slice()].concat());
+    let sender = send(receiver.address, &flags, vec![7; 2 << 20]).ended().succeeded();
+    assert!(sender.stderr.contains("stands still culprit=receive"), "{}", sender.stderr);
+    assert_eq!(receiver.running.ended().succeeded().stdout, vec![7; 2 << 20]);
+
+    let receiver = Server::receive(&SMALL);
+    let slow = ["--", "sh", "-c", "echo begin; sleep 3; echo end"];
+    let sender = send_open(receiver.address, &[&flags, slow.as_slice()].concat());
+    let sender = sender.ended().succeeded();
+    assert!(sender.stderr.contains("stands still culprit=source read"), "{}", sender.stderr);
+    assert_eq!(receiver.running.ended().succeeded().stdout, b"begin\nend\n");
+}

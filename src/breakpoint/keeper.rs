@@ -106,9 +106,9 @@ pub enum Input {
         /// Which one.
         sequence: RecordSequence,
     },
-    /// The stream has ended well, here.
+    /// The stream's end is known; at a server it may be ahead of what has arrived.
     Ended(Mark),
-    /// The target holds the snapshot.
+    /// The target holds the snapshot: all of the stream.
     Applied,
     /// Nothing goes on from here.
     Abandoned(Class),
@@ -172,11 +172,17 @@ struct Now {
 impl Keeper {
     /// A keeper for a new epoch that goes on from `kept`; its first record, due at the first tick,
     /// has the sequence `next`: that of [`recover`](super::recovery::recover).
+    ///
+    /// # Panics
+    ///
+    /// When the spans are out of order, or do not end with what was written.
     pub fn new(settings: Settings, next: RecordSequence, kept: Kept) -> Keeper {
         let Kept { written, spans, fed, acknowledged, next_frame, end } = kept;
+        let spooled = spans.last().map_or(StreamOffset(0), |span| span.high);
+        assert_eq!(spooled, written.to, "the segments end elsewhere");
         let furthest = if acknowledged.to > written.to { acknowledged } else { written };
         let state = if end.is_some() { State::Ended } else { State::Streaming };
-        let received = furthest;
+        let (received, fed) = (furthest, fed.min(furthest.to));
         let last_error = None;
         let now = Now { state, received, written, fed, acknowledged, next_frame, end, last_error };
         Keeper {
@@ -219,6 +225,7 @@ impl Keeper {
             }
             Input::Received { mark, next_frame } => {
                 self.now.received.grow(mark);
+                self.now.assert_within_end();
                 self.now.next_frame = self.now.next_frame.max(next_frame);
             }
             Input::Written { from, mark, segment } => self.written(from, mark, segment, orders),
@@ -232,12 +239,13 @@ impl Keeper {
             }
             Input::Recorded { sequence } => self.recorded(sequence, orders),
             Input::Ended(mark) => {
-                assert_eq!(mark, self.now.received, "the end is not behind the last byte");
+                assert!(self.now.end.is_none_or(|end| end == mark), "the end moves to {mark:?}");
                 self.now.end = Some(mark);
+                self.now.assert_within_end();
                 self.turn(State::Ended);
             }
             Input::Applied => {
-                assert!(self.now.end.is_some(), "applied before its end");
+                assert_eq!(self.now.end, Some(self.now.received), "applied before its end");
                 self.turn(State::Applied);
             }
             Input::Abandoned(class) => {
@@ -390,6 +398,14 @@ impl Keeper {
             && (self.settings.job.role == Role::Client
                 || progress.acknowledged.to <= self.now.written.to);
         assert!(true_or_broken || !self.keeps(Rule::DataBeforeRecord), "{progress:?}");
+    }
+}
+
+impl Now {
+    fn assert_within_end(&self) {
+        let Now { received, end, .. } = *self;
+        let within = end.is_none_or(|end| received.to < end.to || received == end);
+        assert!(within, "{received:?} is not on the way to the end at {end:?}");
     }
 }
 

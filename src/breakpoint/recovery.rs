@@ -105,16 +105,16 @@ pub fn survey(image: &[u8], ring: RingSlots, file: FileId) -> Vec<Slot> {
     slots
 }
 
-/// The file that most whole records in these bytes say they belong to, and its ring: for a reader
-/// who was told neither.
-pub fn identify(image: &[u8]) -> Option<(FileId, RingSlots)> {
-    let mut votes: HashMap<(FileId, RingSlots), usize> = HashMap::new();
+/// The file that most whole records in these bytes say they belong to: for a reader who was not
+/// told.
+pub fn identify(image: &[u8]) -> Option<FileId> {
+    let mut votes: HashMap<FileId, usize> = HashMap::new();
     for copy in image.as_chunks::<RECORD_BYTES>().0 {
         if let Ok(record) = Record::decode(copy) {
-            *votes.entry((record.file, record.ring)).or_default() += 1;
+            *votes.entry(record.file).or_default() += 1;
         }
     }
-    votes.into_iter().max_by_key(|&((file, _), count)| (count, file)).map(|(named, _)| named)
+    votes.into_iter().max_by_key(|&(file, count)| (count, file)).map(|(file, _)| file)
 }
 
 /// Whether anything in these bytes begins as a record does.

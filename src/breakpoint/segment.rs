@@ -38,6 +38,8 @@ const PAYLOAD_CRC32: Range<usize> = 32..36;
 const RESERVED: Range<usize> = 36..44;
 const CHECKSUM: Range<usize> = 44..48;
 const FRAME: Range<usize> = 48..96;
+/// The last field of the frame's header.
+const FRAME_CRC32: Range<usize> = 92..96;
 
 const _: () = {
     assert!(MAGIC.start == 0 && MAGIC.end == FILE.start);
@@ -45,6 +47,7 @@ const _: () = {
     assert!(PAGE.end == PAYLOAD_CRC32.start && PAYLOAD_CRC32.end == RESERVED.start);
     assert!(RESERVED.end == CHECKSUM.start && CHECKSUM.end == FRAME.start);
     assert!(FRAME.end - FRAME.start == HEADER_BYTES && FRAME.end == ENTRY_HEADER_BYTES);
+    assert!(FRAME_CRC32.end == FRAME.end);
 };
 
 /// A byte that is not ASCII in front, so that no text looks like an entry.
@@ -317,15 +320,20 @@ pub fn scan(bytes: &[u8], file: FileId, segment: SegmentNumber, block_bytes_max:
     }
 }
 
-/// The file and the segment that the first entry names: for a reader who was told neither.
+/// The file and the segment that the first header which is whole names: for a reader who was told
+/// neither.
 pub fn identify(bytes: &[u8]) -> Option<(FileId, SegmentNumber)> {
-    let (file, at) = check_stamp(header_at(bytes, 0)?).ok()?;
+    let (file, at) = headers(bytes).find_map(|header| check_stamp(header).ok())?;
     Some((file, at.segment))
 }
 
-/// Whether these bytes begin as a segment does.
+/// Whether anything in these bytes begins as an entry does.
 pub fn looks_like_segment(bytes: &[u8]) -> bool {
-    header_at(bytes, 0).is_some_and(|header| header[MAGIC] == MAGIC_VALUE)
+    headers(bytes).any(|header| header[MAGIC] == MAGIC_VALUE)
+}
+
+fn headers(bytes: &[u8]) -> impl Iterator<Item = &[u8; ENTRY_HEADER_BYTES]> {
+    bytes.as_chunks::<PAGE_BYTES>().0.iter().filter_map(|page| page.last_chunk())
 }
 
 /// The entry at a page, whole; `None` where nothing was written or the bytes end.
@@ -385,12 +393,13 @@ fn check_stamp(bytes: &[u8; ENTRY_HEADER_BYTES]) -> Result<(FileId, Position), E
     Ok((FileId(bytes_at(bytes, FILE)), Position { segment, page: u32_at(bytes, PAGE) }))
 }
 
-/// CRC32 of all of the header but itself: a stamp that is right in front of the frame of another
-/// write does not count.
+/// CRC32 of the stamp and of the frame's own CRC32: a stamp that is right in front of the frame of
+/// another write does not count. Not of the whole frame: CRC32 over bytes that end with their own
+/// CRC32 is the same for all bytes.
 fn checksum(bytes: &[u8; ENTRY_HEADER_BYTES]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&bytes[..CHECKSUM.start]);
-    hasher.update(&bytes[FRAME]);
+    hasher.update(&bytes[FRAME_CRC32]);
     hasher.finalize()
 }
 

@@ -6,6 +6,7 @@
 pub mod doctor;
 mod duration;
 mod engine;
+mod inspect;
 mod receive;
 mod replicate;
 mod send;
@@ -48,6 +49,7 @@ enum Command {
     Send(send::Arguments),
     Receive(receive::Arguments),
     Doctor(doctor::Arguments),
+    Inspect(inspect::Arguments),
 }
 
 /// Runs the command line and returns the exit code.
@@ -68,6 +70,11 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Send(arguments) => send::run(arguments, quiet),
         Command::Receive(arguments) => receive::run(arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Inspect(arguments) => match inspect::run(&arguments) {
+            // Its verdict is of a file, and has an exit code of its own.
+            Ok(verdict) => return verdict.exit_code(),
+            Err(failure) => Err(failure),
+        },
     };
     match done {
         Ok(()) => 0,

@@ -83,6 +83,7 @@ pub(super) fn run(arguments: Arguments, quiet: bool) -> Result<(), Failure> {
         connections,
         congestion: arguments.sending.congestion(),
         retry_for: arguments.reach.retry_for(),
+        stall_timeout: arguments.reach.stall_timeout(),
     };
     let copied = runtime.block_on(async {
         let stop = signals::listen(Stopping::Now)

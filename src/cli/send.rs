@@ -58,6 +58,7 @@ pub(super) fn run(arguments: Arguments, quiet: bool) -> Result<(), Failure> {
         connections: sending.connections(),
         congestion: sending.congestion(),
         retry_for: arguments.reach.retry_for(),
+        stall_timeout: arguments.reach.stall_timeout(),
     };
     runtime.block_on(async {
         let stop = signals::listen(Stopping::Now)

@@ -63,6 +63,7 @@ impl Watch for Show {
                     bar.set_length(moment.read.0);
                 }
                 bar.set_position(moment.read.0);
+                bar.set_prefix(standing_still(moment));
             }
             Show::Lines(lines) => lines.moment(moment),
             Show::Bar(None) | Show::Nothing => {}
@@ -92,7 +93,9 @@ impl Lines {
         self.last = Instant::now();
         let rate = moment.read.per_second(self.started.elapsed());
         let of = self.estimated.map(|bytes| format!(" of about {bytes}")).unwrap_or_default();
-        say(&mut std::io::stderr(), &format!("{}: {}{of}, {rate}/s", self.what, moment.read));
+        let still = standing_still(moment);
+        let line = format!("{still}{}: {}{of}, {rate}/s", self.what, moment.read);
+        say(&mut std::io::stderr(), &line);
     }
 }
 
@@ -100,14 +103,21 @@ fn new_bar(what: &str, estimated: Option<Bytes>) -> ProgressBar {
     let (bar, template) = match estimated {
         Some(Bytes(bytes)) => (
             ProgressBar::new(bytes),
-            "{msg} {wide_bar} {bytes}/{total_bytes} {binary_bytes_per_sec} eta {eta}",
+            "{prefix}{msg} {wide_bar} {bytes}/{total_bytes} {binary_bytes_per_sec} eta {eta}",
         ),
-        None => (ProgressBar::no_length(), "{msg} {spinner} {bytes} {binary_bytes_per_sec}"),
+        None => {
+            (ProgressBar::no_length(), "{prefix}{msg} {spinner} {bytes} {binary_bytes_per_sec}")
+        }
     };
     // The template is ours and a test renders it; the default is a bar too.
     let style =
         ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     bar.with_style(style).with_message(what.to_owned())
+}
+
+/// What stands in front of a line about a stream that does not move.
+fn standing_still(moment: Moment) -> String {
+    moment.stands_still.map(|culprit| format!("[{culprit} stands still] ")).unwrap_or_default()
 }
 
 /// The line at the end of a copy.

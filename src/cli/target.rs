@@ -36,6 +36,10 @@ pub(super) struct Reach {
     /// from where it was. 0 gives up at once
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = duration::parse)]
     retry_for: Duration,
+    /// Say which part stands still (source read, wire, receive) when nothing has reached the far
+    /// end for this long. A wire that stands still is connected anew; nothing else is touched
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration::parse)]
+    stall_timeout: Duration,
 }
 
 impl Reach {
@@ -47,6 +51,11 @@ impl Reach {
     /// How long a lost connection is tried again.
     pub fn retry_for(&self) -> Duration {
         self.retry_for
+    }
+
+    /// How long a stream may stand still before it says why.
+    pub fn stall_timeout(&self) -> Duration {
+        self.stall_timeout
     }
 }
 

@@ -110,6 +110,11 @@ impl Conversation {
         self.machine.as_ref().is_none_or(Sender::is_idle)
     }
 
+    /// Whether there is a connection to the server.
+    pub fn is_up(&self) -> bool {
+        self.reconnect.is_none()
+    }
+
     /// Waits for what happens on the line; dropping the future loses nothing.
     pub async fn next(&mut self) -> Heard {
         if let Some(reconnect) = &mut self.reconnect {

@@ -79,7 +79,6 @@ impl Dial {
 
     /// Says what a connection is for.
     async fn introduce(&self, stream: Stream, preamble: Preamble) -> Result<Stream, Failure> {
-        link::watch_over(&stream).map_err(|error| self.broken(&error))?;
         let written = stream.write_all(preamble.encode().to_vec()).await;
         written.map_err(|error| self.broken(&error))?;
         Ok(stream)

@@ -4,6 +4,7 @@ mod backoff;
 mod conversation;
 mod dial;
 mod hold;
+mod lanes;
 mod reconnect;
 pub mod replicate;
 pub mod send;
@@ -30,4 +31,6 @@ pub struct Options {
     pub congestion: Option<String>,
     /// How long it tries to get a lost connection back.
     pub retry_for: Duration,
+    /// How long a stream may stand still before it says why.
+    pub stall_timeout: Duration,
 }

@@ -50,7 +50,7 @@ impl Attempts {
     }
 
     /// Waits until the next one is due: the very first at once. `false`: patience has run out.
-    async fn next(&mut self) -> bool {
+    pub async fn next(&mut self) -> bool {
         if self.made > 0 {
             let wait = self.backoff.next();
             if self.since.elapsed() + wait >= self.patience {
@@ -60,6 +60,17 @@ impl Attempts {
         }
         self.made += 1;
         true
+    }
+
+    /// The failure when patience has run out, after the `last` of the attempts.
+    pub fn exhausted(&self, last: Option<Failure>) -> Failure {
+        let seconds = self.since.elapsed().as_secs();
+        let mut what = format!("the connection was lost and did not come back in {seconds} s");
+        if let Some(last) = last {
+            what = format!("{what}: {}", last.what);
+        }
+        Failure::new(Side::Network, Class::Interrupted, what)
+            .with_remedy("run the same command again, or use a longer --retry-for")
     }
 }
 
@@ -104,11 +115,7 @@ async fn try_all(
             }
         }
     }
-    let seconds = attempts.since.elapsed().as_secs();
-    let last = last.map(|failure| failure.what).unwrap_or_default();
-    let what = format!("the connection was lost and did not come back in {seconds} s: {last}");
-    Err(Failure::new(Side::Network, Class::Interrupted, what)
-        .with_remedy("run the same command again, or use a longer --retry-for"))
+    Err(attempts.exhausted(last))
 }
 
 async fn try_once(

@@ -4,25 +4,29 @@
 //! out. What must never happen here: a success that the server did not report, and a `zfs send`
 //! that outlives its transfer.
 
-use std::sync::Arc;
+mod carrying;
+mod connections;
+
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
+use self::carrying::{Carrying, SourceEnd};
 use super::conversation::{Conversation, Heard};
+use super::lanes::{Lanes, Reopened};
 use super::source::{Opened, Source};
 use super::watch::{Moment, Stop, Watch};
 use super::{Dial, Options};
 use crate::dataset::DatasetName;
-use crate::engine::fault::Fault;
-use crate::engine::progress::Progress;
 use crate::engine::sender::{Event, Sender as Engine, Sent};
 use crate::error::{Class, Failure, Side};
 use crate::listing::TargetState;
 use crate::process::Ended;
 use crate::protocol::frame::Codec;
-use crate::protocol::message::Limits;
-use crate::protocol::message::{Applied, Hello, Message, RelativeName, Request, Start, Stream};
+use crate::protocol::message::{
+    Applied, Hello, Limits, Message, RelativeName, Request, Start, Stream,
+};
 use crate::protocol::sender::{Input, Output};
 use crate::units::{Bytes, StreamOffset, TransferId};
 use crate::zfs::failure::{SendFailure, verdict};
@@ -30,20 +34,21 @@ use crate::zfs::failure::{SendFailure, verdict};
 /// How often whoever looks on is told how far it is.
 const MOMENT_EVERY: Duration = Duration::from_millis(200);
 
-/// When a data connection breaks, the reason may be on its way on the control connection.
-const REASON_LIMIT: Duration = Duration::from_secs(2);
-
 /// When the server has given up: how long a process that failed too may take to say so.
 const SOURCE_LIMIT: Duration = Duration::from_millis(200);
 
 /// One session.
 pub struct Session {
     conversation: Conversation,
+    lanes: Lanes,
     engine: Engine,
     events: UnboundedReceiver<Event>,
     block_bytes: Bytes,
     codec: Codec,
     epoch: u32,
+    /// Lanes without a connection that wait for the server to be reached.
+    missing: BTreeSet<u32>,
+    stall_timeout: Duration,
 }
 
 /// Opens a source.
@@ -74,33 +79,12 @@ pub(super) struct Carried {
 enum Happening {
     Heard(Heard),
     Engine(Event),
+    Reopened(Reopened),
     SourceEnded(std::io::Result<Option<Ended>>),
     Tick,
     /// The reason of a fault did not come.
     NoReason,
     Stopped,
-}
-
-/// One stream on its way.
-struct Carrying {
-    progress: Arc<Progress>,
-    source: Option<Source>,
-    sent: Option<Sent>,
-    source_end: Option<SourceEnd>,
-    fault: Option<(Failure, Instant)>,
-    applied: Option<Applied>,
-    fed: Bytes,
-    /// When whoever looks on was told last.
-    told: Instant,
-}
-
-/// How a source has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum SourceEnd {
-    /// It has said all that it had to say.
-    Well,
-    /// What was read of it is not all there is, whoever is to blame.
-    Badly,
 }
 
 impl Session {
@@ -123,21 +107,27 @@ impl Session {
                 Failure::new(Side::Target, Class::Refused, what).with_remedy("use --compress none")
             );
         }
-        let mut lanes = Vec::new();
-        for lane in 0..agreed.limits.connections {
-            let dial = conversation.dial();
-            lanes.push(dial.lane(lane, secret, options.congestion.as_deref()).await?);
-        }
+        let (lanes, connections) = Lanes::open(
+            conversation.dial().clone(),
+            secret,
+            agreed.limits.connections,
+            options.congestion.clone(),
+            options.retry_for,
+        )
+        .await?;
         let mut engine = options.engine.clone();
         engine.block_bytes = engine.block_bytes.min(agreed.limits.block_bytes_max);
         let (event_inbox, events) = unbounded_channel();
         Ok(Session {
-            engine: Engine::start(&engine, lanes, &event_inbox)?,
+            engine: Engine::start(&engine, connections, &event_inbox)?,
             conversation,
+            lanes,
             events,
             block_bytes: engine.block_bytes,
             codec,
             epoch: 0,
+            missing: BTreeSet::new(),
+            stall_timeout: options.stall_timeout,
         })
     }
 
@@ -177,16 +167,7 @@ impl Session {
             interrupted_at: None,
         };
         watch.begin(&cargo.what, cargo.estimated);
-        let mut carrying = Carrying {
-            progress: Arc::default(),
-            source: None,
-            sent: None,
-            source_end: None,
-            fault: None,
-            applied: None,
-            fed: Bytes(0),
-            told: Instant::now(),
-        };
+        let mut carrying = Carrying::new(self.stall_timeout);
         let carried = self.carry_through(request, cargo, &mut carrying, watch, stop).await;
         if let Some(source) = carrying.source.take() {
             source.stop().await;
@@ -230,17 +211,20 @@ impl Session {
         loop {
             for output in std::mem::take(&mut news) {
                 match output {
-                    Output::Stream { transfer, start: Start::FromStart, .. } => {
+                    Output::Stream { transfer, start: Start::FromStart, credit } => {
+                        self.engine.credit(credit);
                         let Some(open) = open.take() else { continue };
                         if let Err(failure) = self.start(open, transfer, carrying) {
                             return Err(self.fail(failure).await);
                         }
                     }
-                    Output::Reached(marks, _) => {
-                        if carrying.fed < marks.fed.bytes_before() {
+                    Output::Reached(marks, credit) => {
+                        self.engine.credit(credit);
+                        if carrying.reached.fed < marks.fed {
                             self.conversation.moves_on();
+                            self.lanes.move_on();
                         }
-                        carrying.fed = marks.fed.bytes_before();
+                        carrying.reached = marks;
                     }
                     Output::Applied(applied) => carrying.applied = Some(applied),
                     Output::Failed(failure) => {
@@ -257,17 +241,25 @@ impl Session {
                     news = self.take_in(message, carrying).await?;
                 }
                 Happening::Heard(Heard::Lost(error)) => {
+                    carrying.lost_in_silence |= error.is_silence();
                     self.conversation.reconnect(&error)?;
                 }
                 Happening::Heard(Heard::Back(back)) => {
-                    if let Err(error) = self.conversation.come_back(*back).await {
-                        self.conversation.reconnect(&error)?;
+                    match self.conversation.come_back(*back).await {
+                        Ok(()) => self.reopen_lanes(carrying),
+                        Err(error) => self.conversation.reconnect(&error)?,
                     }
                 }
                 Happening::Heard(Heard::Gone(failure)) => return Err(failure),
                 Happening::Engine(Event::Sent(sent)) => {
                     carrying.sent = Some(sent);
                     news = self.end_if_over(carrying).await?;
+                }
+                Happening::Engine(Event::LaneLost { lane, fault }) => {
+                    self.lose(lane, &fault, carrying);
+                }
+                Happening::Reopened(Reopened { lane, outcome, .. }) => {
+                    self.engine.join(u32::from(lane), outcome?);
                 }
                 Happening::Engine(Event::Failed(fault)) => {
                     if let Some(failure) = carrying.fault_is_final(&fault) {
@@ -289,6 +281,7 @@ impl Session {
                 },
                 Happening::Tick => {
                     carrying.told = Instant::now();
+                    self.look_for_stalls(carrying);
                     watch.moment(carrying.moment());
                 }
                 Happening::NoReason => {
@@ -320,6 +313,7 @@ impl Session {
         tokio::select! {
             heard = self.conversation.next() => Happening::Heard(heard),
             Some(event) = self.events.recv() => Happening::Engine(event),
+            reopened = self.lanes.next() => Happening::Reopened(reopened),
             ended = source_end => Happening::SourceEnded(ended),
             () = tokio::time::sleep_until((carrying.told + MOMENT_EVERY).into()) => {
                 Happening::Tick
@@ -395,28 +389,6 @@ impl Session {
         };
         let sent = ended.as_ref().and_then(judge);
         verdict(sent, Some(failure.clone())).unwrap_or(failure)
-    }
-}
-
-impl Carrying {
-    fn moment(&self) -> Moment {
-        Moment { read: self.progress.read(), wire: self.progress.wire(), fed: self.fed }
-    }
-
-    /// The failure to give up with at once; `None` where the server may be telling us a better
-    /// reason at this moment.
-    fn fault_is_final(&mut self, fault: &Fault) -> Option<Failure> {
-        let failure = fault.failure(Side::Source);
-        if failure.side != Side::Network {
-            return Some(failure);
-        }
-        self.wait_for_reason(failure);
-        None
-    }
-
-    /// Remembers a failure that most likely follows from another one.
-    fn wait_for_reason(&mut self, failure: Failure) {
-        self.fault.get_or_insert((failure, Instant::now() + REASON_LIMIT));
     }
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use crate::protocol::stall::Culprit;
 use crate::server::Stopping;
 use crate::units::Bytes;
 
@@ -16,6 +17,8 @@ pub struct Moment {
     pub wire: Bytes,
     /// Bytes that the target has taken.
     pub fed: Bytes,
+    /// The part of the way that stands still, once that is sure.
+    pub stands_still: Option<Culprit>,
 }
 
 /// What became of a copy: one stream or several.

@@ -5,6 +5,7 @@
 //! that it can enter a pipe without a copy.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use sys::arena::PAGE_BYTES;
 use sys::loan::Loan;
@@ -35,11 +36,11 @@ pub(super) struct Block {
     pub crc32: u32,
 }
 
-/// Header and payload, ready for the wire.
-#[derive(Debug)]
+/// Header and payload, ready for the wire: as often as it takes, so its bytes never change again.
+#[derive(Clone, Debug)]
 pub(super) struct Frame {
     pub header: Header,
-    pub loan: Loan,
+    pub loan: Arc<Loan>,
     pub range: Range<usize>,
 }
 
@@ -66,7 +67,7 @@ impl Frame {
     pub fn seal(header: Header, mut loan: Loan) -> Frame {
         let range = header_range().start..HEADROOM + header.payload_bytes as usize;
         loan[header_range()].copy_from_slice(&header.encode());
-        Frame { header, loan, range }
+        Frame { header, loan: Arc::new(loan), range }
     }
 }
 

@@ -2,9 +2,9 @@
 
 use std::io;
 
-use crate::engine::order::SecondTime;
 use crate::error::{Class, Failure, Side};
 use crate::protocol::frame::FrameError;
+use crate::protocol::window::{BeyondRoom, CreditError};
 use crate::units::{Bytes, StreamOffset, TransferId};
 
 /// Why a stage gave up. The first one counts; what follows from it is not told.
@@ -25,9 +25,16 @@ pub enum Fault {
     /// What came was no frame.
     #[error("data connection {0}: {1}")]
     Frame(u32, #[source] FrameError),
-    /// A block arrived that was numbered like one before it.
-    #[error("block {} arrived twice", .0.0)]
-    Twice(SecondTime),
+    /// A connection was dropped because of another one's trouble: a copy of a corrupt block had
+    /// come over it and been thrown away, so it has to come again.
+    #[error("data connection {0} had brought a copy of a block that proved corrupt")]
+    Copy(u32),
+    /// The sender goes beyond what it was allowed.
+    #[error("data connection {0}: {1}")]
+    NoRoom(u32, #[source] BeyondRoom),
+    /// The receiver's word on how far the sender may go is none.
+    #[error("the other side broke the protocol: {0}")]
+    Credit(#[source] CreditError),
     /// A block of another transfer or place than the one that is due.
     #[error("a block for byte {got} of transfer {got_transfer} arrived; due was byte {expected}")]
     OutOfPlace {
@@ -92,9 +99,12 @@ impl Fault {
         let (side, class) = match self {
             Fault::Setup(..) => (here, Class::Machine),
             Fault::Source(..) => (Side::Source, Class::Interrupted),
-            Fault::Connection(..) | Fault::Closed(_) => (Side::Network, Class::Interrupted),
+            Fault::Connection(..) | Fault::Closed(_) | Fault::Copy(_) => {
+                (Side::Network, Class::Interrupted)
+            }
             Fault::Frame(..)
-            | Fault::Twice(_)
+            | Fault::NoRoom(..)
+            | Fault::Credit(_)
             | Fault::OutOfPlace { .. }
             | Fault::Corrupt { .. }
             | Fault::Unpack { .. }

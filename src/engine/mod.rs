@@ -13,7 +13,6 @@
 pub mod block;
 pub mod fault;
 pub mod halt;
-pub mod order;
 pub mod progress;
 pub mod receiver;
 pub mod sender;

@@ -9,6 +9,7 @@ use crate::units::{Bytes, StreamOffset};
 pub struct Progress {
     read: AtomicU64,
     wire: AtomicU64,
+    resent: AtomicU64,
     received: AtomicU64,
     fed: AtomicU64,
 }
@@ -22,6 +23,12 @@ impl Progress {
     /// Bytes that the sockets took or gave, headers included.
     pub fn wire(&self) -> Bytes {
         Bytes(self.wire.load(Ordering::Relaxed))
+    }
+
+    /// Of the bytes on the wire, those that a lost connection had before; or, at the receiver,
+    /// those that were here already.
+    pub fn resent(&self) -> Bytes {
+        Bytes(self.resent.load(Ordering::Relaxed))
     }
 
     /// Stream bytes that have arrived, proved and without a gap.
@@ -40,6 +47,10 @@ impl Progress {
 
     pub(super) fn add_wire(&self, bytes: usize) {
         self.wire.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn add_resent(&self, bytes: usize) {
+        self.resent.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     pub(super) fn add_received(&self, bytes: usize) {

@@ -73,9 +73,10 @@ pub(super) fn slots_per_block(codec: Codec) -> u32 {
 }
 
 impl Settings {
-    /// How many slots the cache makes, or why it makes too few for `connections` connections: each
-    /// needs one block in hand and one on its way, or the pipeline would stand still. `here` is the
-    /// side whose cache it is.
+    /// How many slots the cache makes, or why it makes too few for `connections` connections. At
+    /// the receiver each waits with the slots of one block, and there must be room for another; at
+    /// the sender a block keeps its slot until the receiver has taken it, so each needs one on its
+    /// way and one in hand. `here` is the side whose cache it is.
     pub fn slots(&self, connections: usize, codec: Codec, here: Side) -> Result<u32, Failure> {
         let slot_bytes = self.block_bytes.as_usize().saturating_add(PAGE_BYTES);
         let slots = self.cache.as_usize() / slot_bytes;

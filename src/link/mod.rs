@@ -177,6 +177,15 @@ impl Link {
 }
 
 impl LinkError {
+    /// Whether the peer was lost without a word: then nothing else reaches it either.
+    pub fn is_silence(&self) -> bool {
+        match self {
+            LinkError::Silent(_) => true,
+            LinkError::Broken(error) => error.kind() == io::ErrorKind::TimedOut,
+            _ => false,
+        }
+    }
+
     /// The failure of the connection to `peer`, a name or an address.
     pub fn failure(&self, peer: &str) -> Failure {
         let class = match self {
@@ -256,15 +265,12 @@ pub enum Returned {
 }
 
 /// Sets what every socket of a session needs; nothing of it applies to a pair within one host.
-pub fn prepare(stream: &Stream) -> io::Result<()> {
-    sys::socket::set_nodelay(stream, true)
-}
-
-/// Has the kernel, too, notice on a control connection that the other host has vanished.
 ///
-/// Not for data connections: the kernel counts the time in which the other end has no room for
-/// more, although it answers, and a `zfs receive` may pause for longer than a dead host.
-pub fn watch_over(stream: &Stream) -> io::Result<()> {
+/// The kernel, too, shall notice that the other host has vanished. It also counts the time in which
+/// the other end has no room for more, although it answers: on a data connection that does not
+/// happen, however long `zfs receive` pauses, for nothing is sent that has no slot at the receiver.
+pub fn prepare(stream: &Stream) -> io::Result<()> {
+    sys::socket::set_nodelay(stream, true)?;
     sys::socket::set_user_timeout(stream, SILENCE_MAX)
 }
 

@@ -29,6 +29,7 @@ pub mod preamble;
 pub mod receiver;
 pub mod secret;
 pub mod sender;
+pub mod stall;
 pub mod version;
 pub mod window;
 

@@ -80,11 +80,6 @@ pub(super) async fn introduce(stream: Stream, peer: &str) -> Option<Introduced> 
             return None;
         }
     };
-    if matches!(preamble.role, Role::Control | Role::Return { .. })
-        && let Err(error) = link::watch_over(&stream)
-    {
-        tracing::warn!(peer, %error, "socket options are not set");
-    }
     match preamble.role {
         Role::Control => match agree(Versions::OURS, preamble.versions) {
             Ok(version) => Some(Introduced::Control { version, stream }),

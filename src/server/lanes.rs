@@ -1,34 +1,29 @@
-//! The data connections of one session, from its welcome until its engine takes them.
+//! The data connections of one session: where they wait until there is an engine to carry them.
 
 use std::os::fd::OwnedFd;
-use std::time::Duration;
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::roster::{Arrival, Lane, Roster};
-use crate::error::{Class, Failure, Side};
+use crate::engine::receiver::Receiver as Engine;
 use crate::protocol::secret::JoinSecret;
 
-/// How long data connections may take to join after the client has asked for a transfer.
-pub(super) const JOIN_LIMIT: Duration = Duration::from_secs(10);
-
-/// Places for data connections, by lane.
+/// Places for data connections, by lane, and the door through which all connections come.
 #[derive(Debug)]
 pub(super) struct Lanes {
     places: Vec<Option<OwnedFd>>,
     inbox: UnboundedSender<Arrival>,
     arrivals: UnboundedReceiver<Arrival>,
-    taken: bool,
 }
 
 impl Lanes {
     /// No connection is expected yet.
     pub fn new() -> Lanes {
         let (inbox, arrivals) = unbounded_channel();
-        Lanes { places: Vec::new(), inbox, arrivals, taken: false }
+        Lanes { places: Vec::new(), inbox, arrivals }
     }
 
-    /// Expects `count` connections that show `secret`.
+    /// Expects `count` data connections that show `secret`.
     pub fn expect(&mut self, count: u16, secret: JoinSecret, roster: &Roster) {
         self.places.resize_with(usize::from(count), || None);
         roster.expect(secret, self.inbox.clone());
@@ -43,35 +38,19 @@ impl Lanes {
         }
     }
 
-    /// Gives a connection its place; one too many is dropped.
-    pub fn join(&mut self, Lane { lane, fd }: Lane, peer: &str) {
-        match self.places.get_mut(usize::from(lane)) {
-            Some(place @ None) if !self.taken => *place = Some(fd),
-            _ => tracing::warn!(peer, lane, "refused a data connection too many"),
+    /// Gives a connection its place: in the engine, once there is one. It takes the place of one
+    /// that was there, for only the client that opened that could have opened this.
+    pub fn join(&mut self, Lane { lane, fd }: Lane, engine: Option<&Engine>, peer: &str) {
+        match (self.places.get_mut(usize::from(lane)), engine) {
+            (Some(_), Some(engine)) => engine.join(u32::from(lane), fd),
+            (Some(place), None) => *place = Some(fd),
+            (None, _) => tracing::warn!(peer, lane, "refused a data connection too many"),
         }
     }
 
-    /// Whether all have come.
-    pub fn are_complete(&self) -> bool {
-        self.taken || self.places.iter().all(Option::is_some)
-    }
-
-    /// Hands all of them over; none can join afterwards.
-    pub fn take(&mut self) -> Vec<OwnedFd> {
-        self.taken = true;
-        self.places.drain(..).flatten().collect()
-    }
-
-    /// The failure of those that did not come in time.
-    pub fn missing(&self) -> Failure {
-        let what = format!(
-            "only {} of {} data connections arrived within {} seconds",
-            self.places.iter().flatten().count(),
-            self.places.len(),
-            JOIN_LIMIT.as_secs()
-        );
-        Failure::new(Side::Network, Class::Interrupted, what)
-            .with_remedy("check for a firewall that limits connections, or use --connections 1")
+    /// Hands over those that came so far, for a new engine: a place for each lane.
+    pub fn take(&mut self) -> Vec<Option<OwnedFd>> {
+        self.places.iter_mut().map(Option::take).collect()
     }
 }
 
@@ -79,23 +58,15 @@ impl Lanes {
 mod tests {
     use super::*;
 
-    fn lane(lane: u16) -> Lane {
-        Lane { lane, fd: std::fs::File::open("/dev/null").unwrap().into() }
-    }
-
     #[test]
-    fn each_place_is_taken_once_and_all_must_come() {
+    fn a_place_is_taken_by_the_last_that_came_and_there_are_no_more_than_agreed() {
+        let lane = |lane| Lane { lane, fd: std::fs::File::open("/dev/null").unwrap().into() };
         let mut lanes = Lanes::new();
         lanes.expect(2, JoinSecret::new([7; 16]), &Roster::default());
-        lanes.join(lane(1), "a peer");
-        lanes.join(lane(1), "a peer");
-        lanes.join(lane(9), "a peer");
-        assert!(!lanes.are_complete());
-        assert!(lanes.missing().what.contains("only 1 of 2"), "{}", lanes.missing());
-        lanes.join(lane(0), "a peer");
-        assert!(lanes.are_complete());
-        assert_eq!(lanes.take().len(), 2);
-        lanes.join(lane(0), "a peer");
-        assert_eq!(lanes.take().len(), 0, "a connection joined a running engine");
+        lanes.join(lane(1), None, "a peer");
+        lanes.join(lane(1), None, "a peer");
+        lanes.join(lane(9), None, "a peer");
+        let taken = lanes.take();
+        assert_eq!(taken.iter().map(Option::is_some).collect::<Vec<_>>(), [false, true]);
     }
 }

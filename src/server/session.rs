@@ -16,7 +16,7 @@ use sys::control::{self, Stream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::destination::Prepared;
-use super::lanes::{JOIN_LIMIT, Lanes};
+use super::lanes::Lanes;
 use super::roster::{Arrival, Claim, Presence};
 use super::transfer::Transfer;
 use super::{Shared, Stopping};
@@ -78,15 +78,11 @@ struct Session {
     event_inbox: UnboundedSender<Event>,
     news: UnboundedReceiver<News>,
     news_inbox: UnboundedSender<News>,
-    /// A transfer that waits for data connections.
-    waiting: Option<(Box<Open>, Instant)>,
     /// Another thread is starting what takes the stream.
     preparing: bool,
     claim: Option<Claim>,
     transfer: Option<Transfer>,
-    /// A data connection that the client has closed.
-    lost_lane: Option<u32>,
-    /// A broken data connection, and until when a better reason may come.
+    /// A failure that follows from another, and until when that may be told.
     fault: Option<(Failure, Instant)>,
     /// The failure that ended the session, for the log and for `zferry receive`.
     failure: Option<Failure>,
@@ -129,11 +125,9 @@ pub(super) async fn run(shared: Rc<Shared>, stream: Stream, version: Version, pe
         event_inbox,
         news,
         news_inbox,
-        waiting: None,
         preparing: false,
         claim: None,
         transfer: None,
-        lost_lane: None,
         fault: None,
         failure: None,
         applied: false,
@@ -188,9 +182,8 @@ impl Session {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let waiting = self.waiting.as_ref().map(|&(_, until)| until);
         let fault = self.fault.as_ref().map(|&(_, until)| until);
-        waiting.into_iter().chain(fault).chain(self.back_until).min()
+        fault.into_iter().chain(self.back_until).min()
     }
 
     async fn apply(&mut self, happening: Happening) {
@@ -198,8 +191,7 @@ impl Session {
             Happening::Heard(Ok(message)) => self.tell(Input::Received(message)),
             Happening::Heard(Err(error)) => self.lose(error).await,
             Happening::Arrived(Arrival::Lane(lane)) => {
-                self.lanes.join(lane, &self.peer);
-                self.prepare_if_joined().await;
+                self.lanes.join(lane, self.engine.as_ref(), &self.peer);
             }
             Happening::Arrived(Arrival::Client(returning)) => self.take_back(*returning).await,
             Happening::Engine(event) => self.engine_says(event).await,
@@ -214,7 +206,7 @@ impl Session {
     }
 
     fn is_idle(&self) -> bool {
-        self.transfer.is_none() && self.waiting.is_none() && !self.preparing
+        self.transfer.is_none() && !self.preparing
     }
 
     /// Has the machine told of something, after all that it was told before.
@@ -255,10 +247,7 @@ impl Session {
                 self.lanes.expect(count, self.secret, &self.shared.roster);
             }
             Output::LookUp(name) => self.look_up(&name).await,
-            Output::Prepare(open) => {
-                self.waiting = Some((Box::new(open), Instant::now() + JOIN_LIMIT));
-                self.prepare_if_joined().await;
-            }
+            Output::Prepare(open) => self.prepare(open).await,
             Output::Finish(ended) => {
                 if let (Some(engine), Some(transfer)) = (&self.engine, &mut self.transfer) {
                     engine.end(ended.transfer(), ended.total(), ended.crc32());
@@ -329,10 +318,8 @@ impl Session {
             return self.stay_away().await;
         }
         if let Some((failure, _)) = self.fault.take() {
-            return self.give_up(failure).await;
+            self.give_up(failure).await;
         }
-        self.waiting = None;
-        self.give_up(self.lanes.missing()).await;
     }
 
     async fn stop(&mut self, urgency: Stopping) {

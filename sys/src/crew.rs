@@ -179,6 +179,7 @@ fn perform(request: Request, stop: &Stop) -> Completion {
         Act::Send(loan, range) | Act::SendZeroCopy(loan, range) => {
             Completion::Sent { key, result: send_all(&fd, &loan[range]) }
         }
+        Act::Watch => Completion::Watched { key, result: wait_for_end(&fd) },
     }
 }
 
@@ -240,6 +241,17 @@ fn receive_all(fd: &OwnedFd, buffer: &mut [u8]) -> io::Result<usize> {
         }
     }
     Ok(filled)
+}
+
+/// Sleeps until a socket ends; to shut it down ends it too.
+fn wait_for_end(fd: &OwnedFd) -> io::Result<()> {
+    loop {
+        match poll(&mut [PollFd::new(fd.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE) {
+            Ok(_) => return Ok(()),
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 fn send_all(fd: &OwnedFd, buffer: &[u8]) -> io::Result<usize> {

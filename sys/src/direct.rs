@@ -5,6 +5,8 @@
 //! nothing else. Never may two processes write one file (it is locked while open), and never may
 //! a file be written again after a write has failed: what it holds then is unknown.
 
+mod writer;
+
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -16,6 +18,8 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, FcntlArg, Flock, FlockArg, OFlag, fallocate, fcntl};
 use nix::sys::statfs::{FsType, fstatfs};
+
+pub use self::writer::{PageWriter, Way};
 
 /// The unit of every length and place: no disk, and no page cache of a machine with 4 KiB pages,
 /// asks for a coarser alignment.
@@ -158,12 +162,23 @@ impl DirectFile {
     /// After an error every later write is refused: the kernel tells of a lost page once, so that a
     /// second success would prove nothing.
     pub fn write_at(&mut self, buffer: &AlignedBuffer, at: PageIndex) -> io::Result<()> {
-        let offset = self.offset(buffer.pages(), at)?;
+        let offset = self.writable(buffer.pages(), at)?;
+        let write = |bytes: &[u8], offset| self.file.write_at(bytes, offset);
+        let written = write_whole(write, buffer, offset);
+        self.settle(written)
+    }
+
+    /// Where page `at` begins, if `pages` pages may be written there.
+    fn writable(&self, pages: usize, at: PageIndex) -> io::Result<u64> {
+        let offset = self.offset(pages, at)?;
         if self.retired {
             return Err(self.named("write", &io::Error::other("an earlier write failed")));
         }
-        let write = |bytes: &[u8], offset| self.file.write_at(bytes, offset);
-        let written = write_whole(write, buffer, offset);
+        Ok(offset)
+    }
+
+    /// Takes note of how a write went: the first error retires the file.
+    fn settle(&mut self, written: io::Result<()>) -> io::Result<()> {
         self.retired = written.is_err();
         written.map_err(|error| self.named("write", &error))
     }
@@ -289,7 +304,7 @@ fn sync_directory(path: &Path) -> io::Result<()> {
 /// A short write ends at a sector, which need not be a page; to write the rest of that page once
 /// more changes nothing. Nothing written, or not even a page twice in a row, is an error.
 fn write_whole(
-    write: impl Fn(&[u8], u64) -> io::Result<usize>,
+    mut write: impl FnMut(&[u8], u64) -> io::Result<usize>,
     mut bytes: &[u8],
     mut offset: u64,
 ) -> io::Result<()> {

@@ -22,6 +22,9 @@ pub enum Act {
     /// As `Send`, from the slot's own pages (`IORING_OP_SEND_ZC`): a [`Completion::Released`]
     /// follows. A backend or kernel without it sends a copy.
     SendZeroCopy(Arc<Loan>, Range<usize>),
+    /// Wait until the peer of a socket that only we send on has closed or broken it, or has said
+    /// something all the same. Takes no byte, and counts as an operation of the inward direction.
+    Watch,
 }
 
 /// An [`Act`] on a descriptor. `key` comes back in its completion.
@@ -62,6 +65,13 @@ pub enum Completion {
         /// The kernel made a copy all the same, as on loopback: zero-copy only costs here.
         copied: bool,
     },
+    /// A watched socket has ended: [`crate::socket::take_error`] may know why.
+    Watched {
+        /// The request's.
+        key: u32,
+        /// Whether it could be watched at all.
+        result: io::Result<()>,
+    },
 }
 
 /// Which way the bytes go: a descriptor has one operation at a time for each.
@@ -74,7 +84,7 @@ pub(crate) enum Direction {
 impl Act {
     pub(crate) fn direction(&self) -> Direction {
         match self {
-            Act::Read(..) | Act::Receive(..) => Direction::In,
+            Act::Read(..) | Act::Receive(..) | Act::Watch => Direction::In,
             Act::Send(..) | Act::SendZeroCopy(..) => Direction::Out,
         }
     }
@@ -83,6 +93,7 @@ impl Act {
         let (slot, range) = match self {
             Act::Read(loan, range) | Act::Receive(loan, range) => (loan.len(), range),
             Act::Send(loan, range) | Act::SendZeroCopy(loan, range) => (loan.len(), range),
+            Act::Watch => return true,
         };
         range.start < range.end && range.end <= slot
     }

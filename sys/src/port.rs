@@ -37,7 +37,8 @@ enum Inner {
 }
 
 impl Port {
-    /// Opens a port for at most `depth` operations at once on slots of `arena`.
+    /// Opens a port for about `depth` operations at once on slots of `arena`; more cost a system
+    /// call each.
     ///
     /// With [`Backend::Uring`] slots are registered with the new ring as they are first read into,
     /// where the limit on locked memory allows it (`RLIMIT_MEMLOCK`); fails where no ring can be
@@ -101,7 +102,9 @@ impl Port {
         }
         for completion in &completions[first..] {
             match completion {
-                Completion::Filled { key: ended, .. } | Completion::Sent { key: ended, .. } => {
+                Completion::Filled { key: ended, .. }
+                | Completion::Sent { key: ended, .. }
+                | Completion::Watched { key: ended, .. } => {
                     self.in_flight.retain(|(key, ..)| key != ended);
                 }
                 Completion::Released { .. } => {}
@@ -299,6 +302,60 @@ mod tests {
             bench.start(7, &reader, Act::Read(loan, 0..SLOT));
             let (_, loan, result) = filled(bench.next());
             assert_eq!(&loan[..result.unwrap()], b"later");
+        });
+    }
+
+    fn watched(bench: &mut Bench) -> u32 {
+        match bench.next() {
+            Completion::Watched { key, result: Ok(()) } => key,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_watched_socket_tells_its_end_beside_a_send() {
+        on_both(|mut bench| {
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            let ours = Arc::new(OwnedFd::from(ours));
+            bench.start(1, &ours, Act::Watch);
+            let loan = Arc::new(bench.loan());
+            bench.start(0, &ours, Act::Send(loan, 0..100));
+            assert!(matches!(bench.next(), Completion::Sent { key: 0, result: Ok(100) }));
+            let mut none = Vec::new();
+            bench.port.wait(Some(Duration::from_millis(20)), &mut none).unwrap();
+            assert!(none.is_empty(), "a socket in order was called ended: {none:?}");
+            drop(theirs);
+            assert_eq!(watched(&mut bench), 1);
+        });
+    }
+
+    #[test]
+    fn a_watch_ends_when_we_shut_the_socket_down() {
+        on_both(|mut bench| {
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            let ours = Arc::new(OwnedFd::from(ours));
+            bench.start(7, &ours, Act::Watch);
+            bench.port.wait(Some(Duration::from_millis(20)), &mut Vec::new()).unwrap();
+            crate::socket::shutdown_both(&ours).unwrap();
+            assert_eq!(watched(&mut bench), 7);
+            drop(theirs);
+        });
+    }
+
+    #[test]
+    fn a_connection_that_was_reset_says_so_when_it_is_asked() {
+        on_both(|mut bench| {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let ours = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (theirs, _) = listener.accept().unwrap();
+            (&ours).write_all(b"never read").unwrap();
+            let ours = Arc::new(OwnedFd::from(ours));
+            bench.start(3, &ours, Act::Watch);
+            // To close a socket with unread bytes resets it.
+            drop(theirs);
+            assert_eq!(watched(&mut bench), 3);
+            let error = crate::socket::take_error(&ours).unwrap().expect("no reason");
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
         });
     }
 

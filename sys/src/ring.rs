@@ -185,6 +185,11 @@ impl Ring {
                     .flags(libc::MSG_WAITALL | libc::MSG_NOSIGNAL)
                     .build()
             }
+            Act::Watch => {
+                // The end can be read; an error is told without being asked for.
+                let end = u32::from(libc::POLLIN.cast_unsigned());
+                opcode::PollAdd::new(fd, end).build()
+            }
         }
     }
 
@@ -345,6 +350,7 @@ fn complete(
         Act::Send(..) | Act::SendZeroCopy(..) => {
             Completion::Sent { key, result: outcome(cqe.result()) }
         }
+        Act::Watch => Completion::Watched { key, result: outcome(cqe.result()).map(|_| ()) },
     })
 }
 

@@ -114,6 +114,15 @@ fn inet(addr: &SockaddrStorage) -> Option<SocketAddr> {
     v4.or_else(|| addr.as_sockaddr_in6().map(|addr| SocketAddr::V6((*addr).into())))
 }
 
+/// Why a connection is broken, told once: to the next operation on it or, if none came, here.
+/// `None` where it is whole or was closed in order.
+pub fn take_error(socket: impl AsFd) -> io::Result<Option<io::Error>> {
+    match getsockopt(&socket, sockopt::SocketError)? {
+        0 => Ok(None),
+        number => Ok(Some(io::Error::from_raw_os_error(number))),
+    }
+}
+
 /// Ends both directions: every pending operation returns, the peer reads the end.
 ///
 /// A connection that is gone already (`ENOTCONN`) is as ended as it can be.

@@ -8,7 +8,10 @@ use std::process::Command;
 
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigHandler, Signal};
-use sys::direct::{AlignedBuffer, DirectFile, Existing, PAGE_BYTES, PageIndex, on_zfs};
+use sys::backend::{Backend, probe};
+use sys::direct::{
+    AlignedBuffer, DirectFile, Existing, PAGE_BYTES, PageIndex, PageWriter, Way, on_zfs,
+};
 use tempfile::TempDir;
 
 /// A disk and a file system in memory: only the first knows what alignment is.
@@ -186,6 +189,38 @@ fn a_full_disk_is_told_at_once_and_leaves_nothing_behind() {
     DirectFile::create(&path, 8, Existing::Refuse).expect("32 KiB in 64 KiB");
 }
 
+#[test]
+fn pages_written_either_way_are_read_back_after_reopening() {
+    for backend in [Backend::Uring, Backend::Threads] {
+        if backend == Backend::Uring && probe().is_err() {
+            eprintln!("NOT CHECKED: no io_uring here");
+            continue;
+        }
+        on_each_place(|path| {
+            let file = DirectFile::create(path, 64, Existing::Refuse).expect("create");
+            let mut writer = PageWriter::new(file, backend).expect("writer");
+            assert_eq!(writer.way() == Way::Call, backend == Backend::Threads);
+            for at in [63, 0, 7, 63] {
+                writer.page_mut().fill(b'a' + at);
+                writer.write(PageIndex(at.into())).expect("write");
+            }
+            writer.write(PageIndex(64)).expect_err("beyond the end");
+            writer.write(PageIndex(1)).expect("a refused place retires nothing");
+            drop(writer);
+            let mut all = AlignedBuffer::zeroed(64);
+            DirectFile::open(path).expect("open").read_at(&mut all, PageIndex(0)).expect("read");
+            let expected = |at: usize| match at {
+                0 | 7 | 63 => b'a' + u8::try_from(at).unwrap(),
+                1 => b'a' + 63,
+                _ => 0,
+            };
+            for (at, page) in all.chunks(PAGE_BYTES).enumerate() {
+                assert!(page.iter().all(|&byte| byte == expected(at)), "page {at}");
+            }
+        });
+    }
+}
+
 /// Limits are of the process, so the fact is checked in one of its own.
 #[test]
 fn a_failed_write_retires_the_file_for_good() {
@@ -206,6 +241,8 @@ fn a_failed_write_retires_the_file_for_good() {
 #[ignore = "run by a_failed_write_retires_the_file_for_good"]
 fn with_a_file_size_limit() {
     let path = PathBuf::from(std::env::var_os("ZFERRY_TEST_FILE").expect("path"));
+    over_the_limit_through(Backend::Uring, &path);
+    over_the_limit_through(Backend::Threads, &path);
     let mut file = DirectFile::open(&path).expect("open");
     // SAFETY: to ignore a signal installs no handler that could run anywhere.
     unsafe { nix::sys::signal::signal(Signal::SIGXFSZ, SigHandler::SigIgn) }.expect("ignore");
@@ -217,4 +254,24 @@ fn with_a_file_size_limit() {
     let retired = file.write_at(&page_of(1), PageIndex(1)).expect_err("retired");
     assert!(retired.to_string().contains("an earlier write failed"), "{retired}");
     file.read_at(&mut page_of(0), PageIndex(0)).expect("reading goes on");
+}
+
+/// The first page can be written, the second cannot, and after that the first cannot either.
+fn over_the_limit_through(backend: Backend, path: &Path) {
+    if backend == Backend::Uring && probe().is_err() {
+        eprintln!("NOT CHECKED: no io_uring here");
+        return;
+    }
+    let file = DirectFile::open(path).expect("open");
+    let mut writer = PageWriter::new(file, backend).expect("writer");
+    // SAFETY: to ignore a signal installs no handler that could run anywhere.
+    unsafe { nix::sys::signal::signal(Signal::SIGXFSZ, SigHandler::SigIgn) }.expect("ignore");
+    let limit = PAGE_BYTES as u64;
+    setrlimit(Resource::RLIMIT_FSIZE, limit, limit * 2).expect("limit");
+    writer.write(PageIndex(0)).expect("within the limit");
+    let failed = writer.write(PageIndex(1)).expect_err("over the limit");
+    assert_eq!(failed.kind(), io::ErrorKind::FileTooLarge, "{failed}");
+    setrlimit(Resource::RLIMIT_FSIZE, limit * 2, limit * 2).expect("limit");
+    let retired = writer.write(PageIndex(0)).expect_err("retired");
+    assert!(retired.to_string().contains("an earlier write failed"), "{retired}");
 }

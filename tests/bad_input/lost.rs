@@ -4,11 +4,12 @@ use std::fs;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use zferry::protocol::frame::Codec;
-use zferry::protocol::message::{Message, Stream};
+use zferry::protocol::frame::{Codec, Header};
+use zferry::protocol::message::{Message, Outcome, Stream};
+use zferry::units::StreamOffset;
 
 use super::host::{Server, running_zfs, send_open, wait_for, wait_for_words};
-use super::peer::Peer;
+use super::peer::{Peer, frame, header};
 use super::{SOON, assert_partly_received, content, under_way, until_the_end};
 
 #[test]
@@ -53,18 +54,31 @@ fn an_end_that_stands_still_is_given_up_after_20_seconds() {
 }
 
 #[test]
-fn a_data_connection_that_is_closed_before_the_transfer_is_missed_by_it() {
-    let receiver = Server::receive(&[]);
-    let mut peer = Peer::greet(receiver.address);
-    drop(peer.lane(0, peer.secret));
-    peer.ask(Stream::Pipe, Codec::Raw);
-    let failure = match peer.hear() {
-        // What was sent on it would never come, and nor would an answer.
-        Some(Message::Opened { .. }) => peer.refusal(),
-        other => panic!("not opened: {other:?}"),
-    };
-    assert!(failure.what.contains("data connection 0 was closed"), "{failure}");
-    receiver.running.ended().failed_with(2, &["network: data connection 0 was closed"]);
+fn data_connections_may_come_late_and_go_early() {
+    for left_one in [false, true] {
+        let receiver = Server::receive(&[]);
+        let mut peer = Peer::greet(receiver.address);
+        if left_one {
+            drop(peer.lane(0, peer.secret));
+        }
+        peer.ask(Stream::Pipe, Codec::Raw);
+        let opened = peer.hear();
+        assert!(matches!(opened, Some(Message::Opened { .. })), "not opened: {opened:?}");
+        let mut lane = peer.lane(0, peer.secret);
+        lane.write_all(&frame(header(0, b"begin "), b"begin ")).unwrap();
+        // A connection that takes the place of another ends it, with all that was not read yet.
+        wait_for("the block", || (receiver.running.stdout() == b"begin ").then_some(()));
+        drop(lane);
+        let mut lane = peer.lane(0, peer.secret);
+        let end = Header { offset: StreamOffset(6), ..header(1, b"end") };
+        lane.write_all(&frame(end, b"end")).unwrap();
+        peer.end(b"begin end");
+        let outcome = peer.hear();
+        let applied = matches!(outcome, Some(Message::Result { outcome: Outcome::Applied(_), .. }));
+        assert!(applied, "not applied: {outcome:?}");
+        peer.say(&Message::Bye);
+        assert_eq!(receiver.running.ended().succeeded().stdout, b"begin end");
+    }
 }
 
 #[test]
@@ -72,7 +86,7 @@ fn a_command_whose_stream_is_cut_never_sees_a_clean_end() {
     let folder = tempfile::tempdir().unwrap();
     let done = folder.path().join("done");
     for cut in ["KILL", "INT", "TERM"] {
-        let receiver = Server::receive(&["--", "sh", "-c", &until_the_end(&done)]);
+        let receiver = Server::receive(&["--grace", "0", "--", "sh", "-c", &until_the_end(&done)]);
         let mut sender = send_open(receiver.address, &[]);
         let mut stdin = sender.stdin();
         stdin.write_all(&content(1)).unwrap();
@@ -93,7 +107,7 @@ fn a_command_that_will_not_stop_is_killed() {
     let folder = tempfile::tempdir().unwrap();
     let done = folder.path().join("done");
     let script = format!("trap '' TERM; {}", until_the_end(&done));
-    let receiver = Server::receive(&["--", "sh", "-c", &script]);
+    let receiver = Server::receive(&["--grace", "0", "--", "sh", "-c", &script]);
     let mut sender = send_open(receiver.address, &[]);
     let mut stdin = sender.stdin();
     stdin.write_all(b"bytes").unwrap();

@@ -2,8 +2,6 @@
 
 use std::io::Write;
 
-use zferry::error::{Class, Side};
-use zferry::protocol::frame::Codec;
 use zferry::protocol::message::Message;
 use zferry::protocol::secret::JoinSecret;
 
@@ -95,17 +93,4 @@ fn a_data_connection_without_the_sessions_secret_is_dropped() {
     peer.end(&stream);
     assert!(matches!(peer.hear(), Some(Message::Result { .. })));
     assert!(target.content("backup/a@s") == content(1));
-}
-
-#[test]
-fn a_session_without_its_data_connections_ends() {
-    let target = StandIn::new();
-    let server = Server::serve(&target, &[]);
-    let mut peer = Peer::greet(server.address);
-    peer.ask(full_stream("a", "s", 1), Codec::Raw);
-    let failure = peer.refusal();
-    assert_eq!((failure.side, failure.class), (Side::Network, Class::Interrupted));
-    assert!(failure.what.contains("only 0 of 1 data connections arrived"), "{failure}");
-    assert!(!target.exists("backup/a"));
-    server.still_serves();
 }

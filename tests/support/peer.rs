@@ -93,7 +93,9 @@ impl Peer {
     /// Says something that no [`Message`] can be.
     pub fn say_raw(&mut self, json: &str) {
         let length = u32::try_from(json.len()).unwrap().to_le_bytes();
-        self.control.write_all(&[length.as_slice(), json.as_bytes()].concat()).unwrap();
+        let crc32 = crc32fast::hash(json.as_bytes()).to_le_bytes();
+        let bytes = [length.as_slice(), &crc32, json.as_bytes()].concat();
+        self.control.write_all(&bytes).unwrap();
     }
 
     /// The next message that is no sign of life or progress; `None` at the end.

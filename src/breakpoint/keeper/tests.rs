@@ -389,3 +389,59 @@ fn a_record_is_due_once_its_interval_has_passed() {
     assert_eq!(record.progress.fed, StreamOffset(100), "one record in flight at a time");
     assert!(record.parent.is_some());
 }
+
+/// Tells a keeper that has begun of ten bytes, and then of these.
+fn tell(inputs: &[Input]) {
+    let (mut keeper, mut orders) = begun();
+    let received = Input::Received { mark: mark(10), next_frame: Sequence(1) };
+    for input in [received].iter().chain(inputs) {
+        keeper.handle(*input, &mut orders);
+    }
+}
+
+#[test]
+fn an_end_may_be_known_before_all_has_arrived() {
+    tell(&[Input::Ended(mark(20)), Input::Received { mark: mark(20), next_frame: Sequence(2) }]);
+}
+
+#[test]
+#[should_panic(expected = "is not on the way to the end")]
+fn a_stream_that_goes_on_behind_its_end_is_our_own_mistake() {
+    tell(&[Input::Ended(mark(20)), Input::Received { mark: mark(21), next_frame: Sequence(2) }]);
+}
+
+#[test]
+#[should_panic(expected = "is not on the way to the end")]
+fn an_end_with_another_crc32_is_our_own_mistake() {
+    tell(&[Input::Ended(Mark { crc32: 11, ..mark(10) })]);
+}
+
+#[test]
+#[should_panic(expected = "applied before its end")]
+fn a_stream_that_is_applied_before_all_has_arrived_is_our_own_mistake() {
+    tell(&[Input::Ended(mark(20)), Input::Applied]);
+}
+
+#[test]
+fn a_keeper_that_goes_on_records_what_was_kept_and_acknowledges_it() {
+    let settings = settings(Role::Server, Release::Never, Rules::KEPT);
+    let span = Span { segment: SegmentNumber(2), low: StreamOffset(0), high: StreamOffset(40) };
+    let kept = Kept {
+        written: mark(40),
+        spans: vec![span],
+        // More than is left: that was in memory.
+        fed: StreamOffset(90),
+        ..Kept::default()
+    };
+    let next = RecordSequence::new(12).unwrap();
+    let mut keeper = Keeper::new(settings, next, kept);
+    let mut orders = Vec::new();
+    keeper.handle(Input::Tick { wall_clock_ms: 1 }, &mut orders);
+    let [Output::WriteRecord(record)] = orders[..] else { panic!("{orders:?}") };
+    let Record { sequence, parent, progress, .. } = record;
+    assert_eq!((sequence, parent), (next, None));
+    assert_eq!((progress.received, progress.fed), (StreamOffset(40), StreamOffset(40)));
+    orders.clear();
+    keeper.handle(Input::Recorded { sequence: next }, &mut orders);
+    assert_eq!(orders, [Output::Begun, Output::Acknowledge(mark(40))]);
+}

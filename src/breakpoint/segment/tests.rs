@@ -146,11 +146,25 @@ fn a_length_that_lies_is_refused_before_it_is_used() {
     assert!(matches!(broken(&bytes), EntryError::Frame(FrameError::PlainBytes { .. })));
 }
 
+/// The end of one write of a header behind the front of another: both were right.
+#[test]
+fn the_stamp_of_one_write_before_the_frame_of_another_is_not_believed() {
+    let (mut bytes, _) = segment_of(4, &[100]);
+    let (other, _) = segment_of(4, &[100]);
+    put(&mut bytes, 0, Header { epoch: 9, ..frame(0, 100, &[1; 100]) }, &[1; 100]);
+    let stamp = ENTRY_HEADER.start..ENTRY_HEADER.end - HEADER_BYTES;
+    bytes[stamp.clone()].copy_from_slice(&other[stamp]);
+    assert!(matches!(broken(&bytes), EntryError::Checksum { .. }));
+}
+
 #[test]
 fn a_segment_tells_whose_it_is() {
-    let (bytes, _) = segment_of(4, &[100]);
+    let (mut bytes, _) = segment_of(8, &[100, 100]);
     assert_eq!(identify(&bytes), Some((FILE, SEGMENT)));
+    bytes[..PAGE_BYTES].fill(0xff);
+    assert_eq!(identify(&bytes), Some((FILE, SEGMENT)), "by the second entry");
     assert!(looks_like_segment(&bytes));
+    assert!(!looks_like_segment(&[0xff; PAGE_BYTES]));
     assert_eq!((identify(&[]), identify(&[0; PAGE_BYTES])), (None, None));
 }
 

@@ -9,6 +9,7 @@ use crossbeam_channel::{Receiver, Sender};
 use sys::loan::Loan;
 use zstd_safe::DCtx;
 
+use super::arrivals::{Arrivals, Origin};
 use super::splice::Delivery;
 use crate::engine::block::{Block, HEADROOM};
 use crate::engine::fault::Fault;
@@ -17,6 +18,7 @@ use crate::protocol::frame::Header;
 /// A frame as it came off the wire, with the slot that it may be unpacked into.
 #[derive(Debug)]
 pub(super) struct Packed {
+    pub origin: Origin,
     pub header: Header,
     pub loan: Loan,
     pub spare: Option<Loan>,
@@ -25,25 +27,30 @@ pub(super) struct Packed {
 /// One worker.
 pub(super) struct Decompressor {
     pub packed: Receiver<Packed>,
+    pub arrivals: Arrivals,
     pub deliveries: Sender<Delivery>,
 }
 
 impl Decompressor {
-    /// Turns frames into proved blocks until no more come.
-    pub fn run(self) -> Result<(), Fault> {
+    /// Turns frames into proved blocks until no more come; what does not unpack to what was sent is
+    /// thrown away, and asked for again.
+    pub fn run(self) {
         let mut context = DCtx::create();
         for packed in &self.packed {
-            let block = unpack(&mut context, packed)?;
-            if self.deliveries.send(Delivery::Block(block)).is_err() {
+            let (origin, sequence) = (packed.origin, packed.header.sequence);
+            match unpack(&mut context, packed) {
+                Ok(block) => self.arrivals.put(block),
+                Err(fault) => self.arrivals.reject(sequence, origin, fault),
+            }
+            if self.deliveries.send(Delivery::Unpacked).is_err() {
                 break;
             }
         }
-        Ok(())
     }
 }
 
 fn unpack(context: &mut DCtx<'_>, packed: Packed) -> Result<Block, Fault> {
-    let Packed { header, loan, spare } = packed;
+    let Packed { header, loan, spare, .. } = packed;
     let Some(mut spare) = spare else {
         let reason = "a packed block came although none was agreed".to_owned();
         return Err(Fault::Unpack { offset: header.offset, reason });

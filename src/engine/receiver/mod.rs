@@ -1,9 +1,11 @@
 //! The receiver's way: receive, decompress, splice.
 
+mod arrivals;
 mod decompress;
 mod receive;
 mod splice;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -15,18 +17,19 @@ use sys::port::Port;
 use sys::wake::Waker;
 use tokio::sync::mpsc::UnboundedSender;
 
+use self::arrivals::{Arrivals, Order};
 use self::decompress::Decompressor;
-use self::receive::{Connection, Intake};
+use self::receive::{Intake, Strikes};
 use self::splice::{Delivery, Feeder};
 pub use self::splice::{Fed, Feed, Sink, Unfinished};
 use super::fault::Fault;
 use super::halt::Halt;
-use super::order::Order;
 use super::progress::Progress;
-use super::settings::Settings;
+use super::settings::{Settings, slots_per_block};
 use super::stage;
 use crate::error::{Failure, Side};
 use crate::protocol::frame::Codec;
+use crate::protocol::window::Credit;
 use crate::units::{Bytes, StreamOffset, TransferId};
 
 /// What a receiver tells the one who started it.
@@ -34,8 +37,19 @@ use crate::units::{Bytes, StreamOffset, TransferId};
 pub enum Event {
     /// A stream has been fed whole; its sink is closed.
     Fed(Fed),
-    /// The other side has closed a data connection between two frames.
+    /// The other side has closed a data connection between two frames, and no transfer runs.
     ConnectionEnded(u32),
+    /// A connection broke, was closed in the middle of a transfer, or brought wrong bytes. Its lane
+    /// is empty until [`Receiver::join`].
+    LaneLost {
+        /// The number of the data connection.
+        lane: u32,
+        /// What happened to it.
+        fault: Fault,
+    },
+    /// The credit has grown so much that the sender should be told: ask [`Receiver::credit`]. It is
+    /// not said again until then.
+    Credit,
     /// The engine has ended by itself.
     Failed(Fault),
 }
@@ -53,6 +67,7 @@ pub struct Agreed {
 #[derive(Debug)]
 pub struct Receiver {
     deliveries: Option<crossbeam_channel::Sender<Delivery>>,
+    arrivals: Arrivals,
     halt: Arc<Halt>,
     threads: Vec<JoinHandle<Option<()>>>,
     #[allow(clippy::option_option, reason = "taken, panicked and finished are three things")]
@@ -61,13 +76,14 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// Starts the stages over `connections`: blocking stream sockets, joined to the session.
+    /// Starts the stages over `connections`: a place for each lane of the session, with a blocking
+    /// stream socket or empty until one [`Receiver::join`]s.
     ///
     /// Fails where the cache is too small for them or the machine has no room for it.
     pub fn start(
         settings: &Settings,
         agreed: Agreed,
-        connections: Vec<OwnedFd>,
+        connections: Vec<Option<OwnedFd>>,
         events: &UnboundedSender<Event>,
     ) -> Result<Receiver, Failure> {
         let settings = Settings { block_bytes: agreed.block_bytes, ..settings.clone() };
@@ -79,7 +95,7 @@ impl Receiver {
     fn build(
         settings: &Settings,
         agreed: Agreed,
-        connections: Vec<OwnedFd>,
+        places: Vec<Option<OwnedFd>>,
         events: &UnboundedSender<Event>,
         slots: u32,
     ) -> io::Result<Receiver> {
@@ -91,8 +107,14 @@ impl Receiver {
         // Both queues are bounded by the slots: whatever stands in them holds one.
         let (packed, packed_inbox) = crossbeam_channel::unbounded();
         let (deliveries, delivery_inbox) = crossbeam_channel::unbounded();
+        let (orders, order_inbox) = crossbeam_channel::unbounded();
+        let lanes = u32::try_from(places.len()).unwrap_or(u32::MAX);
+        // Every lane waits with slots for one block; all others are room.
+        let blocks = (slots / slots_per_block(agreed.codec)).saturating_sub(lanes).max(1);
+        let arrivals = Arrivals::new(blocks.into(), orders, &waker);
         let mut receiver = Receiver {
             deliveries: Some(deliveries.clone()),
+            arrivals: arrivals.clone(),
             halt: Arc::clone(&halt),
             threads: Vec::new(),
             feeder: None,
@@ -109,9 +131,9 @@ impl Receiver {
             halt: Arc::clone(&halt),
             report: {
                 let events = events.clone();
-                Box::new(move |fed| drop(events.send(Event::Fed(fed))))
+                Box::new(move |event| drop(events.send(event)))
             },
-            order: Order::new(),
+            arrivals: arrivals.clone(),
             feeding: None,
             progress: Arc::clone(&progress),
         };
@@ -130,12 +152,16 @@ impl Receiver {
 
         let workers = if agreed.codec == Codec::Raw { 0 } else { settings.workers.max(1) };
         for worker in 0..workers {
-            let decompressor =
-                Decompressor { packed: packed_inbox.clone(), deliveries: deliveries.clone() };
+            let decompressor = Decompressor {
+                packed: packed_inbox.clone(),
+                arrivals: arrivals.clone(),
+                deliveries: deliveries.clone(),
+            };
             let core = stage::core_of(&settings.cores, worker);
             let run = move || {
                 stage::pin(core);
-                decompressor.run()
+                decompressor.run();
+                Ok(())
             };
             receiver.threads.push(stage::spawn("decompress", &halt, report(), run)?);
         }
@@ -143,29 +169,35 @@ impl Receiver {
         let take_in = {
             let (backend, halt, events) = (settings.backend, Arc::clone(&halt), events.clone());
             move || {
-                let depth = u32::try_from(connections.len()).unwrap_or(u32::MAX);
-                let port = Port::new(backend, &arena, &waker, depth)
+                let port = Port::new(backend, &arena, &waker, lanes)
                     .map_err(|error| Fault::Setup("receive", error))?;
-                let pools = Pool::split(&arena, depth, &waker);
+                let pool = Pool::split(&arena, 1, &waker).remove(0);
                 Intake {
                     port,
-                    connections: connections
-                        .into_iter()
-                        .zip(pools)
-                        .map(|(fd, pool)| Connection::new(fd, pool))
-                        .collect(),
+                    pool,
+                    lanes,
+                    connections: BTreeMap::new(),
+                    next_id: 0,
+                    orders: order_inbox,
+                    arrivals,
                     packed,
                     deliveries,
                     halt,
-                    report_end: Box::new(move |i| drop(events.send(Event::ConnectionEnded(i)))),
+                    report: Box::new(move |event| drop(events.send(event))),
                     codec: agreed.codec,
                     block_bytes: agreed.block_bytes,
                     progress,
+                    strikes: Strikes::default(),
                 }
                 .run()
             }
         };
         receiver.threads.push(stage::spawn("receive", &halt, report(), take_in)?);
+        for (lane, fd) in (0..).zip(places) {
+            if let Some(fd) = fd {
+                receiver.join(lane, fd);
+            }
+        }
         Ok(receiver)
     }
 
@@ -176,6 +208,7 @@ impl Receiver {
 
     /// Feeds what comes for a transfer to `sink`. Must be said before the sender is let go.
     pub fn begin(&self, transfer: TransferId, epoch: u32, sink: Sink) {
+        self.arrivals.set_feeding(true);
         self.deliver(Delivery::Begin { transfer, epoch, sink });
     }
 
@@ -185,9 +218,25 @@ impl Receiver {
         self.deliver(Delivery::End { transfer, total, crc32 });
     }
 
+    /// Has a connection carry a lane: a blocking stream socket. One that the lane has already is
+    /// shut down, and no event tells of it.
+    pub fn join(&self, lane: u32, fd: OwnedFd) {
+        self.arrivals.order(Order::Join { lane, fd });
+    }
+
+    /// Shuts the connection of a lane down; as [`Receiver::join`] without a new one.
+    pub fn leave(&self, lane: u32) {
+        self.arrivals.order(Order::Leave { lane });
+    }
+
+    /// What the sender may forget and how far it may go, to be told to it now.
+    pub fn credit(&self) -> Credit {
+        self.arrivals.tell()
+    }
+
     /// Ends the stages. A sink whose stream is not whole is given back, still open.
     pub fn stop(mut self) -> Option<Unfinished> {
-        self.join()
+        self.end_stages()
     }
 
     fn deliver(&self, delivery: Delivery) {
@@ -197,7 +246,7 @@ impl Receiver {
         }
     }
 
-    fn join(&mut self) -> Option<Unfinished> {
+    fn end_stages(&mut self) -> Option<Unfinished> {
         self.halt.turn_on();
         self.deliveries = None;
         for thread in self.threads.drain(..) {
@@ -209,6 +258,6 @@ impl Receiver {
 
 impl Drop for Receiver {
     fn drop(&mut self) {
-        self.join();
+        self.end_stages();
     }
 }

@@ -1,18 +1,22 @@
 //! Socket -> payload: takes frames off every connection into slots.
 //!
-//! First on the receiver's way. Each connection has a pool of its own: a fast one that runs ahead
-//! cannot take the slots that a slow one needs for the block that is due. Since the sender deals
-//! growing numbers to each connection, the block due is always at the front of one of them, and
-//! that one always has, or will get, a slot. A length is used only after its header was proved.
+//! First on the receiver's way. Every connection that stands waits with slots for a frame, and the
+//! window lets none come that the pool could not hold beside those: so no connection is left
+//! unread, and one that the kernel cannot deliver to is broken. A length is used only after its
+//! header was proved. Bytes that are wrong are trouble of their connection: it is dropped, and the
+//! sender sends them again over another.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Receiver, Sender};
 use sys::loan::{Loan, Pool};
 use sys::port::{Act, Completion, Port, Request};
 
+use super::Event;
+use super::arrivals::{Arrivals, Order, Origin};
 use super::decompress::Packed;
 use super::splice::Delivery;
 use crate::engine::block::{HEADROOM, header_range};
@@ -20,26 +24,37 @@ use crate::engine::fault::Fault;
 use crate::engine::halt::Halt;
 use crate::engine::progress::Progress;
 use crate::protocol::frame::{Codec, FrameError, HEADER_BYTES, Header};
-use crate::units::Bytes;
+use crate::protocol::window::Arrival;
+use crate::units::{Bytes, Sequence};
+
+/// How often in a row connections may bring wrong bytes, with nothing right in between.
+const STRIKES_MAX: u32 = 3;
 
 /// The stage.
 pub(super) struct Intake {
     pub port: Port,
-    pub connections: Vec<Connection>,
+    pub pool: Pool,
+    pub lanes: u32,
+    pub connections: BTreeMap<u32, Connection>,
+    pub next_id: u32,
+    pub orders: Receiver<Order>,
+    pub arrivals: Arrivals,
     pub packed: Sender<Packed>,
     pub deliveries: Sender<Delivery>,
     pub halt: Arc<Halt>,
-    pub report_end: Box<dyn Fn(u32) + Send>,
+    pub report: Box<dyn Fn(Event) + Send>,
     pub codec: Codec,
     pub block_bytes: Bytes,
     pub progress: Arc<Progress>,
+    pub strikes: Strikes,
 }
 
-/// One socket, its slots, and what it waits for.
+/// One socket, and what it waits for. One that was lost stays until the kernel has let go of it.
 pub(super) struct Connection {
+    lane: u32,
     fd: Arc<OwnedFd>,
-    pool: Pool,
     expects: Expects,
+    lost: bool,
 }
 
 enum Expects {
@@ -49,91 +64,142 @@ enum Expects {
     Header { spare: Option<Loan> },
     /// The payload that the header announced.
     Payload { header: Header, spare: Option<Loan> },
-    /// Nothing: the other side has closed it.
-    Nothing,
 }
 
-impl Connection {
-    pub fn new(fd: OwnedFd, pool: Pool) -> Connection {
-        Connection { fd: Arc::new(fd), pool, expects: Expects::Berth }
-    }
+/// Wrong bytes since the last block that was right.
+#[derive(Default)]
+pub(super) struct Strikes {
+    count: u32,
+    /// What had been taken at the last one.
+    taken: Sequence,
+}
 
-    /// All slots that the next frame can need, or none of them.
-    fn berth(&self, codec: Codec) -> Option<(Loan, Option<Loan>)> {
-        match codec {
-            Codec::Raw => self.pool.take().map(|[loan]| (loan, None)),
-            Codec::Zstd => self.pool.take().map(|[loan, spare]| (loan, Some(spare))),
+impl Strikes {
+    /// Counts one more. `true`: that was one too many.
+    fn strike(&mut self, taken: Sequence) -> bool {
+        if taken > self.taken {
+            *self = Strikes { count: 0, taken };
         }
+        self.count += 1;
+        self.count >= STRIKES_MAX
     }
 }
 
 impl Intake {
-    /// Receives until every connection has ended, or until the halt.
+    /// Receives until the halt. Without a connection it waits for one.
     pub fn run(mut self) -> Result<(), Fault> {
         let mut completions = Vec::new();
-        while !self.halt.is_on() && !self.all_ended() {
-            for index in 0..self.connections.len() {
-                self.moor(index)?;
+        while !self.halt.is_on() {
+            while let Ok(order) = self.orders.try_recv() {
+                self.obey(order)?;
             }
-            self.port.wait(None, &mut completions).map_err(|e| Fault::Setup("receive", e))?;
+            self.moor_all()?;
+            self.port.wait(None, &mut completions).map_err(broken)?;
             for completion in completions.drain(..) {
                 if let Completion::Filled { key, loan, result } = completion {
-                    let count = result.map_err(|error| Fault::Connection(key, error))?;
-                    self.settle(key, loan, count)?;
+                    self.settle(key, loan, result)?;
                 }
             }
         }
         Ok(())
     }
 
-    fn all_ended(&self) -> bool {
-        self.connections.iter().all(|connection| matches!(connection.expects, Expects::Nothing))
+    fn obey(&mut self, order: Order) -> Result<(), Fault> {
+        match order {
+            Order::Join { lane, .. } if lane >= self.lanes => {
+                tracing::warn!(lane, "refused a data connection too many");
+            }
+            Order::Join { lane, fd } => {
+                self.leave(lane);
+                let fd = Arc::new(fd);
+                let connection = Connection { lane, fd, expects: Expects::Berth, lost: false };
+                self.connections.insert(self.next_id, connection);
+                self.next_id = self.next_id.wrapping_add(1);
+            }
+            Order::Leave { lane } => self.leave(lane),
+            Order::Bad { origin, copies, fault } => self.blame(origin.id, &copies, fault)?,
+        }
+        Ok(())
     }
 
-    /// Has a connection that is free wait for its next header, if slots are at home.
-    fn moor(&mut self, index: usize) -> Result<(), Fault> {
-        let connection = &mut self.connections[index];
-        if !matches!(connection.expects, Expects::Berth) {
+    /// Has every connection that is free wait for its next header, if slots are at home.
+    fn moor_all(&mut self) -> Result<(), Fault> {
+        let free: Vec<u32> = self
+            .connections
+            .iter()
+            .filter(|(_, connection)| matches!(connection.expects, Expects::Berth))
+            .map(|(&id, _)| id)
+            .collect();
+        for id in free {
+            let Some((loan, spare)) = self.berth() else { break };
+            self.receive(id, loan, header_range(), Expects::Header { spare })?;
+        }
+        Ok(())
+    }
+
+    /// All slots that the next frame can need, or none of them.
+    fn berth(&self) -> Option<(Loan, Option<Loan>)> {
+        match self.codec {
+            Codec::Raw => self.pool.take().map(|[loan]| (loan, None)),
+            Codec::Zstd => self.pool.take().map(|[loan, spare]| (loan, Some(spare))),
+        }
+    }
+
+    fn receive(
+        &mut self,
+        id: u32,
+        loan: Loan,
+        range: Range<usize>,
+        expects: Expects,
+    ) -> Result<(), Fault> {
+        let Some(connection) = self.connections.get_mut(&id) else { return Ok(()) };
+        connection.expects = expects;
+        let fd = Arc::clone(&connection.fd);
+        let request = Request { key: id, fd, act: Act::Receive(loan, range) };
+        self.port.submit(request).map_err(broken)
+    }
+
+    fn settle(&mut self, id: u32, loan: Loan, result: std::io::Result<usize>) -> Result<(), Fault> {
+        let Some(connection) = self.connections.get_mut(&id) else { return Ok(()) };
+        if connection.lost {
+            self.connections.remove(&id);
             return Ok(());
         }
-        let Some((loan, spare)) = connection.berth(self.codec) else { return Ok(()) };
-        connection.expects = Expects::Header { spare };
-        self.receive(index, loan, header_range())
-    }
-
-    fn receive(&mut self, index: usize, loan: Loan, range: Range<usize>) -> Result<(), Fault> {
-        let key = u32::try_from(index).unwrap_or(u32::MAX);
-        let fd = Arc::clone(&self.connections[index].fd);
-        let request = Request { key, fd, act: Act::Receive(loan, range) };
-        self.port.submit(request).map_err(|error| Fault::Connection(key, error))
-    }
-
-    fn settle(&mut self, key: u32, loan: Loan, count: usize) -> Result<(), Fault> {
-        let index = key as usize;
-        self.progress.add_wire(count);
-        let connection = &mut self.connections[index];
-        match std::mem::replace(&mut connection.expects, Expects::Nothing) {
-            Expects::Header { .. } if count == 0 => {
-                (self.report_end)(key);
-                Ok(())
+        let lane = connection.lane;
+        let expected = std::mem::replace(&mut connection.expects, Expects::Berth);
+        let count = match result {
+            Ok(count) => count,
+            Err(error) => {
+                self.lose(id, Fault::Connection(lane, error));
+                return Ok(());
             }
+        };
+        self.progress.add_wire(count);
+        match expected {
+            Expects::Header { .. } if count == 0 => self.ended(id),
             Expects::Header { spare } if count == HEADER_BYTES => {
-                let header = self.decode(&loan).map_err(|error| Fault::Frame(key, error))?;
-                let payload = HEADROOM..HEADROOM + header.payload_bytes as usize;
-                self.connections[index].expects = Expects::Payload { header, spare };
-                self.receive(index, loan, payload)
+                return self.announced(id, loan, spare);
             }
             Expects::Payload { header, spare } if count == header.payload_bytes as usize => {
-                connection.expects = Expects::Berth;
-                // Stages that have ended have said why.
-                match header.codec {
-                    Codec::Raw => drop(self.deliveries.send(Delivery::Raw(header, loan))),
-                    Codec::Zstd => drop(self.packed.send(Packed { header, loan, spare })),
-                }
-                Ok(())
+                self.arrived(Origin { lane, id }, header, loan, spare);
             }
-            _ => Err(Fault::Closed(key)),
+            _ => self.lose(id, Fault::Closed(lane)),
         }
+        Ok(())
+    }
+
+    /// A header has come: its payload is let in if it is one, and there is room.
+    fn announced(&mut self, id: u32, loan: Loan, spare: Option<Loan>) -> Result<(), Fault> {
+        let Some(lane) = self.connections.get(&id).map(|connection| connection.lane) else {
+            return Ok(());
+        };
+        let header = match self.decode(&loan) {
+            Ok(header) => header,
+            Err(error) => return self.blame(id, &BTreeSet::new(), Fault::Frame(lane, error)),
+        };
+        self.arrivals.admit(header.sequence).map_err(|beyond| Fault::NoRoom(lane, beyond))?;
+        let payload = HEADROOM..HEADROOM + header.payload_bytes as usize;
+        self.receive(id, loan, payload, Expects::Payload { header, spare })
     }
 
     fn decode(&self, loan: &Loan) -> Result<Header, FrameError> {
@@ -145,4 +211,78 @@ impl Intake {
         }
         Ok(header)
     }
+
+    /// A frame has come whole.
+    fn arrived(&mut self, origin: Origin, header: Header, loan: Loan, spare: Option<Loan>) {
+        if self.arrivals.arrive(header.sequence, origin.lane) == Arrival::Again {
+            tracing::debug!(lane = origin.lane, sequence = %header.sequence, "came again");
+            self.progress.add_resent(HEADER_BYTES + header.payload_bytes as usize);
+            return;
+        }
+        // Stages that have ended have said why.
+        match header.codec {
+            Codec::Raw => drop(self.deliveries.send(Delivery::Raw(origin, header, loan))),
+            Codec::Zstd => drop(self.packed.send(Packed { origin, header, loan, spare })),
+        }
+    }
+
+    /// The other side has closed a connection between two frames.
+    fn ended(&mut self, id: u32) {
+        let Some(connection) = self.connections.get(&id) else { return };
+        let lane = connection.lane;
+        if self.arrivals.is_feeding() {
+            return self.lose(id, Fault::Closed(lane));
+        }
+        self.connections.remove(&id);
+        (self.report)(Event::ConnectionEnded(lane));
+    }
+
+    /// Wrong bytes came over a connection. The first few times that is its trouble alone.
+    fn blame(&mut self, id: u32, copies: &BTreeSet<u32>, fault: Fault) -> Result<(), Fault> {
+        if self.strikes.strike(self.arrivals.taken()) {
+            return Err(fault);
+        }
+        self.lose(id, fault);
+        for &lane in copies {
+            if let Some(id) = self.present(lane) {
+                self.lose(id, Fault::Copy(lane));
+            }
+        }
+        Ok(())
+    }
+
+    fn present(&self, lane: u32) -> Option<u32> {
+        let found = self.connections.iter().find(|(_, one)| one.lane == lane && !one.lost);
+        found.map(|(&id, _)| id)
+    }
+
+    fn leave(&mut self, lane: u32) {
+        if let Some(id) = self.present(lane) {
+            self.shut(id);
+        }
+    }
+
+    fn lose(&mut self, id: u32, fault: Fault) {
+        if let Some(lane) = self.shut(id) {
+            tracing::debug!(lane, %fault, "a data connection is lost");
+            (self.report)(Event::LaneLost { lane, fault });
+        }
+    }
+
+    /// Ends a connection. Its lane, unless it was ended before.
+    fn shut(&mut self, id: u32) -> Option<u32> {
+        let connection = self.connections.get_mut(&id).filter(|connection| !connection.lost)?;
+        connection.lost = true;
+        let lane = connection.lane;
+        // One that cannot be shut down has ended already.
+        let _already_gone = sys::socket::shutdown_both(&connection.fd);
+        if matches!(connection.expects, Expects::Berth) {
+            self.connections.remove(&id);
+        }
+        Some(lane)
+    }
+}
+
+fn broken(error: std::io::Error) -> Fault {
+    Fault::Setup("receive", error)
 }

@@ -13,10 +13,11 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use sys::loan::Loan;
 use sys::splicer::Splicer;
 
+use super::Event;
+use super::arrivals::{Arrivals, Origin};
 use crate::engine::block::{Block, RunningCrc};
 use crate::engine::fault::{Fault, advance};
 use crate::engine::halt::Halt;
-use crate::engine::order::Order;
 use crate::engine::progress::Progress;
 use crate::protocol::frame::Header;
 use crate::units::{StreamOffset, TransferId};
@@ -46,11 +47,11 @@ pub enum Feed {
 pub(super) enum Delivery {
     /// A transfer begins.
     Begin { transfer: TransferId, epoch: u32, sink: Sink },
-    /// A block of it, proved.
-    Block(Block),
+    /// A block of it was unpacked; the window has it.
+    Unpacked,
     /// A block of it that travelled raw, to be proved: here, where its bytes go into this core's
     /// cache just before they are copied or lent. A worker would only pull them into another's.
-    Raw(Header, Loan),
+    Raw(Origin, Header, Loan),
     /// The stream was read to its end, and this is what it was.
     End { transfer: TransferId, total: StreamOffset, crc32: u32 },
 }
@@ -68,8 +69,8 @@ pub struct Fed {
 pub(super) struct Feeder {
     pub deliveries: Receiver<Delivery>,
     pub halt: Arc<Halt>,
-    pub report: Box<dyn Fn(Fed) + Send>,
-    pub order: Order<Block>,
+    pub report: Box<dyn Fn(Event) + Send>,
+    pub arrivals: Arrivals,
     pub feeding: Option<Feeding>,
     pub progress: Arc<Progress>,
 }
@@ -109,19 +110,36 @@ impl Feeder {
 
     fn feed_all(&mut self) -> Result<(), Fault> {
         while !self.halt.is_on() {
-            let lent = self.feeding.as_ref().map_or(0, |feeding| feeding.splicer.lent());
-            let patience = if lent > 0 { RECLAIM_EVERY } else { IDLE };
+            let due_soon = self.lent() > 0 || self.arrivals.has_untold();
+            let patience = if due_soon { RECLAIM_EVERY } else { IDLE };
+            let mut quiet = false;
             match self.deliveries.recv_timeout(patience) {
                 Ok(delivery) => self.take_in(delivery)?,
-                Err(RecvTimeoutError::Timeout) => self.reclaim()?,
+                Err(RecvTimeoutError::Timeout) => {
+                    quiet = true;
+                    self.reclaim()?;
+                }
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             }
-            while let Some(block) = self.order.take() {
+            while let Some(block) = self.arrivals.take() {
                 self.feed(block)?;
+                self.account(false);
             }
+            self.account(quiet);
             self.finish()?;
         }
         Ok(())
+    }
+
+    fn lent(&self) -> usize {
+        self.feeding.as_ref().map_or(0, |feeding| feeding.splicer.lent())
+    }
+
+    /// Gives room for as many blocks as the pipe has given slots back for.
+    fn account(&self, quiet: bool) {
+        if self.arrivals.hold(self.lent(), quiet) {
+            (self.report)(Event::Credit);
+        }
     }
 
     fn take_in(&mut self, delivery: Delivery) -> Result<(), Fault> {
@@ -130,12 +148,14 @@ impl Feeder {
                 self.feeding = Some(Feeding::new(transfer, epoch, sink)?);
                 Ok(())
             }
-            Delivery::Raw(header, loan) => {
-                self.take_in(Delivery::Block(Block::prove(header, loan)?))
+            Delivery::Raw(origin, header, loan) => {
+                match Block::prove(header, loan) {
+                    Ok(block) => self.arrivals.put(block),
+                    Err(fault) => self.arrivals.reject(header.sequence, origin, fault),
+                }
+                Ok(())
             }
-            Delivery::Block(block) => {
-                self.order.put(block.place.sequence, block).map_err(Fault::Twice)
-            }
+            Delivery::Unpacked => Ok(()),
             Delivery::End { transfer, total, crc32 } => {
                 if let Some(feeding) = &mut self.feeding
                     && feeding.transfer == transfer
@@ -199,7 +219,9 @@ impl Feeder {
         }
         let transfer = feeding.transfer;
         self.feeding = None;
-        (self.report)(Fed { transfer, total });
+        self.account(true);
+        self.arrivals.set_feeding(false);
+        (self.report)(Event::Fed(Fed { transfer, total }));
         Ok(())
     }
 }

@@ -1,6 +1,7 @@
 //! The sender's way: read, compress, send.
 
 mod compress;
+mod lanes;
 mod read;
 mod send;
 
@@ -17,24 +18,33 @@ use sys::wake::Waker;
 use tokio::sync::mpsc::UnboundedSender;
 
 use self::compress::Compressor;
+use self::lanes::Lanes;
 use self::read::{Job, Reader};
 pub use self::send::Sent;
-use self::send::{Connection, Dealer, Inbox, ToSend};
+use self::send::{Dealer, Inbox, ToSend};
 use super::block::RunningCrc;
 use super::fault::Fault;
 use super::halt::Halt;
-use super::order::Order;
 use super::progress::Progress;
-use super::settings::{Compression, Settings, ZeroCopy};
+use super::settings::{Compression, Settings};
 use super::stage;
 use crate::error::{Failure, Side};
+use crate::protocol::window::{Credit, SendWindow};
 use crate::units::{Sequence, TransferId};
 
 /// What a sender tells the one who started it.
 #[derive(Debug)]
 pub enum Event {
-    /// All of a stream is with the kernel.
+    /// Every frame of a stream has been dealt: its length and CRC32 are known.
     Sent(Sent),
+    /// A connection broke or was closed by the other side. What was on it is sent over the others;
+    /// where there is none, the stages wait for [`Sender::join`].
+    LaneLost {
+        /// The number of the data connection.
+        lane: u32,
+        /// What happened to it.
+        fault: Fault,
+    },
     /// The engine has ended by itself.
     Failed(Fault),
 }
@@ -50,12 +60,14 @@ pub struct Sender {
 }
 
 impl Sender {
-    /// Starts the stages over `connections`: blocking stream sockets, joined to the session.
+    /// Starts the stages over `connections`: a place for each lane of the session, with a blocking
+    /// stream socket or empty until one [`Sender::join`]s. Nothing is sent before the first
+    /// [`Sender::credit`].
     ///
     /// Fails where the cache is too small for them or the machine has no room for it.
     pub fn start(
         settings: &Settings,
-        connections: Vec<OwnedFd>,
+        connections: Vec<Option<OwnedFd>>,
         events: &UnboundedSender<Event>,
     ) -> Result<Sender, Failure> {
         let codec = settings.compression.codec();
@@ -66,10 +78,11 @@ impl Sender {
 
     fn build(
         settings: &Settings,
-        connections: Vec<OwnedFd>,
+        places: Vec<Option<OwnedFd>>,
         events: &UnboundedSender<Event>,
         slots: u32,
     ) -> io::Result<Sender> {
+        let lanes = places.len();
         let arena = Arena::new(settings.block_bytes.as_usize() + PAGE_BYTES, slots)?;
         let (read_waker, send_waker) = (Arc::new(Waker::new()?), Arc::new(Waker::new()?));
         let halt = Arc::new(Halt::default());
@@ -135,17 +148,17 @@ impl Sender {
             let (backend, zero_copy) = (settings.backend, settings.zero_copy);
             let (halt, events) = (Arc::clone(&halt), events.clone());
             move || {
-                let depth = u32::try_from(connections.len()).unwrap_or(u32::MAX);
+                // A send and a watch for each; those that have yet to end find room beside them.
+                let depth = u32::try_from(2 * lanes).unwrap_or(u32::MAX);
                 let port = Port::new(backend, &arena, &send_waker, depth)
                     .map_err(|error| Fault::Setup("send", error))?;
                 Dealer {
                     port,
                     inbox,
                     halt,
-                    report: Box::new(move |sent| drop(events.send(Event::Sent(sent)))),
-                    idle: (0..depth).collect(),
-                    connections: connections.into_iter().map(|fd| connect(fd, zero_copy)).collect(),
-                    order: Order::new(),
+                    report: Box::new(move |event| drop(events.send(event))),
+                    lanes: Lanes::new(zero_copy),
+                    window: SendWindow::new(),
                     closing: VecDeque::new(),
                     crc: RunningCrc::default(),
                     progress: Arc::default(),
@@ -154,6 +167,11 @@ impl Sender {
             }
         };
         sender.threads.push(stage::spawn("send", &halt, report(), deal)?);
+        for (lane, fd) in (0..).zip(places) {
+            if let Some(fd) = fd {
+                sender.join(lane, fd);
+            }
+        }
         Ok(sender)
     }
 
@@ -175,6 +193,29 @@ impl Sender {
             }
         }
     }
+
+    /// Has a connection carry a lane: a blocking stream socket. One that the lane has already is
+    /// shut down, what it had on its way is sent again, and no event tells of it.
+    pub fn join(&self, lane: u32, fd: OwnedFd) {
+        self.tell(ToSend::Join { lane, fd });
+    }
+
+    /// Shuts the connection of a lane down; as [`Sender::join`] without a new one.
+    pub fn leave(&self, lane: u32) {
+        self.tell(ToSend::Leave { lane });
+    }
+
+    /// Passes on what the receiver says. One that contradicts what it said before, or what was
+    /// sent, ends the engine: [`Fault::Credit`].
+    pub fn credit(&self, credit: Credit) {
+        self.tell(ToSend::Credit(credit));
+    }
+
+    fn tell(&self, message: ToSend) {
+        if let Some(send) = &self.send {
+            send.put(message);
+        }
+    }
 }
 
 impl Drop for Sender {
@@ -186,11 +227,4 @@ impl Drop for Sender {
             let _reported = thread.join();
         }
     }
-}
-
-fn connect(fd: OwnedFd, zero_copy: ZeroCopy) -> Connection {
-    // On loopback the kernel always copies, later and colder than a plain send would.
-    let local = sys::socket::peer_is_loopback(&fd).unwrap_or(false);
-    let zero_copy = if zero_copy == ZeroCopy::Auto && local { ZeroCopy::Off } else { zero_copy };
-    Connection::new(fd, zero_copy)
 }

@@ -1,27 +1,27 @@
 //! Frame -> socket: deals frames out, in order, to whichever connection is free.
 //!
-//! Last on the sender's way. Each connection has one send in flight and gets numbers that only
-//! grow; the receiver relies on that: the block it needs next is never stuck behind a later one of
-//! the same connection.
+//! Last on the sender's way, and the one that keeps them: a frame's slot goes home when the
+//! receiver has taken the frame, not when the kernel has. Those of a connection that was lost are
+//! dealt again before all others. A connection that sends nothing is watched too, for the last
+//! frame of a stream may be lost with it.
 
 use std::collections::VecDeque;
 use std::io;
-use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
-use sys::loan::Loan;
-use sys::port::{Act, Completion, Port, Request};
+use sys::port::{Completion, Port};
 use sys::wake::Waker;
 
+use super::Event;
+use super::lanes::{Lanes, Outcome, id_of};
 use crate::engine::block::{Frame, RunningCrc};
 use crate::engine::fault::Fault;
 use crate::engine::halt::Halt;
-use crate::engine::order::Order;
 use crate::engine::progress::Progress;
-use crate::engine::settings::ZeroCopy;
-use crate::units::{Sequence, StreamOffset, TransferId};
+use crate::protocol::window::{Credit, SendWindow};
+use crate::units::{Bytes, Sequence, StreamOffset, TransferId};
 
 /// What the stage is told.
 #[derive(Debug)]
@@ -30,8 +30,14 @@ pub(super) enum ToSend {
     Open { progress: Arc<Progress> },
     /// A frame to send.
     Frame(Frame),
-    /// The stream has ended: report when all numbers before `after` are with the kernel.
+    /// The stream has ended: report when all numbers before `after` have been dealt.
     Close { transfer: TransferId, after: Sequence, total: StreamOffset },
+    /// A connection for a lane; it replaces the one that is there.
+    Join { lane: u32, fd: OwnedFd },
+    /// No connection for a lane any more.
+    Leave { lane: u32 },
+    /// What the receiver has taken, and how far it lets us go.
+    Credit(Credit),
 }
 
 /// Where the other stages put what is to be sent.
@@ -41,7 +47,7 @@ pub(super) struct Inbox {
     pub waker: Arc<Waker>,
 }
 
-/// A stream that is with the kernel as a whole.
+/// A stream of which every frame has been dealt. The receiver may not have taken them yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sent {
     /// Whose stream.
@@ -57,20 +63,12 @@ pub(super) struct Dealer {
     pub port: Port,
     pub inbox: Receiver<ToSend>,
     pub halt: Arc<Halt>,
-    pub report: Box<dyn Fn(Sent) + Send>,
-    pub connections: Vec<Connection>,
-    pub idle: VecDeque<u32>,
-    pub order: Order<Frame>,
+    pub report: Box<dyn Fn(Event) + Send>,
+    pub lanes: Lanes,
+    pub window: SendWindow<Frame>,
     pub closing: VecDeque<(TransferId, Sequence, StreamOffset)>,
     pub crc: RunningCrc,
     pub progress: Arc<Progress>,
-}
-
-/// One socket, and what it has in hand.
-pub(super) struct Connection {
-    fd: Arc<OwnedFd>,
-    sending: Option<(Arc<Loan>, Range<usize>)>,
-    zero_copy: ZeroCopy,
 }
 
 impl Inbox {
@@ -82,25 +80,15 @@ impl Inbox {
     }
 }
 
-impl Connection {
-    pub fn new(fd: OwnedFd, zero_copy: ZeroCopy) -> Connection {
-        Connection { fd: Arc::new(fd), sending: None, zero_copy }
-    }
-}
-
 impl Dealer {
-    /// Sends until no more can come, or until the halt.
+    /// Sends until the halt. Without a connection it waits for one.
     pub fn run(mut self) -> Result<(), Fault> {
-        let mut open = true;
         let mut completions = Vec::new();
         while !self.halt.is_on() {
-            open = open && self.take_in()?;
+            self.take_in()?;
             self.deal()?;
             self.report_closed();
-            if !open && self.idle.len() == self.connections.len() {
-                return Ok(());
-            }
-            self.port.wait(None, &mut completions).map_err(|e| Fault::Setup("send", e))?;
+            self.port.wait(None, &mut completions).map_err(broken)?;
             for completion in completions.drain(..) {
                 self.settle(completion)?;
             }
@@ -108,99 +96,105 @@ impl Dealer {
         Ok(())
     }
 
-    /// Takes in what has come. `false`: nothing more can.
-    fn take_in(&mut self) -> Result<bool, Fault> {
+    fn take_in(&mut self) -> Result<(), Fault> {
         loop {
             match self.inbox.try_recv() {
-                Ok(ToSend::Open { progress }) => self.progress = progress,
-                Ok(ToSend::Frame(frame)) => {
-                    self.order.put(frame.header.sequence, frame).map_err(Fault::Twice)?;
-                }
-                Ok(ToSend::Close { transfer, after, total }) => {
-                    self.closing.push_back((transfer, after, total));
-                }
-                Err(TryRecvError::Empty) => return Ok(true),
-                Err(TryRecvError::Disconnected) => return Ok(false),
+                Ok(message) => self.obey(message)?,
+                // Whoever hung up has turned the halt on.
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => return Ok(()),
             }
         }
+    }
+
+    fn obey(&mut self, message: ToSend) -> Result<(), Fault> {
+        match message {
+            ToSend::Open { progress } => self.progress = progress,
+            ToSend::Frame(frame) => {
+                self.window.put(frame.header.sequence, Bytes::from(frame.range.len()), frame);
+            }
+            ToSend::Close { transfer, after, total } => {
+                self.closing.push_back((transfer, after, total));
+            }
+            ToSend::Join { lane, fd } => {
+                self.leave(lane);
+                self.lanes.join(lane, fd, &mut self.port).map_err(broken)?;
+            }
+            ToSend::Leave { lane } => self.leave(lane),
+            // The slots of what was taken go home here.
+            ToSend::Credit(credit) => drop(self.window.credit(credit).map_err(Fault::Credit)?),
+        }
+        Ok(())
     }
 
     fn deal(&mut self) -> Result<(), Fault> {
-        while let Some(&index) = self.idle.front() {
-            let Some(frame) = self.order.take() else { return Ok(()) };
-            self.idle.pop_front();
-            let Frame { header, loan, range } = frame;
-            self.crc.append(header.crc32, header.plain_bytes as usize);
+        while let Some((id, lane)) = self.lanes.idle() {
+            let Some(deal) = self.window.deal(lane) else { return Ok(()) };
+            let (again, Frame { header, loan, range }) = (deal.again, deal.item.clone());
             self.progress.add_wire(range.len());
-            self.send(index, Arc::new(loan), range)?;
+            if again {
+                self.progress.add_resent(range.len());
+            } else {
+                self.crc.append(header.crc32, header.plain_bytes as usize);
+            }
+            self.lanes.send(id, loan, range, &mut self.port).map_err(broken)?;
         }
         Ok(())
-    }
-
-    fn send(&mut self, index: u32, loan: Arc<Loan>, range: Range<usize>) -> Result<(), Fault> {
-        let connection = &mut self.connections[index as usize];
-        connection.sending = Some((Arc::clone(&loan), range.clone()));
-        let act = match connection.zero_copy {
-            ZeroCopy::Off => Act::Send(loan, range),
-            ZeroCopy::Auto | ZeroCopy::On => Act::SendZeroCopy(loan, range),
-        };
-        let request = Request { key: index, fd: Arc::clone(&connection.fd), act };
-        self.port.submit(request).map_err(|error| Fault::Connection(index, error))
     }
 
     fn settle(&mut self, completion: Completion) -> Result<(), Fault> {
-        match completion {
-            Completion::Sent { key, result } => return self.sent(key, result),
+        let (id, outcome) = match completion {
+            Completion::Sent { key, result } => (id_of(key), self.lanes.sent(id_of(key), result)),
+            Completion::Watched { key, .. } => (id_of(key), self.lanes.ended(id_of(key))),
             Completion::Released { key, copied } => {
-                let connection = &mut self.connections[key as usize];
-                if copied && connection.zero_copy == ZeroCopy::Auto {
-                    tracing::debug!(connection = key, "the kernel copies; zero-copy is off");
-                    connection.zero_copy = ZeroCopy::Off;
-                }
+                self.lanes.released(id_of(key), copied);
+                return Ok(());
             }
-            Completion::Filled { .. } => {}
+            Completion::Filled { .. } => return Ok(()),
+        };
+        match outcome {
+            Outcome::Done => Ok(()),
+            Outcome::Rest(loan, rest) => {
+                self.lanes.send(id, loan, rest, &mut self.port).map_err(broken)
+            }
+            Outcome::Broken(error) => {
+                self.lose(id, error);
+                Ok(())
+            }
         }
-        Ok(())
     }
 
-    /// A send has ended. What a zero-copy send could not take, for the limit on locked memory or a
-    /// socket that has no such thing, is sent as a copy, and all after it.
-    fn sent(&mut self, key: u32, result: io::Result<usize>) -> Result<(), Fault> {
-        let connection = &mut self.connections[key as usize];
-        let Some((loan, range)) = connection.sending.take() else { return Ok(()) };
-        let zero_copy = connection.zero_copy != ZeroCopy::Off;
-        let rest = match result {
-            Ok(count) => range.start + count..range.end,
-            Err(error) if zero_copy && is_no_zero_copy(&error) => range,
-            Err(error) => return Err(Fault::Connection(key, error)),
+    /// A connection has ended by itself: what it had goes to the others, or waits for one.
+    fn lose(&mut self, id: u32, error: Option<io::Error>) {
+        let Some(lane) = self.lanes.lose(id) else { return };
+        let frames = self.window.lost(lane);
+        tracing::debug!(lane, frames, "a data connection is lost; its frames are sent again");
+        let fault = match error {
+            Some(error) => Fault::Connection(lane, error),
+            None => Fault::Closed(lane),
         };
-        if rest.is_empty() {
-            self.idle.push_back(key);
-            return Ok(());
+        (self.report)(Event::LaneLost { lane, fault });
+    }
+
+    /// As a loss, but nobody need be told.
+    fn leave(&mut self, lane: u32) {
+        if let Some(id) = self.lanes.present(lane) {
+            self.lanes.lose(id);
+            self.window.lost(lane);
         }
-        if !zero_copy {
-            return Err(Fault::Closed(key));
-        }
-        tracing::debug!(connection = key, "no zero-copy sends here; sending copies");
-        connection.zero_copy = ZeroCopy::Off;
-        self.send(key, loan, rest)
     }
 
     fn report_closed(&mut self) {
         while let Some(&(transfer, after, total)) = self.closing.front() {
-            let busy = self.idle.len() < self.connections.len();
-            if self.order.next() < after || busy {
+            if self.window.next() < after {
                 return;
             }
             self.closing.pop_front();
             let crc32 = std::mem::take(&mut self.crc).value();
-            (self.report)(Sent { transfer, total, crc32 });
+            (self.report)(Event::Sent(Sent { transfer, total, crc32 }));
         }
     }
 }
 
-/// Whether an error says that the kernel would take the bytes as a copy: pages over
-/// `RLIMIT_MEMLOCK` (`ENOMEM`), or a socket without zero-copy sends (`EOPNOTSUPP`).
-fn is_no_zero_copy(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::OutOfMemory | io::ErrorKind::Unsupported)
+fn broken(error: io::Error) -> Fault {
+    Fault::Setup("send", error)
 }

@@ -312,7 +312,9 @@ impl Model {
             Some((block, lane, true)) => {
                 let copies = self.receiver.reject(Sequence(block));
                 self.cut(lane);
-                copies.into_iter().for_each(|lane| self.cut(lane as usize));
+                for lane in copies {
+                    self.cut(lane as usize);
+                }
             }
             Some((block, _, false)) => self.receiver.put(Sequence(block), block),
             None => {}

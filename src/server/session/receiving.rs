@@ -1,8 +1,8 @@
 //! A transfer in a session, from the client's wish to the result.
 //!
-//! What a session does between `Open` and `Result`: wait for the data connections, start the
-//! engine and the process that takes the stream, and find out, of several failures that follow
-//! from one, which one to tell.
+//! What a session does between `Open` and `Result`: start the engine and the process that takes
+//! the stream, and find out, of several failures that follow from one, which one to tell. Data
+//! connections come and go meanwhile.
 
 use std::time::{Duration, Instant};
 
@@ -14,31 +14,24 @@ use crate::link::PING_EVERY;
 use crate::process::{Ended as ProcessEnded, Process};
 use crate::protocol::message::{Open, Start};
 use crate::protocol::receiver::Input;
-use crate::protocol::window::Credit;
 use crate::server::Stopping;
 use crate::server::destination::Prepared;
 use crate::server::transfer::{ProcessState, Transfer};
 
-/// When a data connection breaks, the reason may be on its way on the control connection.
+/// When a process stops to read, how it ends is known a little later.
 const REASON_LIMIT: Duration = Duration::from_secs(2);
 
 impl Session {
-    pub(super) async fn prepare_if_joined(&mut self) {
-        if !self.lanes.are_complete() {
-            return;
+    pub(super) async fn prepare(&mut self, open: Open) {
+        if let Err(failure) = self.ready_for(&open) {
+            return self.give_up(failure).await;
         }
-        let Some((open, _)) = self.waiting.take() else { return };
-        match self.ready_for(&open) {
-            Ok(()) => {
-                self.preparing = true;
-                let destination = self.shared.destination.clone();
-                self.ask(move || {
-                    let prepared = destination.prepare(&open.request.stream);
-                    News::Prepared(open, prepared)
-                });
-            }
-            Err(failure) => self.give_up(failure).await,
-        }
+        self.preparing = true;
+        let destination = self.shared.destination.clone();
+        self.ask(move || {
+            let prepared = destination.prepare(&open.request.stream);
+            News::Prepared(Box::new(open), prepared)
+        });
     }
 
     /// Checks that the transfer belongs here, claims its dataset, and has an engine running.
@@ -65,6 +58,7 @@ impl Session {
 
     pub(super) fn begin(&mut self, open: Open, prepared: Prepared) {
         let Some(engine) = &self.engine else { return };
+        let credit = engine.credit();
         let Prepared { sink, process } = prepared;
         let stopper = process.as_ref().map(Process::stopper);
         let state = match process {
@@ -86,10 +80,7 @@ impl Session {
             _claim: self.claim.take(),
         });
         engine.begin(open.transfer, open.request.epoch, sink);
-        self.tell(Input::Prepared(Start::FromStart, Credit::default()));
-        if let Some(lane) = self.lost_lane {
-            self.miss(lane);
-        }
+        self.tell(Input::Prepared(Start::FromStart, credit));
     }
 
     pub(super) async fn engine_says(&mut self, event: Event) {
@@ -100,12 +91,14 @@ impl Session {
                     transfer.fed = true;
                 }
             }
-            Event::ConnectionEnded(lane) => {
-                self.lost_lane = Some(lane);
-                if self.transfer.is_some() {
-                    self.miss(lane);
-                }
+            // The client connects again, if it has anything left to send.
+            Event::ConnectionEnded(lane) => tracing::debug!(lane, "a data connection was closed"),
+            Event::LaneLost { lane, fault } => {
+                tracing::info!(peer = self.peer, lane, %fault, "lost a data connection");
+                // What the client knows to have arrived it does not send again.
+                self.acknowledge();
             }
+            Event::Credit => self.acknowledge(),
             Event::Failed(fault) if fault.is_broken_pipe() => self.reader_gone().await,
             Event::Failed(fault) => {
                 let failure = fault.failure(Side::Target);
@@ -116,12 +109,6 @@ impl Session {
                 }
             }
         }
-    }
-
-    /// A transfer cannot end without all of its data connections.
-    fn miss(&mut self, lane: u32) {
-        let what = format!("data connection {lane} was closed in the middle of a transfer");
-        self.wait_for_reason(Failure::new(Side::Network, Class::Interrupted, what));
     }
 
     /// Remembers a failure that most likely follows from another one, about which the client may
@@ -173,7 +160,8 @@ impl Session {
         let (Some(engine), Some(transfer)) = (&self.engine, &self.transfer) else { return };
         let progress = engine.progress();
         let reached = transfer.watermarks(progress.received(), progress.fed());
-        self.tell(Input::Progress(reached, Credit::default()));
+        let credit = engine.credit();
+        self.tell(Input::Progress(reached, credit));
     }
 
     pub(super) fn finish_if_over(&mut self) {
@@ -208,7 +196,6 @@ impl Session {
 
     /// Ends the engine and the process that takes the stream.
     pub(super) async fn stop_transfer(&mut self) {
-        self.waiting = None;
         self.stop_preparing().await;
         self.claim = None;
         let Some(transfer) = self.transfer.take() else { return };

@@ -1,0 +1,88 @@
+//! What a session knows of the stream that it carries.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::client::source::Source;
+use crate::client::watch::Moment;
+use crate::engine::fault::Fault;
+use crate::engine::progress::Progress;
+use crate::engine::sender::Sent;
+use crate::error::{Failure, Side};
+use crate::protocol::message::{Applied, Watermarks};
+use crate::protocol::stall::Watchdog;
+
+/// When the server cannot take more, the reason may be on its way on the control connection.
+const REASON_LIMIT: Duration = Duration::from_secs(2);
+
+/// One stream on its way.
+pub(super) struct Carrying {
+    pub progress: Arc<Progress>,
+    pub source: Option<Source>,
+    pub sent: Option<Sent>,
+    pub source_end: Option<SourceEnd>,
+    pub fault: Option<(Failure, Instant)>,
+    pub applied: Option<Applied>,
+    pub reached: Watermarks,
+    /// The control connection was lost because nothing was heard.
+    pub lost_in_silence: bool,
+    pub watchdog: Watchdog,
+    pub started: Instant,
+    /// When whoever looks on was told last.
+    pub told: Instant,
+}
+
+/// How a source has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SourceEnd {
+    /// It has said all that it had to say.
+    Well,
+    /// What was read of it is not all there is, whoever is to blame.
+    Badly,
+}
+
+impl Carrying {
+    /// A stream of which nothing has come yet.
+    pub fn new(stall_timeout: Duration) -> Carrying {
+        let now = Instant::now();
+        Carrying {
+            progress: Arc::default(),
+            source: None,
+            sent: None,
+            source_end: None,
+            fault: None,
+            applied: None,
+            reached: Watermarks::default(),
+            lost_in_silence: false,
+            watchdog: Watchdog::new(stall_timeout, Duration::ZERO),
+            started: now,
+            told: now,
+        }
+    }
+
+    /// How far it is, for whoever looks on.
+    pub fn moment(&self) -> Moment {
+        Moment {
+            read: self.progress.read(),
+            wire: self.progress.wire(),
+            fed: self.reached.fed.bytes_before(),
+            stands_still: self.watchdog.blamed(),
+        }
+    }
+
+    /// The failure to give up with at once; `None` where the server may be telling us a better
+    /// reason at this moment.
+    pub fn fault_is_final(&mut self, fault: &Fault) -> Option<Failure> {
+        let failure = fault.failure(Side::Source);
+        if failure.side != Side::Network {
+            return Some(failure);
+        }
+        self.wait_for_reason(failure);
+        None
+    }
+
+    /// Remembers a failure that most likely follows from another one.
+    pub fn wait_for_reason(&mut self, failure: Failure) {
+        self.fault.get_or_insert((failure, Instant::now() + REASON_LIMIT));
+    }
+}

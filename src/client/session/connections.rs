@@ -1,0 +1,70 @@
+//! Connections that are lost in the middle of a stream, and a stream that stands still.
+//!
+//! Acts on the wire alone: a source that is silent and a target that is slow are left as they are.
+
+use super::{Carrying, Session};
+use crate::engine::fault::Fault;
+use crate::error::Side;
+use crate::protocol::stall::{Culprit, News, Way};
+use crate::units::StreamOffset;
+
+impl Session {
+    /// A data connection is gone. While the server cannot be reached, that waits until it can.
+    pub(super) fn lose(&mut self, lane: u32, fault: &Fault, carrying: &mut Carrying) {
+        if self.lanes.are_lost_for_good() {
+            return carrying.wait_for_reason(fault.failure(Side::Source));
+        }
+        tracing::info!(lane, %fault, "lost a data connection; connecting again");
+        self.missing.insert(lane);
+        if self.conversation.is_up() {
+            self.reopen_missing();
+        }
+    }
+
+    fn reopen_missing(&mut self) {
+        for lane in std::mem::take(&mut self.missing) {
+            self.lanes.reopen(u16::try_from(lane).unwrap_or(u16::MAX));
+        }
+    }
+
+    /// The server can be reached again. Where it was lost in silence, so were the data connections,
+    /// although they may not know it yet.
+    pub(super) fn reopen_lanes(&mut self, carrying: &mut Carrying) {
+        if std::mem::take(&mut carrying.lost_in_silence) {
+            self.renew_lanes();
+        }
+        self.reopen_missing();
+    }
+
+    fn renew_lanes(&mut self) {
+        for lane in self.lanes.all() {
+            self.engine.leave(u32::from(lane));
+            self.missing.insert(u32::from(lane));
+        }
+    }
+
+    /// Says which part of the way stands still, if one does. A wire that does is connected anew.
+    pub(super) fn look_for_stalls(&mut self, carrying: &mut Carrying) {
+        let way = Way {
+            read: StreamOffset(carrying.progress.read().0),
+            ended: carrying.source_end.is_some(),
+            connected: self.conversation.is_up(),
+            received: carrying.reached.received,
+            fed: carrying.reached.fed,
+        };
+        match carrying.watchdog.look(carrying.started.elapsed(), way) {
+            Some(News::StandsStill { culprit, since }) => {
+                let seconds = since.as_secs();
+                tracing::warn!(%culprit, seconds, "the stream stands still");
+                if culprit == Culprit::Wire && self.conversation.is_up() {
+                    self.renew_lanes();
+                    self.reopen_missing();
+                }
+            }
+            Some(News::Moves { after }) => {
+                tracing::warn!(seconds = after.as_secs(), "the stream moves again");
+            }
+            None => {}
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! What the receiver's stages and its session share: the window, and the way back to the intake.
+//!
+//! A block arrives in `receive`, is proved in `decompress` or `splice`, and is taken in `splice`;
+//! all three say so to one window, and the session asks it what to tell the sender. Only a number
+//! is looked up or moved under its lock.
+
+use std::collections::BTreeSet;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crossbeam_channel::Sender;
+use sys::wake::Waker;
+
+use crate::engine::block::Block;
+use crate::engine::fault::Fault;
+use crate::protocol::window::{Arrival, BeyondRoom, Credit, ReceiveWindow};
+use crate::units::Sequence;
+
+/// The connection that a block came over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Origin {
+    pub lane: u32,
+    /// Tells it from those that carried the lane before and after.
+    pub id: u32,
+}
+
+/// What the intake is told.
+#[derive(Debug)]
+pub(super) enum Order {
+    /// A connection for a lane; it replaces the one that is there.
+    Join { lane: u32, fd: OwnedFd },
+    /// No connection for a lane any more.
+    Leave { lane: u32 },
+    /// A block was thrown away: its connection must go, and those of its copies.
+    Bad { origin: Origin, copies: BTreeSet<u32>, fault: Fault },
+}
+
+/// The shared state; clones are the same.
+#[derive(Clone, Debug)]
+pub(super) struct Arrivals {
+    books: Arc<Mutex<Books>>,
+    orders: Sender<Order>,
+    intake: Arc<Waker>,
+}
+
+#[derive(Debug)]
+struct Books {
+    window: ReceiveWindow<Block>,
+    /// A transfer has begun whose stream is not fed whole.
+    feeding: bool,
+    /// The session was told to ask for the credit, and has not asked yet.
+    poked: bool,
+}
+
+impl Arrivals {
+    /// Room for so many blocks; orders go to the intake, which sleeps on that bell.
+    pub fn new(blocks: u64, orders: Sender<Order>, intake: &Arc<Waker>) -> Arrivals {
+        let window = ReceiveWindow::new(blocks);
+        let books = Books { window, feeding: false, poked: false };
+        Arrivals { books: Arc::new(Mutex::new(books)), orders, intake: Arc::clone(intake) }
+    }
+
+    pub fn admit(&self, sequence: Sequence) -> Result<(), BeyondRoom> {
+        self.books().window.admit(sequence)
+    }
+
+    pub fn arrive(&self, sequence: Sequence, lane: u32) -> Arrival {
+        self.books().window.arrive(sequence, lane)
+    }
+
+    /// A block that arrived is what was sent.
+    pub fn put(&self, block: Block) {
+        self.books().window.put(block.place.sequence, block);
+    }
+
+    /// A block that arrived is not what was sent; its slots are at home again.
+    pub fn reject(&self, sequence: Sequence, origin: Origin, fault: Fault) {
+        let copies = self.books().window.reject(sequence);
+        self.order(Order::Bad { origin, copies, fault });
+    }
+
+    pub fn take(&self) -> Option<Block> {
+        self.books().window.take()
+    }
+
+    pub fn taken(&self) -> Sequence {
+        self.books().window.credit().taken
+    }
+
+    /// Says how many blocks the pipe holds, and answers whether the session should tell the
+    /// sender: at once where the credit has grown by a quarter, and where it has grown at all if
+    /// nothing else goes on (`quiet`), for a sender with a small cache may be waiting for it.
+    pub fn hold(&self, held: usize, quiet: bool) -> bool {
+        let mut books = self.books();
+        books.window.hold(held);
+        let least = if quiet { 1 } else { (books.window.blocks() / 4).max(1) };
+        let poke = !books.poked && books.window.untold() >= least;
+        books.poked |= poke;
+        poke
+    }
+
+    /// Whether the credit has grown and nobody was told.
+    pub fn has_untold(&self) -> bool {
+        let books = self.books();
+        !books.poked && books.window.untold() > 0
+    }
+
+    /// What to tell the sender now.
+    pub fn tell(&self) -> Credit {
+        let mut books = self.books();
+        books.poked = false;
+        books.window.tell()
+    }
+
+    pub fn set_feeding(&self, feeding: bool) {
+        self.books().feeding = feeding;
+    }
+
+    pub fn is_feeding(&self) -> bool {
+        self.books().feeding
+    }
+
+    pub fn order(&self, order: Order) {
+        // An intake that has ended has said why.
+        if self.orders.send(order).is_ok() {
+            self.intake.wake();
+        }
+    }
+
+    fn books(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,180 @@
+//! Which part of a stream's way stands still, and since when.
+//!
+//! Pure. The source may be slow, the network may be gone without a word, `zfs receive` may wait for
+//! its disks: from far away all three look alike, and only one of them can be mended from here. A
+//! slow part must never be taken for one that stands still: any byte that reaches the far end is
+//! progress.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::units::StreamOffset;
+
+/// A part of the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Culprit {
+    /// Nothing comes out of `zfs send`.
+    SourceRead,
+    /// What was sent does not arrive, or nobody hears that it did.
+    Wire,
+    /// What has arrived is not taken, or what was taken is not finished.
+    Receive,
+}
+
+/// How far a stream is along its way, as the sending side knows it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Way {
+    /// What came out of the source.
+    pub read: StreamOffset,
+    /// The source has ended.
+    pub ended: bool,
+    /// Whether there is a connection to the other side at all.
+    pub connected: bool,
+    /// What the receiver has got.
+    pub received: StreamOffset,
+    /// What its sink has taken.
+    pub fed: StreamOffset,
+}
+
+/// What is worth telling.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum News {
+    /// Nothing has reached the far end for so long, and this part is to blame.
+    StandsStill {
+        /// Which.
+        culprit: Culprit,
+        /// For how long.
+        since: Duration,
+    },
+    /// It moves again.
+    Moves {
+        /// After how long.
+        after: Duration,
+    },
+}
+
+/// Watches one stream.
+#[derive(Clone, Debug)]
+pub struct Watchdog {
+    timeout: Duration,
+    fed: StreamOffset,
+    moved: Duration,
+    /// What stands still, and when that was said last.
+    blamed: Option<(Culprit, Duration)>,
+}
+
+impl Watchdog {
+    /// Watches a stream that begins at `now`, the time since any fixed moment; speaks when nothing
+    /// has moved for `timeout`.
+    pub fn new(timeout: Duration, now: Duration) -> Watchdog {
+        Watchdog { timeout, fed: StreamOffset(0), moved: now, blamed: None }
+    }
+
+    /// Looks at the stream at `now`. A stall is told again whenever it has lasted as long again.
+    pub fn look(&mut self, now: Duration, way: Way) -> Option<News> {
+        let since = now.saturating_sub(self.moved);
+        if way.fed > self.fed {
+            (self.fed, self.moved) = (way.fed, now);
+            return self.blamed.take().map(|_| News::Moves { after: since });
+        }
+        let culprit = way.culprit();
+        let is_known =
+            self.blamed.is_some_and(|(known, said)| known == culprit && now < said + self.timeout);
+        if since < self.timeout || is_known {
+            return None;
+        }
+        self.blamed = Some((culprit, now));
+        Some(News::StandsStill { culprit, since })
+    }
+
+    /// What stands still at this moment.
+    pub fn blamed(&self) -> Option<Culprit> {
+        self.blamed.map(|(culprit, _)| culprit)
+    }
+}
+
+impl Way {
+    /// The part to blame, if nothing moves.
+    fn culprit(self) -> Culprit {
+        if !self.connected {
+            Culprit::Wire
+        } else if self.fed == self.read && !self.ended {
+            Culprit::SourceRead
+        } else if self.fed == self.read || self.received > self.fed {
+            Culprit::Receive
+        } else {
+            Culprit::Wire
+        }
+    }
+}
+
+impl fmt::Display for Culprit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Culprit::SourceRead => "source read",
+            Culprit::Wire => "wire",
+            Culprit::Receive => "receive",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(30);
+
+    fn way(read: u64, received: u64, fed: u64) -> Way {
+        Way {
+            read: StreamOffset(read),
+            ended: false,
+            connected: true,
+            received: StreamOffset(received),
+            fed: StreamOffset(fed),
+        }
+    }
+
+    fn s(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn the_part_that_stands_still_is_named() {
+        for (way, culprit) in [
+            (way(5, 5, 5), Culprit::SourceRead),
+            (way(0, 0, 0), Culprit::SourceRead),
+            (way(9, 6, 5), Culprit::Receive),
+            (Way { ended: true, ..way(5, 5, 5) }, Culprit::Receive),
+            (way(9, 5, 5), Culprit::Wire),
+            (Way { ended: true, ..way(9, 5, 5) }, Culprit::Wire),
+            (Way { connected: false, ..way(9, 6, 5) }, Culprit::Wire),
+        ] {
+            assert_eq!(way.culprit(), culprit, "{way:?}");
+        }
+    }
+
+    #[test]
+    fn a_stall_is_told_every_so_often_and_so_is_its_end() {
+        let mut dog = Watchdog::new(TIMEOUT, s(100));
+        assert_eq!(dog.look(s(129), way(9, 0, 0)), None);
+        let told = News::StandsStill { culprit: Culprit::Wire, since: s(30) };
+        assert_eq!(dog.look(s(130), way(9, 0, 0)), Some(told));
+        assert_eq!(dog.look(s(131), way(9, 0, 0)), None);
+        let told = News::StandsStill { culprit: Culprit::Wire, since: s(60) };
+        assert_eq!(dog.look(s(160), way(9, 0, 0)), Some(told));
+        assert_eq!(dog.blamed(), Some(Culprit::Wire));
+        let told = News::StandsStill { culprit: Culprit::Receive, since: s(65) };
+        assert_eq!(dog.look(s(165), way(9, 1, 0)), Some(told));
+        assert_eq!(dog.look(s(170), way(9, 1, 1)), Some(News::Moves { after: s(70) }));
+        assert_eq!(dog.blamed(), None);
+        assert_eq!(dog.look(s(171), way(9, 9, 9)), None);
+    }
+
+    #[test]
+    fn a_slow_stream_is_never_blamed() {
+        let mut dog = Watchdog::new(TIMEOUT, s(0));
+        for step in 1..100 {
+            assert_eq!(dog.look(s(29 * step), way(200, step, step)), None);
+        }
+    }
+}

@@ -1,0 +1,345 @@
+//! A sender and a receiver in one process, and what a client and a server would do for them: carry
+//! credits, dial again what was lost.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use sys::backend::Backend;
+use sys::pipe::Pipe;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use zferry::engine::progress::Progress;
+use zferry::engine::receiver::{self, Agreed, Feed, Receiver, Sink};
+use zferry::engine::sender::{self, Sender};
+use zferry::engine::settings::{Compression, Settings, ZeroCopy};
+use zferry::error::Class;
+use zferry::units::{Bytes, TransferId};
+
+use crate::weather::{self, Holes, Weather};
+
+const BLOCK_BYTES: u64 = 64 << 10;
+/// The longest stream.
+const CONTENT_BYTES: u64 = 6 << 20;
+
+const TRANSFER: TransferId = TransferId(1);
+
+/// How long a transfer may take before it is called stuck.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// What is carried, and by what.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub backend: Backend,
+    pub compression: Compression,
+    pub bytes: u64,
+    pub lanes: u32,
+    /// How many of the lanes have a connection at the start.
+    pub present: u32,
+    /// Over TCP, sent from our own pages; there is no weather then.
+    pub tcp: bool,
+    pub slow_sink: bool,
+    /// How long the sink does nothing at first.
+    pub sink_waits: Duration,
+    /// The caches, in blocks for each lane.
+    pub receiver_blocks: u64,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The sink got the bytes of the source, all and no more.
+    pub whole: bool,
+    /// Lanes that the sender lost.
+    pub lost: usize,
+    /// Lanes that the receiver dropped for what they brought.
+    pub wrong: usize,
+    /// Bytes that were sent again, and those that came again.
+    pub resent: u64,
+    pub came_twice: u64,
+    pub failed: Option<String>,
+    pub took: Duration,
+}
+
+pub struct Pair {
+    plan: Plan,
+    sender: Sender,
+    receiver: Receiver,
+    sender_events: UnboundedReceiver<sender::Event>,
+    receiver_events: UnboundedReceiver<receiver::Event>,
+    /// What the next connections of each lane meet.
+    weather: Vec<VecDeque<Weather>>,
+    holes: Holes,
+    /// Clones of the sender's ends, to be cut.
+    ends: Vec<Option<Cut>>,
+    progress: Arc<Progress>,
+    source: Option<JoinHandle<()>>,
+    sink: Option<JoinHandle<Vec<u8>>>,
+    acknowledged: Instant,
+    started: Instant,
+    fed: bool,
+    lost: usize,
+    wrong: usize,
+    failed: Option<String>,
+}
+
+enum Cut {
+    Unix(UnixStream),
+    Tcp(TcpStream),
+}
+
+impl Default for Plan {
+    fn default() -> Plan {
+        Plan {
+            backend: Backend::Uring,
+            compression: Compression::None,
+            bytes: CONTENT_BYTES,
+            lanes: 4,
+            present: 4,
+            tcp: false,
+            slow_sink: false,
+            sink_waits: Duration::ZERO,
+            receiver_blocks: 2,
+        }
+    }
+}
+
+impl Plan {
+    fn settings(&self, blocks_per_lane: u64) -> Settings {
+        let slots = if self.compression == Compression::None { 1 } else { 2 };
+        let blocks = u64::from(self.lanes) * blocks_per_lane;
+        Settings {
+            backend: self.backend,
+            cache: Bytes(blocks * slots * (BLOCK_BYTES + 4096)),
+            block_bytes: Bytes(BLOCK_BYTES),
+            workers: 2,
+            cores: Vec::new(),
+            compression: self.compression,
+            flush_after: Duration::from_millis(100),
+            zero_copy: if self.tcp { ZeroCopy::On } else { ZeroCopy::Off },
+        }
+    }
+}
+
+impl Pair {
+    /// Engines whose connections meet `weather`, each lane's in its order, and fair weather then.
+    pub fn new(plan: Plan, weather: &[(u32, Weather)]) -> Pair {
+        let (sender_inbox, sender_events) = unbounded_channel();
+        let (receiver_inbox, receiver_events) = unbounded_channel();
+        let places = || (0..plan.lanes).map(|_| None).collect::<Vec<Option<OwnedFd>>>();
+        let agreed = Agreed { codec: plan.compression.codec(), block_bytes: Bytes(BLOCK_BYTES) };
+        let settings = plan.settings(plan.receiver_blocks);
+        let receiver = Receiver::start(&settings, agreed, places(), &receiver_inbox).unwrap();
+        let sender = Sender::start(&plan.settings(2), places(), &sender_inbox).unwrap();
+        let mut lanes: Vec<VecDeque<Weather>> = (0..plan.lanes).map(|_| VecDeque::new()).collect();
+        for &(lane, one) in weather {
+            lanes[lane as usize].push_back(one);
+        }
+        let mut pair = Pair {
+            sender,
+            receiver,
+            sender_events,
+            receiver_events,
+            weather: lanes,
+            holes: Holes::default(),
+            ends: (0..plan.lanes).map(|_| None).collect(),
+            progress: Arc::default(),
+            source: None,
+            sink: None,
+            acknowledged: Instant::now(),
+            started: Instant::now(),
+            fed: false,
+            lost: 0,
+            wrong: 0,
+            failed: None,
+            plan,
+        };
+        (0..pair.plan.present).for_each(|lane| pair.join(lane));
+        pair
+    }
+
+    /// Starts the transfer.
+    pub fn begin(&mut self) {
+        let (from, to) = (Pipe::new(1 << 20).unwrap(), Pipe::new(1 << 20).unwrap());
+        let Plan { bytes, slow_sink, sink_waits, .. } = self.plan;
+        let mut writer = File::from(from.writer);
+        self.source = Some(std::thread::spawn(move || {
+            // An engine that gave up does not read to the end.
+            let _ = writer.write_all(&content(bytes));
+        }));
+        self.sink = Some(std::thread::spawn(move || {
+            std::thread::sleep(sink_waits);
+            read_out(File::from(to.reader), slow_sink)
+        }));
+        self.receiver.begin(TRANSFER, 1, Sink { fd: to.writer, feed: Feed::Splice });
+        self.sender.credit(self.receiver.credit());
+        self.sender.carry(TRANSFER, 1, from.reader, &self.progress);
+    }
+
+    /// Gives a lane a new connection at both ends.
+    pub fn join(&mut self, lane: u32) {
+        let weather = self.weather[lane as usize].pop_front().unwrap_or(Weather::Fair);
+        let (ours, theirs, end): (OwnedFd, OwnedFd, Cut) = if self.plan.tcp {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (theirs, _) = listener.accept().unwrap();
+            let end = Cut::Tcp(theirs.try_clone().unwrap());
+            (ours.into(), theirs.into(), end)
+        } else {
+            let (ours, theirs) = weather::connect(weather, &self.holes);
+            let end = Cut::Unix(ours.try_clone().unwrap());
+            (ours.into(), theirs.into(), end)
+        };
+        self.ends[lane as usize] = Some(end);
+        self.receiver.join(lane, theirs);
+        self.sender.join(lane, ours);
+    }
+
+    pub fn leave(&mut self, lane: u32) {
+        self.sender.leave(lane);
+        self.receiver.leave(lane);
+    }
+
+    /// Cuts every connection that stands.
+    pub fn cut_all(&mut self) {
+        for end in self.ends.iter().flatten() {
+            // One that is gone already cannot be cut again.
+            let _ = match end {
+                Cut::Unix(end) => end.shutdown(std::net::Shutdown::Both),
+                Cut::Tcp(end) => end.shutdown(std::net::Shutdown::Both),
+            };
+        }
+    }
+
+    /// Bytes that the sender gave its sockets, and those that the receiver took out of its own.
+    pub fn on_the_wire(&self) -> (u64, u64) {
+        (self.progress.wire().0, self.receiver.progress().wire().0)
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.fed || self.failed.is_some()
+    }
+
+    pub fn drive_for(&mut self, time: Duration) {
+        let until = Instant::now() + time;
+        while Instant::now() < until && !self.is_over() {
+            self.drive();
+        }
+    }
+
+    /// Drives the transfer to its end and judges it.
+    pub fn finish(mut self) -> Outcome {
+        while !self.is_over() && self.started.elapsed() < LIMIT {
+            self.drive();
+        }
+        let (took, fed) = (self.started.elapsed(), self.fed);
+        let came_twice = self.receiver.progress().resent().0;
+        drop(self.sender);
+        drop(self.receiver.stop());
+        self.source.take().unwrap().join().unwrap();
+        let got = self.sink.take().unwrap().join().unwrap();
+        Outcome {
+            whole: fed && got == content(self.plan.bytes),
+            lost: self.lost,
+            wrong: self.wrong,
+            resent: self.progress.resent().0,
+            came_twice,
+            failed: self.failed,
+            took,
+        }
+    }
+
+    /// Ends both engines in the middle; how long that takes.
+    pub fn stop(mut self) -> Duration {
+        let started = Instant::now();
+        drop(self.sender);
+        drop(self.receiver.stop());
+        let took = started.elapsed();
+        self.source.take().unwrap().join().unwrap();
+        self.sink.take().unwrap().join().unwrap();
+        took
+    }
+
+    fn drive(&mut self) {
+        let mut idle = true;
+        while let Ok(event) = self.sender_events.try_recv() {
+            idle = false;
+            match event {
+                sender::Event::Sent(sent) => {
+                    self.receiver.end(sent.transfer, sent.total, sent.crc32);
+                }
+                sender::Event::LaneLost { lane, .. } => {
+                    self.lost += 1;
+                    self.join(lane);
+                }
+                sender::Event::Failed(fault) => self.failed = Some(fault.to_string()),
+            }
+        }
+        while let Ok(event) = self.receiver_events.try_recv() {
+            idle = false;
+            match event {
+                receiver::Event::Fed(fed) => {
+                    assert_eq!(fed.total.0, self.plan.bytes);
+                    self.fed = true;
+                }
+                receiver::Event::Credit => self.acknowledge(),
+                // A server waits for its client to dial again.
+                receiver::Event::LaneLost { fault, .. } => {
+                    let class = fault.failure(zferry::error::Side::Target).class;
+                    self.wrong += usize::from(class == Class::Peer);
+                }
+                receiver::Event::ConnectionEnded(_) => {}
+                receiver::Event::Failed(fault) => self.failed = Some(fault.to_string()),
+            }
+        }
+        if self.acknowledged.elapsed() > Duration::from_millis(200) {
+            self.acknowledge();
+        } else if idle {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+    }
+
+    fn acknowledge(&mut self) {
+        self.acknowledged = Instant::now();
+        self.sender.credit(self.receiver.credit());
+    }
+}
+
+/// A stream of so many bytes: half noise, half text.
+fn content(bytes: u64) -> Vec<u8> {
+    static CONTENT: OnceLock<Vec<u8>> = OnceLock::new();
+    let all = CONTENT.get_or_init(|| {
+        let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+        let mut noise = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state.to_le_bytes()
+        };
+        let piece = |_| [(0..256).flat_map(|_| noise()).collect(), noise().repeat(256)].concat();
+        (0..CONTENT_BYTES / 4096).flat_map(piece).collect()
+    });
+    all[..usize::try_from(bytes).unwrap()].to_vec()
+}
+
+/// All that comes; a slow reader takes a pause now and then.
+fn read_out(mut from: File, slow: bool) -> Vec<u8> {
+    if !slow {
+        let mut all = Vec::new();
+        from.read_to_end(&mut all).unwrap();
+        return all;
+    }
+    let (mut all, mut buffer) = (Vec::new(), vec![0; 64 << 10]);
+    loop {
+        match from.read(&mut buffer).unwrap() {
+            0 => return all,
+            count => all.extend_from_slice(&buffer[..count]),
+        }
+        std::thread::sleep(Duration::from_millis(3));
+    }
+}
