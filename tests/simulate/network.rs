@@ -155,12 +155,19 @@ impl Environment {
         }
     }
 
-    /// Nothing is heard over a connection any more; the kernels notice in the end.
+    /// Nothing is heard over a connection any more; the kernels notice in the end,
+    /// most times.
     fn fall_silent(&mut self, id: u32) {
+        let unnoticed = self.random.chance(30);
         for to in [End::Client, End::Server] {
             let late = USER_TIMEOUT + self.random.millis(10_000);
-            self.network.way(to, id).lost = true;
-            self.end_way(to, id, late);
+            let way = self.network.way(to, id);
+            way.lost = true;
+            if unnoticed {
+                way.ended = true;
+            } else {
+                self.end_way(to, id, late);
+            }
         }
     }
 

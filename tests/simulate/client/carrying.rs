@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::time::Duration;
 
 use zferry::breakpoint::identity::SessionId;
 use zferry::breakpoint::keeper::Input as News;
@@ -11,6 +12,7 @@ use zferry::error::{Class, Failure, Side};
 use zferry::protocol::frame::{Codec, Header};
 use zferry::protocol::message::Watermarks;
 use zferry::protocol::sender::Input;
+use zferry::protocol::stall::{Culprit, News as Stall, Watchdog, Way};
 use zferry::units::{Bytes, Sequence, StreamOffset, TransferId};
 
 use super::Event;
@@ -23,6 +25,12 @@ use crate::source::Run;
 
 /// How often a record is due at least.
 const TICK_MILLIS: u64 = 500;
+
+/// `--stall-timeout`.
+const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// When a data connection is lost for good: how long the server may take to say why.
+const REASON_LIMIT: Duration = Duration::from_secs(2);
 
 /// A frame's bytes for the wire, as often as it takes.
 pub type Frame = Rc<[u8]>;
@@ -41,6 +49,7 @@ pub struct Carrying {
     /// The ends of the blocks that the peer has not acknowledged.
     marks: VecDeque<(Sequence, Mark)>,
     reached: Watermarks,
+    watchdog: Watchdog,
 }
 
 /// How far the stream's end has come.
@@ -122,6 +131,7 @@ impl Session {
             recorder: Recorder::open(End::Client, job, env),
             marks: VecDeque::new(),
             reached: Watermarks::default(),
+            watchdog: Watchdog::new(STALL_TIMEOUT, env.now),
         });
         env.soon(TICK_MILLIS, self.mine(Event::Tick { session: self.number }));
     }
@@ -226,28 +236,75 @@ impl Session {
         }
     }
 
-    /// What a lane had goes to the others; it is made again.
+    /// What a lane had goes to the others; it is made again, once the server can be reached.
     pub(super) fn lose_lane(&mut self, lane: usize, env: &mut Environment) {
         let number = u16::try_from(lane).expect("few lanes");
-        if let Some(lost) = self.lanes[lane].take() {
+        self.leave(number, env);
+        if env.settings.retry_for.is_zero() {
+            let due = self.mine(Event::NoReason { session: self.number });
+            return env.after(REASON_LIMIT, due);
+        }
+        self.missing.insert(number);
+        if self.is_up() {
+            self.reopen_missing(env);
+        }
+    }
+
+    fn leave(&mut self, lane: u16, env: &mut Environment) {
+        if let Some(lost) = self.lanes[usize::from(lane)].take() {
             env.close(End::Client, lost.connection);
         }
-        self.window.lost(number.into());
+        self.window.lost(lane.into());
+    }
+
+    /// Gives all lanes up, although nobody has said that they are lost.
+    pub(super) fn renew_lanes(&mut self, env: &mut Environment) {
+        for lane in 0..u16::try_from(self.lanes.len()).expect("few lanes") {
+            self.leave(lane, env);
+            self.missing.insert(lane);
+        }
+    }
+
+    pub(super) fn reopen_missing(&mut self, env: &mut Environment) {
         let session = self.number;
-        env.soon(2000, self.mine(Event::DialLane { session, lane: number }));
+        for lane in std::mem::take(&mut self.missing) {
+            env.soon(2000, self.mine(Event::DialLane { session, lane }));
+        }
     }
 
     pub(super) fn dial_lane(&mut self, lane: u16, env: &mut Environment) {
         let Some(secret) = self.secret else { return };
+        self.leave(lane, env);
         let connection = env.dial(Purpose::Lane(secret, lane));
         self.lanes[usize::from(lane)] = Some(Lane { connection, busy: false });
     }
 
     pub(super) fn tick(&mut self, env: &mut Environment) {
+        self.look_for_stalls(env);
         if let Some(recorder) = self.carrying.as_mut().and_then(|c| c.recorder.as_mut()) {
             recorder.tick(env);
         }
         env.soon(TICK_MILLIS, self.mine(Event::Tick { session: self.number }));
+    }
+
+    /// A wire that stands still is connected anew.
+    fn look_for_stalls(&mut self, env: &mut Environment) {
+        let connected = self.is_up();
+        let Some(carrying) = &mut self.carrying else { return };
+        let way = Way {
+            read: carrying.read_to(),
+            ended: carrying.end != Ending::Ahead,
+            connected,
+            received: carrying.reached.received,
+            fed: carrying.reached.fed,
+        };
+        let news = carrying.watchdog.look(env.now, way);
+        if let Some(Stall::StandsStill { culprit: Culprit::Wire, .. }) = news
+            && connected
+        {
+            self.renew_lanes(env);
+            self.reopen_missing(env);
+        }
     }
 
     /// What must hold after every step.

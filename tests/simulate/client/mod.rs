@@ -42,6 +42,10 @@ pub enum Event {
     Tick {
         session: u32,
     },
+    /// The reason of a lost data connection did not come.
+    NoReason {
+        session: u32,
+    },
 }
 
 /// What a session came to.

@@ -1,5 +1,6 @@
 //! One session of the client: connect, list, decide, carry, part.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use zferry::breakpoint::decision::{
@@ -47,6 +48,12 @@ pub struct Session {
     pub(super) lanes: Vec<Option<Lane>>,
     pub(super) window: SendWindow<Frame>,
     pub(super) carrying: Option<Carrying>,
+    /// A stream was asked for: the session is worth its connections.
+    asked: bool,
+    /// Lanes that are made again once the server can be reached.
+    pub(super) missing: BTreeSet<u16>,
+    /// The control connection was lost because nothing was heard.
+    lost_in_silence: bool,
     /// With which object the stream is to begin.
     first_object: u32,
     moved: bool,
@@ -81,6 +88,9 @@ impl Session {
             lanes: Vec::new(),
             window: SendWindow::new(),
             carrying: None,
+            asked: false,
+            missing: BTreeSet::new(),
+            lost_in_silence: false,
             first_object: 0,
             moved: false,
             outcome: None,
@@ -111,11 +121,15 @@ impl Session {
             Event::DialControl { session } if session == self.number => self.dial_control(env),
             Event::Late { connection } => self.late(connection, env),
             Event::Tick { session } if session == self.number => self.tick(env),
+            Event::NoReason { session } if session == self.number => {
+                self.give_up(interrupted("a data connection was lost"), env);
+            }
             Event::Begin
             | Event::Read { .. }
             | Event::DialLane { .. }
             | Event::DialControl { .. }
-            | Event::Tick { .. } => {}
+            | Event::Tick { .. }
+            | Event::NoReason { .. } => {}
         }
         self.go_on(env);
     }
@@ -171,7 +185,10 @@ impl Session {
             return;
         }
         match self.line.link().map(|link| link.beat(env.now)) {
-            Some(Beat::Dead) => self.lose(env),
+            Some(Beat::Dead) => {
+                self.lost_in_silence = true;
+                self.lose(env);
+            }
             Some(Beat::Ping) => {
                 self.line.ping(env);
                 env.after(Duration::ZERO, self.mine(Event::Beat(id)));
@@ -194,8 +211,7 @@ impl Session {
     /// The control connection is gone: where a stream is on its way it is made again.
     fn lose(&mut self, env: &mut Environment) {
         self.line.cut(env);
-        let worth_it = self.secret.is_some() && self.carrying.is_some();
-        if !worth_it || env.settings.retry_for.is_zero() {
+        if !self.asked || env.settings.retry_for.is_zero() {
             self.outcome.get_or_insert(Outcome::Failed(interrupted("the connection was lost")));
             return;
         }
@@ -229,6 +245,10 @@ impl Session {
                 let id = link.id;
                 self.line.go_on(link, heard, env);
                 self.beat(id, env);
+                if std::mem::take(&mut self.lost_in_silence) {
+                    self.renew_lanes(env);
+                }
+                self.reopen_missing(env);
             }
             Ok(Some(Message::Refused(failure))) => self.outcome = Some(Outcome::Failed(failure)),
             Ok(Some(other)) => panic!("{} where the session was to go on", other.name()),
@@ -237,6 +257,11 @@ impl Session {
                 self.retry_control(env);
             }
         }
+    }
+
+    /// Whether the server can be reached.
+    pub(super) fn is_up(&self) -> bool {
+        self.line.id().is_some()
     }
 
     /// The machine must know of bytes before it hears that they have arrived.
@@ -335,6 +360,7 @@ impl Session {
 
     fn ask(&mut self, first_object: u32, env: &mut Environment) {
         self.first_object = first_object;
+        self.asked = true;
         env.source.held |= !env.is_broken(Breakage::HoldAfterFirstByte);
         let stream = DatasetStream {
             target: "a".parse().expect("a name"),

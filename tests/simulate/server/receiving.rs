@@ -67,21 +67,14 @@ impl Session {
                 if let Some(old) = place.replace(intake) {
                     env.close(ME, old.connection);
                 }
-                self.prepare_if_joined(env);
             }
             None => env.close(ME, connection),
         }
     }
 
-    pub(super) fn prepare_if_joined(&mut self, env: &mut Environment) {
-        if self.waiting.is_some() && self.lanes.iter().all(Option::is_some) {
-            env.soon(50, self.mine(Event::Prepare { session: self.number }));
-        }
-    }
-
     /// Starts `zfs receive` and the epoch's records.
     pub fn prepare(&mut self, env: &mut Environment) {
-        let Some((open, _)) = self.waiting.take() else { return };
+        let Some(open) = self.preparing.take() else { return };
         let Stream::Dataset(stream) = &open.request.stream else { panic!("no dataset") };
         if self.listed != env.target.token {
             // A receive that nobody knew of ended just now; ZFS refuses the stream's begin.
@@ -342,7 +335,7 @@ impl Session {
 
     /// Ends the transfer before its stream is whole; its receive keeps what it has.
     pub(super) fn stop(&mut self, env: &mut Environment) {
-        self.waiting = None;
+        self.preparing = None;
         if let Some(transfer) = &mut self.transfer {
             transfer.stopped = true;
             env.end_input(transfer.run);

@@ -48,7 +48,8 @@ pub struct Session {
     back_until: Option<Duration>,
     pub(super) lanes: Vec<Option<Intake>>,
     pub(super) window: ReceiveWindow<Block>,
-    pub(super) waiting: Option<(Open, Duration)>,
+    /// What is asked for, until its receive has been started.
+    pub(super) preparing: Option<Open>,
     pub(super) transfer: Option<Transfer>,
     pub(super) failure: Option<Failure>,
     applied: bool,
@@ -77,7 +78,7 @@ impl Session {
             back_until: None,
             lanes: Vec::new(),
             window: ReceiveWindow::new(env.settings.server_blocks),
-            waiting: None,
+            preparing: None,
             transfer: None,
             failure: None,
             applied: false,
@@ -105,7 +106,7 @@ impl Session {
     }
 
     fn is_idle(&self) -> bool {
-        self.transfer.is_none() && self.waiting.is_none()
+        self.transfer.is_none() && self.preparing.is_none()
     }
 
     pub fn happen(&mut self, event: &Event, env: &mut Environment) {
@@ -194,12 +195,6 @@ impl Session {
     }
 
     fn late(&mut self, env: &mut Environment) {
-        if let Some((_, until)) = &self.waiting
-            && *until <= env.now
-        {
-            self.waiting = None;
-            return self.give_up(interrupted("data connections did not come"), env);
-        }
         if self.back_until.is_some_and(|until| until <= env.now) {
             self.make_room(env);
         }
@@ -238,10 +233,8 @@ impl Session {
                 env.soon(50, self.mine(Event::LookUp { session: number }));
             }
             Output::Prepare(open) => {
-                let until = env.now + Duration::from_secs(10);
-                self.waiting = Some((open, until));
-                env.at(until, self.mine(Event::Late { session: number }));
-                self.prepare_if_joined(env);
+                self.preparing = Some(open);
+                env.soon(50, self.mine(Event::Prepare { session: number }));
             }
             Output::Finish(ended) => self.finish(ended, env),
             Output::Abandon(failure) => {
