@@ -9,6 +9,7 @@ use zferry::units::Bytes;
 
 use super::disk::File;
 use super::environment::{End, Environment};
+use super::met::Met;
 
 /// A small ring, so that it is gone around often.
 pub fn ring() -> RingSlots {
@@ -43,8 +44,15 @@ pub fn highest(end: End, env: &Environment) -> Option<RecordSequence> {
 }
 
 /// Judges what a process finds that starts now, and says with which sequence it goes on.
-pub fn inspect(end: End, env: &Environment) -> RecordSequence {
+pub fn inspect(end: End, env: &mut Environment) -> RecordSequence {
     let recovered = recover(env.disks[end as usize].read(File::Records), ring(), file_of(end));
+    if recovered.newest.is_some() {
+        env.met(Met::RecordFound);
+    }
+    let is_there = !env.disks[end as usize].read(File::Records).is_empty();
+    for damage in recovered.damage.iter().filter(|_| is_there) {
+        env.met(if damage.is_ordinary() { Met::RecordTorn } else { Met::RecordLost });
+    }
     let lied = env.disks[end as usize].lied;
     for record in [newest(end, env), previous(end, env)].into_iter().flatten() {
         judge(end, &record, env);

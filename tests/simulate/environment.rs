@@ -1,11 +1,12 @@
 //! What both hosts stand in: the clock, what is due, chance, the network, the pools.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
 use super::breakage::Breakage;
 use super::disk::Disk;
+use super::met::Met;
 use super::network::Network;
 use super::random::Random;
 use super::source::Source;
@@ -93,6 +94,8 @@ pub struct Environment {
     due: BTreeMap<(Duration, u64), Event>,
     scheduled: u64,
     trace: bool,
+    /// What this run came by.
+    pub met: BTreeSet<Met>,
 }
 
 impl Environment {
@@ -122,6 +125,7 @@ impl Environment {
             scheduled: 0,
             random,
             trace,
+            met: BTreeSet::new(),
         }
     }
 
@@ -145,6 +149,11 @@ impl Environment {
         let ((now, _), event) = self.due.pop_first()?;
         self.now = now;
         Some(event)
+    }
+
+    /// Something happened that runs are there for.
+    pub fn met(&mut self, what: Met) {
+        self.met.insert(what);
     }
 
     pub fn is_broken(&self, rule: Breakage) -> bool {

@@ -31,10 +31,10 @@ pub struct Faults(Vec<(u64, Fault)>);
 
 impl Faults {
     pub fn draw(random: &mut Random) -> Faults {
-        let most = random.pick(&[0, 2, 6, 20]);
-        let count = random.below(most + 1);
+        let most = random.pick(&[1, 4, 10, 30]);
+        let count = random.between(most / 2, most);
         let span = random.pick(&[100, 400, 1500]);
-        let kinds = 2 + random.below(12);
+        let kinds = 2 + random.below(13);
         let mut faults: Vec<(u64, Fault)> =
             (0..count).map(|_| (random.below(span), one(random, kinds))).collect();
         faults.sort_by_key(|&(step, _)| std::cmp::Reverse(step));

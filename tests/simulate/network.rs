@@ -31,6 +31,8 @@ pub struct Network {
     /// Nothing passes until then.
     down_until: Duration,
     pub flipped: bool,
+    /// The next frame is not what was sent.
+    flip_next: bool,
 }
 
 #[derive(Debug)]
@@ -57,7 +59,7 @@ impl Network {
     pub fn new(random: &mut Random) -> Network {
         let latency = random.pick(&[1, 20, 200]);
         let (connections, down_until) = (BTreeMap::new(), Duration::ZERO);
-        Network { connections, next: 1, latency, down_until, flipped: false }
+        Network { connections, next: 1, latency, down_until, flipped: false, flip_next: false }
     }
 
     pub fn purpose(&self, id: u32) -> Purpose {
@@ -93,6 +95,14 @@ impl Environment {
 
     /// Gives bytes to the kernel.
     pub fn write(&mut self, from: End, id: u32, mut bytes: Vec<u8>) {
+        let is_lane = matches!(self.network.purpose(id), Purpose::Lane(..));
+        let flip = is_lane && self.network.flip_next;
+        if flip {
+            self.network.flip_next = false;
+            let bit = self.random.index(bytes.len() * 8);
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            self.network.flipped = true;
+        }
         let pieces = if bytes.len() > 1 && self.random.chance(30) {
             let rest = bytes.split_off(1 + self.random.index(bytes.len() - 1));
             vec![bytes, rest]
@@ -113,6 +123,10 @@ impl Environment {
             way.last = when;
             way.pieces.push_back(piece);
             self.at(when, Event::Arrive { to: from.other(), id });
+        }
+        if flip && self.random.chance(50) {
+            // What was sent is sent again while it is being looked at.
+            self.cut_after(true, id);
         }
     }
 
@@ -142,9 +156,16 @@ impl Environment {
 
     /// A connection dies at some byte, and either end learns of it sooner or later.
     pub fn cut(&mut self, id: u32) {
+        let whole = self.random.chance(30);
+        self.cut_after(whole, id);
+    }
+
+    /// Cuts a connection; `whole`: behind the last byte that is on its way.
+    fn cut_after(&mut self, whole: bool, id: u32) {
         for to in [End::Client, End::Server] {
             let in_flight: usize = self.network.way(to, id).pieces.iter().map(Vec::len).sum();
-            let mut keep = self.random.index(in_flight + 1);
+            let cut = self.random.index(in_flight + 1);
+            let mut keep = if whole { in_flight } else { cut };
             for piece in &mut self.network.way(to, id).pieces {
                 piece.truncate(keep);
                 keep -= piece.len();
@@ -229,20 +250,25 @@ impl Environment {
 
     /// A bit of what is on its way is another.
     pub fn flip(&mut self) {
-        for id in self.network.standing() {
-            for to in [End::Client, End::Server] {
-                let count = self.network.way(to, id).pieces.len();
-                let at = self.random.index(count.max(1));
-                let dice = self.random.next();
-                let Some(piece) = self.network.way(to, id).pieces.get_mut(at) else { continue };
-                if let Some(length) = (piece.len() as u64).checked_sub(1) {
-                    let byte = usize::try_from(dice % (length + 1)).expect("an index");
-                    piece[byte] ^= 1 << (dice >> 60 & 7);
-                    self.network.flipped = true;
-                    self.say(|| format!("FAULT a bit of connection {id} is flipped"));
-                    return;
-                }
+        if self.random.chance(50) {
+            self.network.flip_next = true;
+            return;
+        }
+        let mut all = Vec::new();
+        for (&id, connection) in &self.network.connections {
+            for (to, way) in [End::Client, End::Server].into_iter().zip(&connection.ways) {
+                let pieces = way.pieces.iter().enumerate();
+                let some = pieces.filter(|(_, piece)| !way.lost && !piece.is_empty());
+                all.extend(some.map(|(at, _)| (id, to, at)));
             }
         }
+        if all.is_empty() {
+            return;
+        }
+        let (id, to, at) = self.random.pick(&all);
+        let bit = self.random.index(self.network.way(to, id).pieces[at].len() * 8);
+        self.network.way(to, id).pieces[at][bit / 8] ^= 1 << (bit % 8);
+        self.network.flipped = true;
+        self.say(|| format!("FAULT a bit of connection {id} is flipped"));
     }
 }

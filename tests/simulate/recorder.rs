@@ -16,6 +16,7 @@ use super::aftermath::{file_of, inspect, newest, previous, ring};
 use super::breakage::Breakage;
 use super::disk::File;
 use super::environment::{End, Environment};
+use super::met::Met;
 
 /// How many bytes pass before a record is due.
 const INTERVAL: Bytes = Bytes(300);
@@ -206,6 +207,7 @@ impl Recorder {
             Output::Retired => {
                 env.say(|| format!("{:?} retires its record file", self.end));
                 self.retired = true;
+                env.met(Met::Retired);
                 self.writing.clear();
                 env.truth.retired[self.end as usize] = true;
             }
@@ -222,6 +224,7 @@ impl Recorder {
         }
         for segment in env.disk(self.end).segments() {
             if segment < before.0 {
+                env.met(Met::Trimmed);
                 env.disk(self.end).delete(File::Segment(segment));
             }
         }

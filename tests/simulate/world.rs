@@ -1,5 +1,6 @@
 //! One run: two hosts, a network, two pools, and faults; every step is judged.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use zferry::error::Class;
@@ -9,6 +10,7 @@ use super::breakage::Breakage;
 use super::client::{Client, Outcome};
 use super::environment::{End, Environment, Event};
 use super::faults::{Fault, Faults};
+use super::met::Met;
 use super::random::Random;
 use super::server::Server;
 use super::target;
@@ -28,13 +30,15 @@ pub struct World {
 }
 
 /// What a run came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Summary {
     pub steps: u64,
     pub took: Duration,
     pub done: bool,
     /// What was drawn at the end: the same in the same history.
     pub dice: u64,
+    /// What it came by.
+    pub met: BTreeSet<Met>,
 }
 
 /// Runs a seed to its end. Panics with what went wrong.
@@ -70,7 +74,8 @@ impl World {
                 && self.env.target.is_at_rest()
             {
                 let dice = self.env.random.next();
-                return Summary { steps: step, took: self.env.now, done, dice };
+                let met = std::mem::take(&mut self.env.met);
+                return Summary { steps: step, took: self.env.now, done, dice, met };
             }
         }
         panic!("no end after {STEPS_MAX} steps");
@@ -126,14 +131,20 @@ impl World {
         }
     }
 
-    /// Starts the process, unless it runs.
+    /// Starts the process, unless it runs; what it finds is judged.
     fn boot(&mut self, end: End) {
         let env = &mut self.env;
+        let runs = match end {
+            End::Client => self.client.is_some(),
+            End::Server => self.server.is_some(),
+        };
+        if runs {
+            return;
+        }
         inspect(end, env);
         match end {
-            End::Client if self.client.is_none() => self.client = Some(Client::start(env)),
-            End::Server if self.server.is_none() => self.server = Some(Server::start(env)),
-            _ => {}
+            End::Client => self.client = Some(Client::start(env)),
+            End::Server => self.server = Some(Server::start(env)),
         }
     }
 

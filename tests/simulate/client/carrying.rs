@@ -19,6 +19,7 @@ use super::Event;
 use super::session::{Lane, Session};
 use crate::breakage::Breakage;
 use crate::environment::{End, Environment};
+use crate::met::Met;
 use crate::network::Purpose;
 use crate::recorder::{Recorder, role, session_id};
 use crate::source::Run;
@@ -302,6 +303,7 @@ impl Session {
         if let Some(Stall::StandsStill { culprit: Culprit::Wire, .. }) = news
             && connected
         {
+            env.met(Met::WireRenewed);
             self.renew_lanes(env);
             self.reopen_missing(env);
         }

@@ -23,6 +23,7 @@ use crate::aftermath;
 use crate::breakage::Breakage;
 use crate::environment::{End, Environment, Event as Due};
 use crate::line::{Beat, Line, Link};
+use crate::met::Met;
 use crate::network::Purpose;
 use crate::target::token_of;
 
@@ -186,6 +187,7 @@ impl Session {
         }
         match self.line.link().map(|link| link.beat(env.now)) {
             Some(Beat::Dead) => {
+                env.met(Met::Silence);
                 self.lost_in_silence = true;
                 self.lose(env);
             }
@@ -242,6 +244,7 @@ impl Session {
         match link.take(rest, env) {
             Ok(None) => self.returning = Some(link),
             Ok(Some(Message::Returned { heard })) => {
+                env.met(Met::ControlReturned);
                 let id = link.id;
                 self.line.go_on(link, heard, env);
                 self.beat(id, env);
@@ -250,7 +253,10 @@ impl Session {
                 }
                 self.reopen_missing(env);
             }
-            Ok(Some(Message::Refused(failure))) => self.outcome = Some(Outcome::Failed(failure)),
+            Ok(Some(Message::Refused(failure))) => {
+                env.met(Met::ReturnRefused);
+                self.outcome = Some(Outcome::Failed(failure));
+            }
             Ok(Some(other)) => panic!("{} where the session was to go on", other.name()),
             Err(_) => {
                 env.close(ME, link.id);
@@ -341,15 +347,18 @@ impl Session {
         };
         match decide(situation) {
             Decision::Done => {
+                env.met(Met::FoundDone);
                 self.wish(Input::Bye, env);
                 self.outcome = Some(Outcome::Done);
             }
             Decision::Token => {
+                env.met(Met::FromToken);
                 let skipped = u32::from(env.is_broken(Breakage::SkipAfterToken));
                 self.ask(token.map_or(0, |(_, objects)| objects + skipped), env);
             }
             Decision::Restart => self.ask(0, env),
             Decision::Ask(question) => {
+                env.met(Met::Asked);
                 let what = format!("{question:?}");
                 let failure = Failure::new(Side::Target, Class::Refused, what);
                 self.outcome = Some(Outcome::Failed(failure));

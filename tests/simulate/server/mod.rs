@@ -13,6 +13,7 @@ use zferry::protocol::message::Message;
 use self::session::{Session, Standing};
 use super::environment::{End, Environment, Event as Due};
 use super::line::Link;
+use super::met::Met;
 use super::network::Purpose;
 use super::target::token_text;
 use zferry::units::Sequence;
@@ -204,6 +205,7 @@ impl Server {
         let mut others = self.sessions.iter_mut().filter(|one| one.number != number);
         let Some(other) = others.find(|one| one.has_claim()) else { return Some(Ok(())) };
         if other.standing == Standing::Open && !other.is_away() {
+            env.met(Met::Busy);
             let failure = Failure::new(Side::Target, Class::Busy, "it is being received already");
             return Some(Err(failure));
         }

@@ -16,6 +16,7 @@ use super::Event;
 use super::session::{ME, Session, Standing};
 use crate::breakage::Breakage;
 use crate::environment::{End, Environment};
+use crate::met::Met;
 use crate::recorder::{Recorder, role};
 
 /// The largest block that was agreed to.
@@ -65,6 +66,7 @@ impl Session {
             Some(place) => {
                 let intake = Intake { connection, bytes: Vec::new() };
                 if let Some(old) = place.replace(intake) {
+                    env.met(Met::LaneReplaced);
                     env.close(ME, old.connection);
                 }
             }
@@ -173,6 +175,7 @@ impl Session {
             return;
         };
         if arrival == Arrival::Again {
+            env.met(Met::CameAgain);
             if env.is_broken(Breakage::TakeTwice) {
                 transfer.feeding.get_or_insert((block, 0));
             }
@@ -181,7 +184,8 @@ impl Session {
         let right = crc32fast::hash(&block.payload) == block.header.crc32;
         transfer.proving.push(block);
         let session = self.number;
-        env.soon(20, self.mine(Event::Proved { session, sequence, connection, right }));
+        let wait = if env.random.chance(10) { 3000 } else { 20 };
+        env.soon(wait, self.mine(Event::Proved { session, sequence, connection, right }));
     }
 
     /// A block was looked at: it is what was sent, or its connection must go.
@@ -204,6 +208,10 @@ impl Session {
         }
         assert!(env.network.flipped, "a block that nobody flipped is wrong");
         let copies = self.window.reject(sequence);
+        env.met(Met::Rejected);
+        if !copies.is_empty() {
+            env.met(Met::CopyRejected);
+        }
         self.blame(connection, &copies, env);
     }
 
@@ -295,6 +303,7 @@ impl Session {
         let spooled = transfer.recorder.as_ref().map_or(StreamOffset(0), Recorder::acknowledged);
         let (received, fed) = (transfer.received, transfer.fed);
         if spooled > StreamOffset(0) {
+            env.met(Met::SpoolAcknowledged);
             env.truth.told = Some((id, transfer.id, spooled));
         }
         let reached = Watermarks { received, spooled, fed };

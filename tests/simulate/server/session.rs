@@ -18,6 +18,7 @@ use super::receiving::{Block, Intake, Transfer};
 use crate::breakage::Breakage;
 use crate::environment::{End, Environment, Event as Due};
 use crate::line::{Beat, Line, Link};
+use crate::met::Met;
 use crate::recorder::session_id;
 
 pub(super) const ME: End = End::Server;
@@ -185,6 +186,9 @@ impl Session {
         if self.standing != Standing::Open {
             return env.close(ME, link.id);
         }
+        if self.line.id().is_some() {
+            env.met(Met::ReturnedUnmissed);
+        }
         link.send(&Message::Returned { heard: self.line.heard() }, env);
         let id = link.id;
         self.line.go_on(link, heard, env);
@@ -206,6 +210,7 @@ impl Session {
             return;
         }
         if !self.is_idle() {
+            env.met(Met::MadeRoom);
             self.give_up(interrupted("the client went away"), env);
         }
         self.close(env);
