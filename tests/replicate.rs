@@ -203,18 +203,23 @@ fn a_snapshot_that_is_named_must_exist_and_none_is_taken() {
 }
 
 #[test]
-fn a_snapshot_is_held_from_before_its_stream_until_the_target_has_it() {
+fn a_snapshot_and_its_base_are_held_from_before_the_stream_until_the_target_has_it() {
     let pair = Pair::with_history();
-    pair.replicate("tank/a", "a", &["--snapshot", "s2", "--newest-only"]);
+    pair.replicate("tank/a", "a", &["--snapshot", "s1"]);
     pair.replicate("tank/a", "a", &["--snapshot", "s3"]);
     assert_eq!(
         deeds(&pair.source),
         [
+            "hold tank/a@s1",
+            "send tank/a@s1",
+            "release tank/a@s1",
             "hold tank/a@s2",
+            "hold tank/a@s1",
             "send tank/a@s2",
-            "release tank/a@s2",
+            "release tank/a@s1",
             "hold tank/a@s3",
             "send tank/a@s3",
+            "release tank/a@s2",
             "release tank/a@s3",
         ]
     );

@@ -19,6 +19,7 @@ const LAYERS: &[&str] = &[
     "error",
     "dataset",
     "listing",
+    "token",
     "protocol",
     "breakpoint",
     "schedule",
@@ -35,8 +36,17 @@ const LAYERS: &[&str] = &[
 ];
 
 /// Modules that must run on any machine, at any time: no kernel, no clock, no thread.
-const PURE: &[&str] =
-    &["units", "error", "dataset", "listing", "protocol", "breakpoint", "schedule", "plan"];
+const PURE: &[&str] = &[
+    "units",
+    "error",
+    "dataset",
+    "listing",
+    "token",
+    "protocol",
+    "breakpoint",
+    "schedule",
+    "plan",
+];
 
 /// What a path in a pure module must not begin with.
 const IMPURE: &[&str] = &[

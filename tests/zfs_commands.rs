@@ -12,7 +12,9 @@ use zferry::error::{Class, Failure, Side};
 use zferry::listing::{SourceState, TargetState};
 use zferry::plan::{Goal, Plan, Policy, Refusal, Step, plan};
 use zferry::process::{Ended, Process};
+use zferry::token::Token;
 use zferry::units::Bytes;
+use zferry::zfs::estimate::Rest;
 use zferry::zfs::hold::Tag;
 use zferry::zfs::{Zfs, ZfsError, failure, receive, send};
 
@@ -57,21 +59,28 @@ fn steps(zfs: &Zfs, from: &str, to: &str) -> Result<Vec<Step>, Refusal> {
     match plan(&source, &dataset(to), &target, &policy)? {
         Plan::Steps(steps) => Ok(steps),
         Plan::UpToDate { .. } => Ok(Vec::new()),
+        Plan::Resume(resume) => panic!("there is something to finish: {resume:?}"),
     }
 }
 
 /// Runs one step as the engine will, only with one thread between both pipes.
 fn carry(zfs: &Zfs, from: &str, to: &str, step: &Step) -> (Ended, Ended) {
     let kind = zfs.source_state(&dataset(from)).unwrap().kind;
-    let (sender, output) = zfs.send(&dataset(from), step).unwrap();
-    let (receiver, input) = zfs.receive(&dataset(to), kind, step.from.is_none()).unwrap();
-    pump(output, input);
-    (sender.wait().unwrap(), receiver.wait().unwrap())
+    let sending = zfs.send(&dataset(from), step).unwrap();
+    through(sending, zfs.receive(&dataset(to), kind, step.from.is_none()).unwrap())
 }
 
-fn pump(output: OwnedFd, input: OwnedFd) {
+/// The same for the rest of a stream.
+fn carry_rest(zfs: &Zfs, to: &str, token: &Token) -> (Ended, Ended) {
+    let receiving = zfs.receive(&dataset(to), Kind::Filesystem, false).unwrap();
+    through(zfs.send_rest(token).unwrap(), receiving)
+}
+
+fn through(sending: (Process, OwnedFd), receiving: (Process, OwnedFd)) -> (Ended, Ended) {
+    let ((sender, output), (receiver, input)) = (sending, receiving);
     // That the reader went away is told by its end.
     let _ = io::copy(&mut File::from(output), &mut File::from(input));
+    (sender.wait().unwrap(), receiver.wait().unwrap())
 }
 
 fn told(sender: &Ended, receiver: &Ended) -> Option<Failure> {
@@ -238,16 +247,14 @@ fn a_stream_begins_as_a_real_one_does() {
 }
 
 #[test]
-fn a_cut_stream_leaves_a_token_and_then_a_refusal() {
+fn a_cut_stream_leaves_a_token_that_its_rest_is_sent_by() {
     let (host, zfs) = host_with_history();
     let step = steps(&zfs, "tank/a", "backup/a").unwrap().remove(0);
     let words = "warning: cannot send 'tank/a@s1': Input/output error";
+    let exit = "exit status 1".to_owned();
     host.fail_send(&Failing { after_bytes: 100_000, status: "1", words });
     let (sent, received) = carry(&zfs, "tank/a", "backup/a", &step);
-    assert_eq!(
-        (sent.to_string(), received.to_string()),
-        ("exit status 1".into(), "exit status 1".into())
-    );
+    assert_eq!((sent.to_string(), received.to_string()), (exit.clone(), exit));
     assert!(received.stderr.contains("checksum mismatch or incomplete stream.\nPartially"));
     let failure = told(&sent, &received).unwrap();
     assert_eq!((failure.side, failure.class), (Side::Source, Class::Zfs));
@@ -260,16 +267,45 @@ fn a_cut_stream_leaves_a_token_and_then_a_refusal() {
         panic!("no token");
     };
     assert!(snapshots.is_empty() && received.stderr.contains(&token));
-    let refusal = steps(&zfs, "tank/a", "backup/a").unwrap_err();
-    assert!(refusal.to_string().contains(&token));
-    assert_eq!(
-        Failure::from(refusal).remedy.unwrap().split(": ").last(),
-        Some("zfs receive -A backup/a")
-    );
-    // What the planner refuses, zfs would refuse as well.
+    // A whole stream is refused now, by zfs.
     let (sent, received) = carry(&zfs, "tank/a", "backup/a", &step);
-    let failure = told(&sent, &received).unwrap();
-    assert_eq!((failure.side, failure.class), (Side::Target, Class::Refused), "{failure}");
+    assert_eq!(told(&sent, &received).unwrap().class, Class::Refused);
+    assert_eq!(zfs.resume_token(&dataset("backup/a")).unwrap().as_ref(), Some(&token));
+    let token: Token = token.parse().unwrap();
+    assert_eq!((token.to, token.from), (step.to.guid, None));
+    let rest = content(1).len() as u64 - (100_000 - 624);
+    assert_eq!(zfs.rest_of(&token).unwrap(), Rest::Sendable(Some(Bytes(rest))));
+    let (sent, received) = carry_rest(&zfs, "backup/a", &token);
+    assert!(sent.success() && received.success(), "{received}: {}", received.stderr);
+    assert!(host.content("backup/a@s1") == content(1));
+    assert_eq!(zfs.resume_token(&dataset("backup/a")).unwrap(), None);
+}
+
+#[test]
+fn a_token_is_dead_when_its_snapshot_or_base_is_gone_and_its_state_can_be_given_up() {
+    let (host, zfs) = host_with_history();
+    let steps = steps(&zfs, "tank/a", "backup/a").unwrap();
+    carry(&zfs, "tank/a", "backup/a", &steps[0]);
+    host.fail_send(&Failing { after_bytes: 100_000, status: "1", words: "" });
+    carry(&zfs, "tank/a", "backup/a", &steps[1]);
+    let token = zfs.resume_token(&dataset("backup/a")).unwrap().unwrap();
+    let token: Token = token.parse().unwrap();
+    assert_eq!((token.to, token.from), (steps[1].to.guid, Some(steps[0].to.guid)));
+    // A bookmark is as good a base.
+    host.bookmark("tank/a", "s1", "m1");
+    host.destroy("tank/a@s1");
+    assert!(matches!(zfs.rest_of(&token).unwrap(), Rest::Sendable(Some(_))));
+    host.destroy("tank/a#m1");
+    let told = format!("{:?}", zfs.rest_of(&token).unwrap());
+    assert!(told.starts_with("Dead") && told.contains("incremental source 0x"), "{told}");
+    host.destroy("tank/a@s2");
+    let Rest::Dead(words) = zfs.rest_of(&token).unwrap() else { panic!("alive") };
+    assert!(words.contains("'tank/a@s2' used in the initial send no longer exists"), "{words}");
+
+    zfs.abort_receive(&dataset("backup/a")).unwrap();
+    assert_eq!(zfs.resume_token(&dataset("backup/a")).unwrap(), None);
+    let twice = zfs.abort_receive(&dataset("backup/a")).unwrap_err().to_string();
+    assert!(twice.contains("does not have any resumable receive state to abort"), "{twice}");
 }
 
 #[test]

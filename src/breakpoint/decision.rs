@@ -339,6 +339,33 @@ mod tests {
         }
     }
 
+    /// The layers once more, from their definitions and not from the rows.
+    #[test]
+    fn the_cheapest_layer_that_can_is_taken() {
+        for (situation, decision) in possible() {
+            let Situation { target, token, peer, source, reach, .. } = situation;
+            let enough = match source {
+                Source::Alive => reach != Reach::Short,
+                Source::Gone => reach == Reach::ToEnd,
+            };
+            let lives = match source {
+                Source::Alive => Reconnect,
+                Source::Gone => Spool,
+            };
+            let expected = match (peer, token) {
+                _ if target == Target::Holds => Done,
+                (Peer::SameEpoch, _) if enough => lives,
+                (Peer::SameEpoch | Peer::OtherEpoch, _) => EndReceive,
+                (_, Token::Matching) => Decision::Token,
+                (Peer::Spooled, Token::Absent) if enough => Refeed,
+                (_, Token::Absent) => Restart,
+                // Asked or destroyed: said in tests of their own.
+                (_, Token::Dead | Token::Foreign) => continue,
+            };
+            assert_eq!(decision, expected, "{situation:?}");
+        }
+    }
+
     #[test]
     fn the_live_process_outranks_the_records() {
         for (situation, decision) in possible() {

@@ -87,7 +87,8 @@ pub enum Input {
     },
     /// A part of the stream is durable in a segment.
     Written {
-        /// Where the part begins: at the end of the last one, or behind a gap in a new segment.
+        /// Where the part begins: at the end of the last one; at a client also behind a gap, in a
+        /// new segment.
         from: StreamOffset,
         /// Where it ends.
         mark: Mark,
@@ -272,6 +273,12 @@ impl Keeper {
         orders: &mut Vec<Output>,
     ) {
         assert!(from >= self.now.written.to, "the spool goes back to {from}");
+        // It acknowledges all before the mark.
+        let may_leave_out = self.settings.job.role == Role::Client;
+        assert!(
+            may_leave_out || from == self.now.written.to,
+            "a server leaves out bytes at {from}"
+        );
         assert!(mark.to <= self.now.received.to, "spooled more than was received");
         self.spans.append(Span { segment, low: from, high: mark.to });
         self.now.written.grow(mark);

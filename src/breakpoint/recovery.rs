@@ -132,6 +132,9 @@ fn places(
     slots.zip((0..ring.get()).map(move |index| Place { file, ring, slot: SlotIndex(index) }))
 }
 
+/// Without one whole record to compare with: more records than a file gets in a century.
+const REMAINS_MAX: u64 = 1 << 32;
+
 /// The highest sequence of this file seen anywhere, cut off or not. A number in a damaged copy may
 /// be anything: it counts as far as one turn of the ring above the newest whole record.
 fn highest_remains_of(
@@ -141,9 +144,8 @@ fn highest_remains_of(
     slots: &[Slot],
 ) -> Option<RecordSequence> {
     let newest = highest(slots).map(|record| record.sequence);
-    let plausible = |remains: &RecordSequence| {
-        newest.is_none_or(|newest| remains.get() <= newest.get() + u64::from(ring.get()))
-    };
+    let limit = newest.map_or(REMAINS_MAX, |newest| newest.get() + u64::from(ring.get()));
+    let plausible = |remains: &RecordSequence| remains.get() <= limit;
     let remains = places(image, ring, file)
         .filter_map(|(bytes, place)| highest_remains(bytes, place).filter(plausible));
     remains.max().max(newest)

@@ -13,6 +13,7 @@ mod send;
 mod serve;
 mod show;
 mod signals;
+mod status;
 mod target;
 
 use std::ffi::OsString;
@@ -48,6 +49,7 @@ enum Command {
     Serve(serve::Arguments),
     Send(send::Arguments),
     Receive(receive::Arguments),
+    Status(status::Arguments),
     Doctor(doctor::Arguments),
     Inspect(inspect::Arguments),
 }
@@ -69,6 +71,7 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Serve(arguments) => serve::run(arguments),
         Command::Send(arguments) => send::run(arguments, quiet),
         Command::Receive(arguments) => receive::run(arguments),
+        Command::Status(arguments) => status::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Inspect(arguments) => match inspect::run(&arguments) {
             // Its verdict is of a file, and has an exit code of its own.

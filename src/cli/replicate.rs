@@ -4,7 +4,7 @@ use std::os::unix::net::UnixStream;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use sys::control::Runtime;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::watch;
@@ -13,7 +13,7 @@ use super::engine::{Flags, SendFlags};
 use super::show::{self, Show};
 use super::target::{Reach, Target, resolve};
 use super::{machine, require_plain, signals, usage};
-use crate::client::replicate::{Job, Outcome, Wanted, replicate};
+use crate::client::replicate::{Job, OnDeadToken, Outcome, Wanted, replicate};
 use crate::client::{Dial, Options, Stop};
 use crate::dataset::{DatasetName, SnapName};
 use crate::engine::settings::Settings;
@@ -45,12 +45,35 @@ pub(super) struct Arguments {
     /// Leave out the snapshots between the last common one and the one to copy
     #[arg(long)]
     newest_only: bool,
+    /// What to do with the part of a snapshot that the target has, if the snapshot or its base was
+    /// destroyed on the source since, so that it can never be finished. 'ask' stops and shows the
+    /// commands. 'abort-and-restart' has the target give that part up (zfs receive -A) and copies
+    /// anew from the newest snapshot that both have: what had been sent of it is lost, and after an
+    /// interrupted first copy the copy begins at nothing. No snapshot is ever destroyed by it
+    #[arg(long, value_name = "POLICY", value_enum, default_value_t = DeadToken::Ask)]
+    on_dead_token: DeadToken,
     #[command(flatten)]
     reach: Reach,
     #[command(flatten)]
     engine: Flags,
     #[command(flatten)]
     sending: SendFlags,
+}
+
+/// How [`OnDeadToken`] is typed.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum DeadToken {
+    Ask,
+    AbortAndRestart,
+}
+
+impl From<DeadToken> for OnDeadToken {
+    fn from(typed: DeadToken) -> OnDeadToken {
+        match typed {
+            DeadToken::Ask => OnDeadToken::Ask,
+            DeadToken::AbortAndRestart => OnDeadToken::AbortAndRestart,
+        }
+    }
 }
 
 pub(super) fn run(arguments: Arguments, quiet: bool) -> Result<(), Failure> {
@@ -75,6 +98,7 @@ pub(super) fn run(arguments: Arguments, quiet: bool) -> Result<(), Failure> {
         target_text: arguments.target.clone(),
         wanted,
         intermediates: !arguments.newest_only,
+        on_dead_token: arguments.on_dead_token.into(),
     };
     let runtime = Runtime::new(engine.backend)
         .map_err(|error| machine(Side::Source, "start the client", &error))?;

@@ -123,12 +123,16 @@ fn standing_still(moment: Moment) -> String {
 /// The line at the end of a copy.
 pub(super) fn summary(what: &str, summary: &Summary) -> String {
     let seconds = summary.taken.as_secs_f64();
-    format!(
+    let line = format!(
         "{what}: {} in {seconds:.2} s, {}/s, ratio {:.2}",
         summary.bytes,
         summary.bytes.per_second(summary.taken),
         ratio(summary)
-    )
+    );
+    match summary.kept {
+        Bytes(0) => line,
+        kept => format!("{line}, {kept} had been sent before"),
+    }
 }
 
 /// Stream bytes per byte on the wire.
@@ -158,9 +162,13 @@ mod tests {
             streams: 1,
             bytes: Bytes(10 << 20),
             wire: Bytes(5 << 20),
+            kept: Bytes(0),
             taken: Duration::from_secs(2),
         };
         assert_eq!(summary("a@b", &copy), "a@b: 10.0 MiB in 2.00 s, 5.0 MiB/s, ratio 2.00");
+        let resumed = Summary { kept: Bytes(3 << 20), ..copy };
+        let line = summary("a@b", &resumed);
+        assert!(line.ends_with("ratio 2.00, 3.0 MiB had been sent before"), "{line}");
         assert_eq!(summary("x", &Summary::default()), "x: 0 B in 0.00 s, 0 B/s, ratio 1.00");
     }
 

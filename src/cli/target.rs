@@ -32,8 +32,9 @@ pub(super) struct Reach {
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=3600))]
     connect_timeout: u64,
-    /// When a connection is lost, go on trying to get it back for this long; the stream goes on
-    /// from where it was. 0 gives up at once
+    /// When a connection is lost, try to get it back for this long without progress: the stream
+    /// goes on from where it was, and where a side was started anew, from what the target has. 0
+    /// gives up at once
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = duration::parse)]
     retry_for: Duration,
     /// Say which part stands still (source read, wire, receive) when nothing has reached the far

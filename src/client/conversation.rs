@@ -4,7 +4,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use super::dial::Dial;
-use super::reconnect::{Attempts, Back, Reconnect};
+use super::reconnect::{Back, Patience, Reconnect};
 use crate::error::{Class, Failure, Side};
 use crate::link::{Line, Link, LinkError};
 use crate::protocol::message::{Hello, Message};
@@ -22,7 +22,7 @@ pub(super) struct Conversation {
     /// The attempts to get a lost connection back.
     reconnect: Option<Reconnect>,
     /// What is left of the patience with connections that are lost, until the transfer moves on.
-    attempts: Option<Attempts>,
+    patience: Option<Patience>,
     retry_for: Duration,
     /// `None` once the server has misbehaved.
     machine: Option<Sender>,
@@ -52,7 +52,7 @@ impl Conversation {
             dial,
             secret: None,
             reconnect: None,
-            attempts: None,
+            patience: None,
             retry_for,
             machine,
             over: None,
@@ -137,26 +137,26 @@ impl Conversation {
         };
         tracing::warn!(server = self.server(), %lost, "lost the connection; connecting again");
         let retry_for = self.retry_for;
-        let attempts = self.attempts.get_or_insert_with(|| Attempts::begin(retry_for)).clone();
+        let patience = self.patience.get_or_insert_with(|| Patience::begin(retry_for)).clone();
         let heard = self.line.heard();
-        self.reconnect = Some(Reconnect::start(self.dial.clone(), secret, heard, attempts));
+        self.reconnect = Some(Reconnect::start(self.dial.clone(), secret, heard, patience));
         Ok(())
     }
 
     /// The transfer moves: whatever is lost from now on is lost for the first time.
     pub fn moves_on(&mut self) {
         if self.reconnect.is_none() {
-            self.attempts = None;
+            self.patience = None;
         }
     }
 
     /// Goes on over a new connection.
     pub async fn come_back(&mut self, back: Back) -> Result<(), LinkError> {
         self.reconnect = None;
-        let Back { link, heard, attempts } = back;
+        let Back { link, heard, patience } = back;
         self.line.go_on(link, heard).await?;
-        tracing::info!(server = self.server(), attempts = attempts.made(), "connected again");
-        self.attempts = Some(attempts);
+        tracing::info!(server = self.server(), attempts = patience.made(), "connected again");
+        self.patience = Some(patience);
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use sys::control;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::dial::Dial;
-use super::reconnect::Attempts;
+use super::reconnect::Patience;
 use crate::error::Failure;
 use crate::protocol::secret::JoinSecret;
 
@@ -36,14 +36,16 @@ struct State {
     /// An attempt is under way.
     opening: bool,
     /// What is left of the patience with this lane.
-    attempts: Option<Attempts>,
+    patience: Option<Patience>,
+    /// The transfer moved while the attempt was under way.
+    moved: bool,
 }
 
 /// A lane that is there again, or that could not be had.
 pub(super) struct Reopened {
     pub lane: u16,
     pub outcome: Result<OwnedFd, Failure>,
-    attempts: Attempts,
+    patience: Patience,
 }
 
 impl Lanes {
@@ -76,11 +78,11 @@ impl Lanes {
         if std::mem::replace(&mut state.opening, true) {
             return;
         }
-        let patience = self.retry_for;
-        let attempts = state.attempts.get_or_insert_with(|| Attempts::begin(patience)).clone();
+        let retry_for = self.retry_for;
+        let patience = state.patience.get_or_insert_with(|| Patience::begin(retry_for)).clone();
         let (opener, inbox) = (self.opener.clone(), self.inbox.clone());
         control::spawn(async move {
-            if let Some(reopened) = opener.open_patiently(lane, attempts, &inbox).await {
+            if let Some(reopened) = opener.open_patiently(lane, patience, &inbox).await {
                 // Nobody waits any more when the session has ended.
                 drop(inbox.send(reopened));
             }
@@ -96,15 +98,17 @@ impl Lanes {
         };
         if let Some(state) = self.states.get_mut(usize::from(reopened.lane)) {
             state.opening = false;
-            state.attempts = Some(reopened.attempts.clone());
+            let moved = std::mem::take(&mut state.moved);
+            state.patience = (!moved).then(|| reopened.patience.clone());
         }
         reopened
     }
 
     /// The transfer moves: whatever is lost from now on is lost for the first time.
     pub fn move_on(&mut self) {
-        for state in self.states.iter_mut().filter(|state| !state.opening) {
-            state.attempts = None;
+        for state in &mut self.states {
+            state.moved = state.opening;
+            state.patience = None;
         }
     }
 
@@ -123,23 +127,23 @@ impl Opener {
     async fn open_patiently(
         &self,
         lane: u16,
-        mut attempts: Attempts,
+        mut patience: Patience,
         inbox: &UnboundedSender<Reopened>,
     ) -> Option<Reopened> {
         let mut last = None;
-        while attempts.next().await {
+        while patience.next().await {
             if inbox.is_closed() {
                 return None;
             }
             match self.open(lane).await {
-                Ok(fd) => return Some(Reopened { lane, outcome: Ok(fd), attempts }),
+                Ok(fd) => return Some(Reopened { lane, outcome: Ok(fd), patience }),
                 Err(failure) => {
-                    tracing::debug!(lane, attempt = attempts.made(), %failure, "open again");
+                    tracing::debug!(lane, attempt = patience.made(), %failure, "open again");
                     last = Some(failure);
                 }
             }
         }
-        let failure = attempts.exhausted(last);
-        Some(Reopened { lane, outcome: Err(failure), attempts })
+        let failure = patience.exhausted(last);
+        Some(Reopened { lane, outcome: Err(failure), patience })
     }
 }

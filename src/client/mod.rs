@@ -1,12 +1,15 @@
 //! The side beside the local pool: runs for one copy, speaks to a server, and tells the outcome.
 
-mod backoff;
+pub mod backoff;
 mod conversation;
+mod copying;
 mod dial;
 mod hold;
 mod lanes;
+pub mod orphans;
 mod reconnect;
 pub mod replicate;
+pub mod retry;
 pub mod send;
 mod session;
 mod source;

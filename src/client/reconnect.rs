@@ -14,7 +14,13 @@ use crate::error::{Class, Failure, Side};
 use crate::link::{self, Link, Returned};
 use crate::protocol::secret::JoinSecret;
 
-/// Attempts that go on until they succeed, or until this is dropped.
+/// The wait before the attempt that follows the first.
+const FIRST_WAIT: Duration = Duration::from_millis(10);
+
+/// The longest wait between two attempts.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
+/// Patience that go on until they succeed, or until this is dropped.
 pub(super) struct Reconnect {
     outcome: oneshot::Receiver<Result<Back, Failure>>,
 }
@@ -25,23 +31,23 @@ pub(super) struct Back {
     /// How many of our messages the server has heard.
     pub heard: u64,
     /// Where the next series goes on, if this connection is lost before anything moved.
-    pub attempts: Attempts,
+    pub patience: Patience,
 }
 
-/// One series of attempts, over as many losses as there are before anything moves.
+/// What is left for one series of attempts, over as many losses as there are before anything moves.
 #[derive(Clone, Debug)]
-pub(super) struct Attempts {
+pub(super) struct Patience {
     backoff: Backoff,
     since: Instant,
-    patience: Duration,
+    limit: Duration,
     made: u32,
 }
 
-impl Attempts {
+impl Patience {
     /// Begins now.
-    pub fn begin(patience: Duration) -> Attempts {
-        let backoff = Backoff::new(u64::from(std::process::id()));
-        Attempts { backoff, since: Instant::now(), patience, made: 0 }
+    pub fn begin(limit: Duration) -> Patience {
+        let backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT, u64::from(std::process::id()));
+        Patience { backoff, since: Instant::now(), limit, made: 0 }
     }
 
     /// How many there were.
@@ -52,8 +58,8 @@ impl Attempts {
     /// Waits until the next one is due: the very first at once. `false`: patience has run out.
     pub async fn next(&mut self) -> bool {
         if self.made > 0 {
-            let wait = self.backoff.next();
-            if self.since.elapsed() + wait >= self.patience {
+            let wait = self.backoff.wait();
+            if self.since.elapsed() + wait >= self.limit {
                 return false;
             }
             tokio::time::sleep(wait).await;
@@ -76,11 +82,11 @@ impl Attempts {
 
 impl Reconnect {
     /// Begins. `heard` is how many of the server's messages were heard.
-    pub fn start(dial: Dial, secret: JoinSecret, heard: u64, attempts: Attempts) -> Reconnect {
+    pub fn start(dial: Dial, secret: JoinSecret, heard: u64, patience: Patience) -> Reconnect {
         let (mut tell, outcome) = oneshot::channel();
         control::spawn(async move {
             let back = tokio::select! {
-                back = try_all(&dial, secret, heard, attempts) => back,
+                back = try_all(&dial, secret, heard, patience) => back,
                 () = tell.closed() => return,
             };
             // Nobody waits any more when the session has ended.
@@ -102,20 +108,20 @@ async fn try_all(
     dial: &Dial,
     secret: JoinSecret,
     heard: u64,
-    mut attempts: Attempts,
+    mut patience: Patience,
 ) -> Result<Back, Failure> {
     let mut last = None;
-    while attempts.next().await {
+    while patience.next().await {
         match try_once(dial, secret, heard).await {
-            Ok((Returned::Taken { heard }, link)) => return Ok(Back { link, heard, attempts }),
+            Ok((Returned::Taken { heard }, link)) => return Ok(Back { link, heard, patience }),
             Ok((Returned::Refused(failure), _)) => return Err(failure),
             Err(failure) => {
-                tracing::debug!(attempt = attempts.made, %failure, "connect again");
+                tracing::debug!(attempt = patience.made, %failure, "connect again");
                 last = Some(failure);
             }
         }
     }
-    Err(attempts.exhausted(last))
+    Err(patience.exhausted(last))
 }
 
 async fn try_once(

@@ -1,23 +1,23 @@
 //! `zferry replicate`: makes a target hold a snapshot of a dataset, by the fewest streams.
 //!
-//! Lists both sides, plans by guid, and carries step after step over one session. Nothing is ever
-//! destroyed or rolled back on either side; a snapshot on its way is held until the target has it.
+//! Lists both sides, plans by guid, and carries step after step over one session. If that session
+//! is lost, it begins again with a new one, and goes on from what the target has. Nothing is ever
+//! rolled back on either side, and nothing is destroyed but, if the operator says so, the remains
+//! of a receive that can never be finished. Snapshots are held until the target has them.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::hold::Hold;
+use super::copying::{Copying, SoFar};
+use super::retry::{Attempts, Next};
 use super::send::stopped;
-use super::session::{Cargo, Carried, Session};
-use super::source::Opened;
-use super::watch::{Stop, Summary, Watch};
+use super::session::Session;
+use super::watch::{Noting, Stop, Summary, Watch};
 use super::{Dial, Options};
-use crate::dataset::{DatasetName, Kind, SnapName};
+use crate::dataset::{DatasetName, SnapName};
 use crate::error::{Class, Failure, Side};
-use crate::listing::{Snapshot, SourceState, TargetState};
-use crate::plan::{Base, Goal, Plan, Policy, Step, plan};
-use crate::protocol::message::{DatasetStream, RelativeName, Stream};
-use crate::units::Bytes;
-use crate::zfs::{Zfs, ZfsError, failure};
+use crate::listing::Snapshot;
+use crate::protocol::message::RelativeName;
+use crate::zfs::{Zfs, ZfsError};
 
 /// Which snapshot the target shall hold in the end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +28,16 @@ pub enum Wanted {
     Newest,
     /// This one, which exists.
     Named(SnapName),
+}
+
+/// What becomes of a part of a snapshot that can never be finished, for what it was made from is
+/// gone from the source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnDeadToken {
+    /// The operator is asked.
+    Ask,
+    /// It is given up, and the copy planned anew.
+    AbortAndRestart,
 }
 
 /// A copy that was asked for.
@@ -43,6 +53,8 @@ pub struct Job {
     pub wanted: Wanted,
     /// Whether the snapshots between the base and the wanted one are copied too.
     pub intermediates: bool,
+    /// What becomes of a part that can never be finished.
+    pub on_dead_token: OnDeadToken,
 }
 
 /// What came of it.
@@ -66,11 +78,52 @@ pub async fn replicate(
     // Asked first: a mistyped source should not cost a connection, nor an unreachable server a
     // snapshot.
     blocking(zfs, job, |zfs, job| zfs.source_state(&job.source)).await?;
+    let begun = Instant::now();
+    let mut so_far = SoFar::new(zfs, job);
+    let mut attempts = Attempts::new(options.retry_for, seed(), begun);
+    let mut watch = Noting::new(watch);
+    loop {
+        let ended = attempt(zfs, job, &dial, options, &mut watch, stop, &mut so_far).await;
+        let failure = match ended {
+            Ok(Outcome::Done(reached, summary)) => {
+                return Ok(Outcome::Done(reached, Summary { taken: begun.elapsed(), ..summary }));
+            }
+            Ok(outcome) => return Ok(outcome),
+            Err(failure) => failure,
+        };
+        watch.end();
+        attempts.moved(watch.progress(), so_far.proved);
+        // A server that was never reached is most likely a mistake of whoever typed its name.
+        if stop.is_pulled() || !so_far.connected {
+            return Err(failure);
+        }
+        let Next::Again { wait, quiet } = attempts.after(&failure, Instant::now()) else {
+            return Err(failure);
+        };
+        tell(&failure, wait, quiet);
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = stop.pulled() => return Err(failure),
+        }
+    }
+}
+
+/// One session, from its first connection to the goal or to its end.
+async fn attempt(
+    zfs: &Zfs,
+    job: &Job,
+    dial: &Dial,
+    options: &Options,
+    watch: &mut dyn Watch,
+    stop: &mut Stop,
+    so_far: &mut SoFar,
+) -> Result<Outcome, Failure> {
     let session = tokio::select! {
-        session = Session::open(dial, options) => session?,
+        session = Session::open(dial.clone(), options) => session?,
         () = stop.pulled() => return Err(stopped()),
     };
-    let mut copying = Copying { session, zfs, job, watch, stop };
+    so_far.connected = true;
+    let mut copying = Copying { session, zfs, job, watch, stop, so_far };
     let outcome = copying.through().await;
     match outcome {
         Ok(_) => copying.session.close().await,
@@ -79,131 +132,23 @@ pub async fn replicate(
     outcome
 }
 
-/// A job over a session.
-struct Copying<'a> {
-    session: Session,
-    zfs: &'a Zfs,
-    job: &'a Job,
-    watch: &'a mut dyn Watch,
-    stop: &'a mut Stop,
-}
-
-impl Copying<'_> {
-    async fn through(&mut self) -> Result<Outcome, Failure> {
-        let (target_name, target) = tokio::select! {
-            listed = self.session.list(self.job.target.clone()) => listed?,
-            () = self.stop.pulled() => return Err(stopped()),
-        };
-        let (source, goal) = self.choose(&target_name, &target).await?;
-        let policy = Policy { goal, intermediates: self.job.intermediates };
-        let steps = match plan(&source, &target_name, &target, &policy)? {
-            Plan::UpToDate { snapshot } => return Ok(Outcome::UpToDate(snapshot)),
-            Plan::Steps(steps) => steps,
-        };
-        let started = Instant::now();
-        let mut summary = Summary::default();
-        let mut first = target == TargetState::Absent;
-        let mut reached = None;
-        for step in steps {
-            let carried = self.carry(source.kind, &step, first).await?;
-            summary.add(carried.moment, carried.applied.bytes);
-            first = false;
-            reached = Some(step.to);
-        }
-        summary.taken = started.elapsed();
-        let reached = reached.ok_or_else(|| {
-            Failure::new(Side::Source, Class::Internal, "the plan had neither steps nor an end")
-        })?;
-        Ok(Outcome::Done(reached, summary))
-    }
-
-    /// Takes the snapshot, if one is to be taken, and says what the plan shall reach. No snapshot
-    /// is taken for a target that would refuse it.
-    async fn choose(
-        &mut self,
-        target_name: &DatasetName,
-        target: &TargetState,
-    ) -> Result<(SourceState, Goal), Failure> {
-        let goal = match &self.job.wanted {
-            Wanted::Named(name) => Goal::Named(name.clone()),
-            Wanted::Newest => Goal::Newest,
-            Wanted::Taken(name) => {
-                let source = self.source_state().await?;
-                if !source.snapshots.is_empty() {
-                    let intermediates = self.job.intermediates;
-                    let policy = Policy { goal: Goal::Newest, intermediates };
-                    plan(&source, target_name, target, &policy)?;
-                }
-                let taken = name.clone();
-                self.blocking(move |zfs, job| zfs.snapshot(&job.source, &taken)).await?;
-                Goal::Named(name.clone())
-            }
-        };
-        Ok((self.source_state().await?, goal))
-    }
-
-    /// Carries one step; its snapshot is held until the target has it.
-    async fn carry(&mut self, kind: Kind, step: &Step, first: bool) -> Result<Carried, Failure> {
-        let (zfs, job) = (self.zfs, self.job);
-        let (hold, estimated) = {
-            let step = step.clone();
-            self.blocking(move |zfs, job| {
-                let hold = Hold::take(zfs, &job.source, &step.to.name, &job.target_text)?;
-                // A guess for the progress bar; the copy goes on without it.
-                let estimated: Option<Bytes> = zfs.estimate(&job.source, &step).ok();
-                Ok((hold, estimated))
-            })
-            .await?
-        };
-        let cargo = Cargo {
-            what: describe(&job.source, step),
-            stream: Stream::Dataset(DatasetStream {
-                target: job.target.clone(),
-                dataset: kind,
-                snapshot: step.to.name.clone(),
-                to: step.to.guid,
-                from: step.from.as_ref().map(Base::guid),
-                raw: step.raw,
-                first,
-            }),
-            estimated,
-            open: Box::new(|| {
-                let sending = zfs.send(&job.source, step);
-                let (process, fd) = sending.map_err(|error| error.on(Side::Source))?;
-                Ok(Opened { fd, process: Some(process) })
-            }),
-            judge: Box::new(|ended| failure::of_send(&job.source, ended)),
-        };
-        let carried = self.session.carry(cargo, self.watch, self.stop).await?;
-        if let Err(error) = self.blocking(move |_, _| hold.release()).await {
-            tracing::warn!(%error, "a hold stays on a snapshot that the target has");
-        }
-        Ok(carried)
-    }
-
-    async fn source_state(&mut self) -> Result<SourceState, Failure> {
-        self.blocking(|zfs, job| zfs.source_state(&job.source)).await
-    }
-
-    async fn blocking<T: Send + 'static>(
-        &mut self,
-        work: impl FnOnce(&Zfs, &Job) -> Result<T, ZfsError> + Send + 'static,
-    ) -> Result<T, Failure> {
-        self.session.meanwhile(blocking(self.zfs, self.job, work)).await
+/// Says why there will be another attempt. What our own last one has left behind is no news.
+fn tell(failure: &Failure, wait: Duration, quiet: bool) {
+    let seconds = wait.as_secs_f32();
+    if quiet {
+        tracing::debug!(%failure, "busy, tried again in {seconds:.1} s");
+    } else {
+        tracing::warn!("interrupted, tried again in {seconds:.1} s: {failure}");
     }
 }
 
-fn describe(source: &DatasetName, step: &Step) -> String {
-    let to = source.at(&step.to.name);
-    match &step.from {
-        None => format!("{to} (full)"),
-        Some(Base::Snapshot(base)) => format!("{to} (since @{})", base.name),
-        Some(Base::Bookmark(base)) => format!("{to} (since #{})", base.name),
-    }
+/// Keeps clients apart that lose the same server; a machine without chance has to do without.
+fn seed() -> u64 {
+    getrandom::u64().unwrap_or_default()
 }
 
 /// Drives `zfs` on another thread: it may take longer than a session lasts in silence.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     zfs: &Zfs,
     job: &Job,
     work: impl FnOnce(&Zfs, &Job) -> Result<T, ZfsError> + Send + 'static,

@@ -149,6 +149,22 @@ impl Session {
         }
     }
 
+    /// Has the server give up what an interrupted receive left in a dataset, if that still has the
+    /// token that it listed.
+    pub async fn abort(&mut self, dataset: RelativeName, token: String) -> Result<(), Failure> {
+        let mut news = self.conversation.wish(Input::Abort { dataset, token }).await?;
+        loop {
+            for output in news {
+                match output {
+                    Output::Aborted => return Ok(()),
+                    Output::Failed(failure) => return Err(failure),
+                    _ => {}
+                }
+            }
+            news = self.conversation.hear().await?;
+        }
+    }
+
     /// Carries one stream and returns when the target holds it. After an error the session is of
     /// no more use.
     pub(super) async fn carry(

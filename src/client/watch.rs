@@ -1,6 +1,6 @@
 //! What a user sees of a copy, and how a user stops one.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
@@ -30,6 +30,8 @@ pub struct Summary {
     pub bytes: Bytes,
     /// Bytes on the wire.
     pub wire: Bytes,
+    /// Bytes of the streams that earlier runs had sent, and that were not sent again.
+    pub kept: Bytes,
     /// From the first opening to the last result.
     pub taken: Duration,
 }
@@ -54,11 +56,54 @@ impl Stop {
         Stop(pulled)
     }
 
+    /// Whether it was pulled.
+    pub fn is_pulled(&self) -> bool {
+        *self.0.borrow() > Stopping::No
+    }
+
     /// Waits until it is pulled; for ever where nobody can.
     pub async fn pulled(&mut self) {
         if self.0.wait_for(|&pulled| pulled > Stopping::No).await.is_err() {
             std::future::pending::<()>().await;
         }
+    }
+}
+
+/// Looks on for somebody else, and remembers when bytes last reached the target.
+pub(super) struct Noting<'a> {
+    watch: &'a mut dyn Watch,
+    fed: Bytes,
+    progress: Option<Instant>,
+}
+
+impl<'a> Noting<'a> {
+    /// Tells `watch` all that it hears.
+    pub fn new(watch: &'a mut dyn Watch) -> Noting<'a> {
+        Noting { watch, fed: Bytes(0), progress: None }
+    }
+
+    /// When bytes last reached the target.
+    pub fn progress(&self) -> Option<Instant> {
+        self.progress
+    }
+}
+
+impl Watch for Noting<'_> {
+    fn begin(&mut self, what: &str, estimated: Option<Bytes>) {
+        self.fed = Bytes(0);
+        self.watch.begin(what, estimated);
+    }
+
+    fn moment(&mut self, moment: Moment) {
+        if moment.fed > self.fed {
+            self.fed = moment.fed;
+            self.progress = Some(Instant::now());
+        }
+        self.watch.moment(moment);
+    }
+
+    fn end(&mut self) {
+        self.watch.end();
     }
 }
 

@@ -7,8 +7,10 @@
 //!
 //! Stages are driven by messages and know nothing of each other; [`sender`] and [`receiver`] join
 //! them. A block takes all the slots that it will ever need where it enters, so no stage waits for
-//! room while it holds some. Nothing goes back but empty slots and acknowledgements. The engine
-//! knows nothing of `zfs`: a source and a sink are descriptors.
+//! room while it holds some. Nothing goes back but empty slots and credits, which whoever started
+//! the engines carries from the receiver to the sender. Connections come and go by their lanes: a
+//! loss is told, and what was on its way goes over the others. The engine knows nothing of `zfs`:
+//! a source and a sink are descriptors.
 
 pub mod block;
 pub mod fault;

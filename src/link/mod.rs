@@ -285,3 +285,22 @@ pub async fn connect(address: SocketAddr, limit: Duration) -> io::Result<Stream>
         Err(_elapsed) => Err(io::ErrorKind::TimedOut.into()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use sys::backend::Backend;
+    use sys::control::Runtime;
+
+    use super::*;
+
+    #[test]
+    fn bytes_that_nobody_acknowledges_have_a_limit_on_every_connection() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let connected = connect(address, Duration::from_secs(10));
+        let stream = Runtime::new(Backend::Threads).unwrap().block_on(connected).unwrap();
+        assert_eq!(sys::socket::user_timeout(&stream).unwrap(), SILENCE_MAX);
+    }
+}

@@ -9,10 +9,12 @@ use crate::listing::{Bookmark, Snapshot, SourceState, TargetState};
 
 mod near;
 mod refusal;
+mod resume;
 #[cfg(test)]
 mod tests;
 
 pub use refusal::{Refusal, Sides, Told};
+pub use resume::{Resume, Unresumable};
 
 /// What the operator wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +42,8 @@ pub enum Plan {
         /// The goal, as the source names it.
         snapshot: Snapshot,
     },
+    /// The target has a part of a snapshot: send the rest of it, then list and plan anew.
+    Resume(Box<Resume>),
     /// One stream after the other, at least one.
     Steps(Vec<Step>),
 }
@@ -85,7 +89,8 @@ impl Base {
 /// Plans how `target`, the dataset named `target_name`, comes to hold the goal of `policy`.
 ///
 /// A target that does not exist gets a full stream first; any other gets incrementals on top of
-/// its newest snapshot, which therefore must be known to the source.
+/// its newest snapshot, which therefore must be known to the source. A part of a snapshot that an
+/// interrupted receive has left is finished before anything else, or in the way of all.
 pub fn plan(
     source: &SourceState,
     target_name: &DatasetName,
@@ -93,14 +98,14 @@ pub fn plan(
     policy: &Policy,
 ) -> Result<Plan, Refusal> {
     let sides = Sides { source: source.dataset.clone(), target: target_name.clone() };
-    let sides = Box::new(sides);
     let goal = find_goal(source, &policy.goal)?;
     let (held, resume_token) = match target {
         TargetState::Absent => {
             return Ok(Plan::Steps(steps(source, None, way(source, None, goal, policy))));
         }
         TargetState::Present { kind, .. } if *kind != source.kind => {
-            return Err(Refusal::OtherKind { sides, source_kind: source.kind, target_kind: *kind });
+            let (sides, source_kind) = (Box::new(sides), source.kind);
+            return Err(Refusal::OtherKind { sides, source_kind, target_kind: *kind });
         }
         TargetState::Present { snapshots, resume_token, .. } => (snapshots, resume_token),
     };
@@ -108,8 +113,10 @@ pub fn plan(
         return Ok(Plan::UpToDate { snapshot: goal.clone() });
     }
     if let Some(token) = resume_token {
-        return Err(Refusal::PartlyReceived { sides, token: token.clone() });
+        let resume = resume::resume(source, &sides, held, goal, token)?;
+        return Ok(Plan::Resume(Box::new(resume)));
     }
+    let sides = Box::new(sides);
     let base = find_base(source, held, goal, sides.clone())?;
     let wanted: Vec<&Snapshot> = way(source, Some(&base), goal, policy)
         .into_iter()

@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use super::Unresumable;
 use crate::dataset::{DatasetName, Guid, Kind, SnapName, typed};
 use crate::error::{Class, Failure, Side};
 use crate::listing::Snapshot;
@@ -59,17 +60,17 @@ pub enum Refusal {
         /// What the target is.
         target_kind: Kind,
     },
-    /// An interrupted `zfs receive -s` left its state in the target.
+    /// An interrupted `zfs receive -s` left its state in the target, and it is none that this job
+    /// can go on from.
     #[error(
-        "{} holds the state of an interrupted receive (resume token {token}); going on from it \
-         comes with a later version of zferry",
+        "{} holds the state of an interrupted receive that cannot be gone on from: {why}",
         .sides.target
     )]
     PartlyReceived {
         /// Both datasets.
         sides: Box<Sides>,
-        /// ZFS's resume token.
-        token: String,
+        /// What is wrong with it.
+        why: Box<Unresumable>,
     },
     /// The target exists without any snapshot: `zfs receive` takes neither a full stream (it
     /// exists) nor an incremental one (there is no base).
@@ -155,10 +156,7 @@ impl Refusal {
             Refusal::OtherKind { source_kind, .. } => {
                 format!("choose a target that is a {source_kind} or does not exist yet")
             }
-            Refusal::PartlyReceived { sides, .. } => format!(
-                "give up what was received so far, on the target: zfs receive -A {}",
-                typed(sides.target.as_str())
-            ),
+            Refusal::PartlyReceived { sides, why } => why.remedy(sides),
             Refusal::Empty { sides } => format!(
                 "choose a target that does not exist yet; or, if nothing in it is needed, on the \
                  target: zfs destroy {}",
@@ -184,6 +182,11 @@ impl Refusal {
                 typed(&format!("{}-other", sides.target.at(&wanted.name)))
             ),
         }
+    }
+
+    /// Whether an abandoned part of a snapshot of ours is all that is in the way.
+    pub fn is_dead_token(&self) -> bool {
+        matches!(self, Refusal::PartlyReceived { why, .. } if why.is_dead())
     }
 
     /// Where the operator has to look.

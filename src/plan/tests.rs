@@ -5,6 +5,8 @@
 
 use proptest::prelude::*;
 
+mod resume;
+
 use super::*;
 use crate::dataset::Kind;
 use crate::error::{Class, Failure, Side};
@@ -56,6 +58,7 @@ fn planned(source: &SourceState, target: &TargetState, policy: &Policy) -> Resul
 fn short(plan: &Plan) -> String {
     match plan {
         Plan::UpToDate { snapshot } => format!("={}", snapshot.guid),
+        Plan::Resume(resume) => format!("~{}", short_step(&resume.step)),
         Plan::Steps(steps) => steps.iter().map(short_step).collect::<Vec<_>>().join(" "),
     }
 }
@@ -173,7 +176,7 @@ fn refusals_name_what_is_in_the_way_and_what_to_do() {
             "backup/a is a volume, but tank/a is a filesystem",
             "choose",
         ),
-        ("a1 b2", token(), "", Side::Target, "resume token 1-f00", "zfs receive -A backup/a"),
+        ("a1 b2", token(), "", Side::Target, "token cannot be read", "zfs receive -A backup/a"),
         ("a1", holding(""), "", Side::Target, "exists and has no snapshot", "zfs destroy backup/a"),
         ("a1", holding("z9"), "", Side::Target, "@z (guid 9)", "zfs rename backup/a backup/a.old"),
         ("a1", holding("z9"), "", Side::Target, "@a (guid 1)", "does not exist yet"),
@@ -310,6 +313,7 @@ proptest! {
             Ok(Plan::UpToDate { snapshot }) => {
                 prop_assert!(held.iter().any(|held| held.guid == snapshot.guid));
             }
+            Ok(Plan::Resume(resume)) => prop_assert!(false, "nothing to resume: {resume:?}"),
             Ok(Plan::Steps(steps)) => {
                 prop_assert!(!steps.is_empty());
                 for step in &steps {

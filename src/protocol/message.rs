@@ -49,6 +49,15 @@ pub enum Message {
         /// Whether another follows.
         more: bool,
     },
+    /// Client: give up what an interrupted receive left in this dataset.
+    Abort {
+        /// Below the server's root for this client.
+        dataset: RelativeName,
+        /// The resume token that was listed: nothing is given up if another is there by now.
+        token: String,
+    },
+    /// Server: it is given up.
+    Aborted,
     /// Client: take this stream.
     Open(Open),
     /// Server: ready to take it.
@@ -201,6 +210,9 @@ pub struct DatasetStream {
     pub raw: bool,
     /// Whether this stream makes the target.
     pub first: bool,
+    /// Whether this is the rest of a stream that the target holds a part of (`zfs send -t`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub resumed: bool,
 }
 
 /// A resume point that is valid inside one epoch only.
@@ -281,12 +293,14 @@ fn known_codecs<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeSet<C
 
 impl Message {
     /// Every name that [`Message::name`] gives and the wire knows.
-    pub const NAMES: [&str; 15] = [
+    pub const NAMES: [&str; 17] = [
         "hello",
         "welcome",
         "list",
         "listed",
         "listed-more",
+        "abort",
+        "aborted",
         "open",
         "opened",
         "ack",
@@ -307,6 +321,8 @@ impl Message {
             Message::List { .. } => "list",
             Message::Listed { .. } => "listed",
             Message::ListedMore { .. } => "listed-more",
+            Message::Abort { .. } => "abort",
+            Message::Aborted => "aborted",
             Message::Open(_) => "open",
             Message::Opened { .. } => "opened",
             Message::Ack { .. } => "ack",
@@ -454,6 +470,7 @@ mod tests {
             from: None,
             raw: false,
             first: true,
+            resumed: false,
         });
         assert!(stream.is_proved_by(Some(Guid(7))));
         assert!(!stream.is_proved_by(Some(Guid(8))) && !stream.is_proved_by(None));

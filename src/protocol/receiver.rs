@@ -31,6 +31,8 @@ pub enum Input {
         /// What it holds.
         target: TargetState,
     },
+    /// The answer to [`Output::Abort`].
+    Aborted,
     /// The answer to [`Output::Prepare`].
     Prepared(Start, Credit),
     /// How far the transfer came, and how far the client may go: as often as is worth a message.
@@ -67,6 +69,14 @@ pub enum Output {
     },
     /// Read what the target holds; answer with [`Input::Found`].
     LookUp(RelativeName),
+    /// Give up what an interrupted receive left in this dataset, if it still has this token;
+    /// answer with [`Input::Aborted`].
+    Abort {
+        /// Where it is.
+        dataset: RelativeName,
+        /// What the client was told.
+        token: String,
+    },
     /// Check that the transfer is allowed and make all ready for it; answer with
     /// [`Input::Prepared`].
     Prepare(Open),
@@ -111,6 +121,7 @@ enum State {
     ExpectHello(Offer),
     Idle(Session),
     LookingUp(Session),
+    Aborting(Session),
     Preparing(Session, Open),
     Receiving(Session, Transfer),
     Applying(Session, Transfer, StreamOffset),
@@ -196,6 +207,10 @@ impl State {
                 output.push(Output::LookUp(dataset));
                 Ok(State::LookingUp(session))
             }
+            (State::Idle(session), M::Abort { dataset, token }) => {
+                output.push(Output::Abort { dataset, token });
+                Ok(State::Aborting(session))
+            }
             (State::Idle(session), M::Open(open)) => {
                 session.check(&open)?;
                 output.push(Output::Prepare(open.clone()));
@@ -228,6 +243,10 @@ impl State {
                     }
                     Err(failure) => Ok(State::LookingUp(session).fail(failure, output)),
                 }
+            }
+            (State::Aborting(session), Input::Aborted) => {
+                output.push(Output::Send(Message::Aborted));
+                Ok(State::Idle(session))
             }
             (State::Preparing(session, open), Input::Prepared(start, credit)) => {
                 let transfer = open.transfer;
@@ -279,6 +298,7 @@ impl State {
             State::ExpectHello(_) => "ExpectHello",
             State::Idle(_) => "Idle",
             State::LookingUp(_) => "LookingUp",
+            State::Aborting(_) => "Aborting",
             State::Preparing(..) => "Preparing",
             State::Receiving(..) => "Receiving",
             State::Applying(..) => "Applying",

@@ -26,6 +26,13 @@ pub enum Input {
     Received(Message),
     /// Ask what the target holds. Only when idle.
     List(RelativeName),
+    /// Have what an interrupted receive left given up. Only when idle.
+    Abort {
+        /// Where it is.
+        dataset: RelativeName,
+        /// The resume token that was listed.
+        token: String,
+    },
     /// Send a stream. Only when idle.
     Open(Request),
     /// Blocks up to here are about to be given to the sockets. Told before the first byte goes
@@ -65,6 +72,8 @@ pub enum Output {
         /// What it holds.
         target: TargetState,
     },
+    /// It is given up. Idle.
+    Aborted,
     /// The server is ready: let the stream flow.
     Stream {
         /// For the frames.
@@ -94,6 +103,7 @@ enum State {
     Idle(Session),
     ExpectListed(Session),
     ExpectListedMore(Session, DatasetName, TargetState),
+    ExpectAborted(Session),
     ExpectOpened(Session, Request),
     Streaming(Session, Transfer),
     ExpectResult(Session, Transfer, StreamOffset),
@@ -166,6 +176,10 @@ impl State {
                 State::ExpectListedMore(session, dataset, so_far),
                 M::ListedMore { snapshots, more },
             ) => Ok(listed(session, dataset, Listing::join(so_far, snapshots, more)?, output)),
+            (State::ExpectAborted(session), M::Aborted) => {
+                output.push(Output::Aborted);
+                Ok(State::Idle(session))
+            }
             (State::ExpectOpened(session, request), M::Opened { transfer, start, credit }) => {
                 check_transfer(session.transfer, transfer, "opened")?;
                 let session = session.credited(credit)?;
@@ -215,6 +229,10 @@ impl State {
                 output.push(Output::Send(Message::List { dataset }));
                 State::ExpectListed(session)
             }
+            (State::Idle(session), Input::Abort { dataset, token }) => {
+                output.push(Output::Send(Message::Abort { dataset, token }));
+                State::ExpectAborted(session)
+            }
             (State::Idle(session), Input::Open(request)) => session.open(request, output),
             (State::Idle(_), Input::Bye) => {
                 output.extend([Output::Send(Message::Bye), Output::Close]);
@@ -259,6 +277,7 @@ impl State {
             State::Idle(_) => "Idle",
             State::ExpectListed(_) => "ExpectListed",
             State::ExpectListedMore(..) => "ExpectListedMore",
+            State::ExpectAborted(_) => "ExpectAborted",
             State::ExpectOpened(..) => "ExpectOpened",
             State::Streaming(..) => "Streaming",
             State::ExpectResult(..) => "ExpectResult",

@@ -6,13 +6,13 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::Command;
 
-use crate::dataset::{DatasetName, Guid};
+use crate::dataset::{DatasetName, Guid, typed};
 use crate::engine::receiver::{Feed, Sink};
 use crate::error::{Class, Failure, Side};
 use crate::listing::TargetState;
 use crate::process::{Ended, Process, Stderr};
 use crate::protocol::message::{DatasetStream, RelativeName, Stream};
-use crate::zfs::{Zfs, failure};
+use crate::zfs::{Zfs, ZfsError, failure};
 
 /// Where streams go.
 #[derive(Clone, Debug)]
@@ -92,6 +92,14 @@ impl Destination {
         }
     }
 
+    /// Gives up what an interrupted receive has left in a dataset, if that still has `token`.
+    pub(super) fn abort(&self, dataset: &DatasetName, token: &str) -> Result<(), Failure> {
+        match self {
+            Destination::Pool(pool) => pool.abort(dataset, token),
+            Destination::Pipe(_) => Ok(()),
+        }
+    }
+
     /// Starts whatever takes the stream.
     pub(super) fn prepare(&self, stream: &Stream) -> Result<Prepared, Failure> {
         match (self, stream) {
@@ -144,7 +152,9 @@ impl Pool {
 
     fn prepare(&self, stream: &DatasetStream) -> Result<Prepared, Failure> {
         let dataset = self.dataset(&stream.target)?;
-        let on_target = |error: crate::zfs::ZfsError| error.on(Side::Target);
+        let on_target = |error: ZfsError| error.on(Side::Target);
+        let token = self.zfs.resume_token(&dataset).map_err(on_target)?;
+        check_partial_state(&dataset, token.is_some(), stream.resumed)?;
         if stream.first {
             self.zfs.create_parents(&dataset, &self.root).map_err(on_target)?;
         }
@@ -152,6 +162,22 @@ impl Pool {
             self.zfs.receive(&dataset, stream.dataset, stream.first).map_err(on_target)?;
         // ZFS copies what it reads from the pipe (kernel_read), so its pages may be lent.
         Ok(Prepared { sink: Sink { fd, feed: Feed::Splice }, process: Some(process) })
+    }
+
+    /// Nothing but the partial state that the client was told of is ever thrown away: whatever
+    /// else is there by now belongs to somebody else. The caller has the dataset's claim.
+    fn abort(&self, dataset: &DatasetName, token: &str) -> Result<(), Failure> {
+        let on_target = |error: ZfsError| error.on(Side::Target);
+        if self.zfs.resume_token(dataset).map_err(on_target)?.as_deref() != Some(token) {
+            let what = format!(
+                "what an interrupted receive left in {dataset} has changed since it was listed, \
+                 and was not given up"
+            );
+            return Err(Failure::new(Side::Target, Class::Interrupted, what));
+        }
+        self.zfs.abort_receive(dataset).map_err(on_target)?;
+        tracing::warn!(%dataset, "gave up a part of a snapshot, as its client asked");
+        Ok(())
     }
 
     fn verify(&self, stream: &DatasetStream, ended: Option<&Ended>) -> Result<Guid, Failure> {
@@ -202,6 +228,30 @@ impl Pipe {
     }
 }
 
+/// A stream goes on where one was interrupted, or begins where none was. `zfs receive` would say
+/// so too, in words that fit every case.
+fn check_partial_state(dataset: &DatasetName, present: bool, wanted: bool) -> Result<(), Failure> {
+    match (present, wanted) {
+        (true, true) | (false, false) => Ok(()),
+        // The client lists and plans anew.
+        (false, true) => Err(Failure::new(
+            Side::Target,
+            Class::Interrupted,
+            format!("{dataset} has no partly received snapshot any more that could be finished"),
+        )),
+        (true, false) => Err(refused(
+            &format!(
+                "{dataset} contains partially-complete state of an interrupted receive, and a new \
+                 stream was sent"
+            ),
+            &format!(
+                "finish it with its resume token, or give it up: zfs receive -A {}",
+                typed(dataset.as_str())
+            ),
+        )),
+    }
+}
+
 /// How a command of the user's takes bytes. Only of `zfs` do we know that it copies what it reads;
 /// pv, for one, splices on, and would see our slots change.
 fn feed_of(program: &str) -> Feed {
@@ -216,6 +266,18 @@ fn refused(what: &str, remedy: &str) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_rest_needs_partial_state_and_a_whole_stream_none() {
+        let dataset: DatasetName = "backup/a b".parse().unwrap();
+        let check = |present, wanted| check_partial_state(&dataset, present, wanted);
+        assert_eq!((check(true, true), check(false, false)), (Ok(()), Ok(())));
+        let gone = check(false, true).unwrap_err();
+        assert_eq!(gone.class, Class::Interrupted, "{gone}");
+        let in_the_way = check(true, false).unwrap_err();
+        assert_eq!(in_the_way.class, Class::Refused, "{in_the_way}");
+        assert!(in_the_way.remedy.unwrap().contains("zfs receive -A 'backup/a b'"));
+    }
 
     #[test]
     fn only_a_reader_that_is_known_to_copy_gets_pages() {

@@ -39,6 +39,7 @@ const ACKNOWLEDGE_EVERY: Duration = Duration::from_millis(200);
 /// What other threads tell the session.
 enum News {
     Found(DatasetName, Result<TargetState, Failure>),
+    Aborted(Result<(), Failure>),
     Prepared(Box<Open>, Result<Prepared, Failure>),
     ProcessEnded(std::io::Result<ProcessEnded>),
     Verified(Result<Option<Guid>, Failure>),
@@ -247,6 +248,7 @@ impl Session {
                 self.lanes.expect(count, self.secret, &self.shared.roster);
             }
             Output::LookUp(name) => self.look_up(&name).await,
+            Output::Abort { dataset, token } => self.abort(&dataset, token).await,
             Output::Prepare(open) => self.prepare(open).await,
             Output::Finish(ended) => {
                 if let (Some(engine), Some(transfer)) = (&self.engine, &mut self.transfer) {
@@ -277,6 +279,23 @@ impl Session {
         });
     }
 
+    /// Gives up a partial state, while nobody else can receive into its dataset.
+    async fn abort(&mut self, name: &RelativeName, token: String) {
+        let named = self.shared.destination.dataset_named(name);
+        let claimed = named.and_then(|dataset| {
+            let claim = self.shared.roster.claim(&dataset, &self.peer, &self.presence)?;
+            Ok((dataset, claim))
+        });
+        match claimed {
+            Ok((dataset, claim)) => {
+                self.claim = Some(claim);
+                let destination = self.shared.destination.clone();
+                self.ask(move || News::Aborted(destination.abort(&dataset, &token)));
+            }
+            Err(failure) => self.give_up(failure).await,
+        }
+    }
+
     async fn say(&mut self, message: &Message) {
         if let Err(error) = self.line.say(message).await {
             // What is lost is said again, should the client come back.
@@ -294,6 +313,13 @@ impl Session {
     async fn learn(&mut self, news: News) {
         match news {
             News::Found(dataset, Ok(target)) => self.tell(Input::Found { dataset, target }),
+            News::Aborted(aborted) => {
+                self.claim = None;
+                match aborted {
+                    Ok(()) => self.tell(Input::Aborted),
+                    Err(failure) => self.give_up(failure).await,
+                }
+            }
             News::Prepared(open, prepared) => {
                 self.preparing = false;
                 match prepared {

@@ -22,9 +22,14 @@ impl Tag {
         Tag(format!("{TAG_PREFIX}{transfer}"))
     }
 
-    /// Whether a tag that `zfs holds` lists was set by some zferry.
-    pub fn is_ours(tag: &str) -> bool {
-        tag.starts_with(TAG_PREFIX)
+    /// A tag that `zfs holds` lists, if some zferry has set it.
+    pub fn read(tag: &str) -> Option<Tag> {
+        tag.starts_with(TAG_PREFIX).then(|| Tag(tag.to_owned()))
+    }
+
+    /// The transfer that it belongs to.
+    pub fn transfer(&self) -> &str {
+        self.0.strip_prefix(TAG_PREFIX).unwrap_or(&self.0)
     }
 }
 
@@ -98,8 +103,10 @@ mod tests {
     #[test]
     fn our_tags_can_be_told_from_others() {
         assert_eq!(Tag::of_transfer("f00d").to_string(), "zferry:f00d");
-        assert!(Tag::is_ours("zferry:f00d"));
-        assert!(!Tag::is_ours(".send-123-1"));
+        assert_eq!(Tag::read("zferry:f00d").unwrap().transfer(), "f00d");
+        for tag in ["keep", ".send-123-1", "Zferry:x", "xzferry:y"] {
+            assert_eq!(Tag::read(tag), None, "{tag}");
+        }
     }
 
     #[test]

@@ -17,9 +17,10 @@ use crate::error::{Class, Failure, Side};
 use crate::process::Ended;
 
 mod command;
-mod estimate;
+pub mod estimate;
 pub mod failure;
 pub mod hold;
+pub mod leftover;
 mod listing;
 pub mod receive;
 pub mod send;

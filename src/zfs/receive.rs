@@ -2,7 +2,8 @@
 //!
 //! Where the data's way ends. What must never happen here: `-F`, which rolls back and destroys; a
 //! mount, which could hide a live folder of the target host; a receive without `-s`, which throws
-//! everything away when it is cut.
+//! everything away when it is cut. The one thing that is ever given up is the state of a receive
+//! that was interrupted, and only by its name ([`Zfs::abort_receive`]).
 
 use std::os::fd::OwnedFd;
 use std::process::Stdio;
@@ -41,6 +42,30 @@ impl Zfs {
         command.stdout(Stdio::null());
         Process::reading(command, Stderr::Kept)
             .map_err(|source| ZfsError::Run { call: call(&arguments), source })
+    }
+
+    /// ZFS's resume token, where an interrupted receive has left its state in `dataset`; `None`
+    /// also if there is no such dataset.
+    pub fn resume_token(&self, dataset: &DatasetName) -> Result<Option<String>, ZfsError> {
+        let property = "receive_resume_token";
+        let answer = self.run(&["get", "-Hp", "-o", "value", "--", property, dataset.as_str()])?;
+        if answer.failed_with("dataset does not exist") {
+            return Ok(None);
+        }
+        if !answer.ended.success() {
+            return Err(answer.failed());
+        }
+        match answer.text.trim_end() {
+            "" => Err(answer.unreadable(&answer.text)),
+            "-" => Ok(None),
+            token => Ok(Some(token.to_owned())),
+        }
+    }
+
+    /// Throws away what an interrupted receive has left in `dataset`: a part of one snapshot, and
+    /// the dataset itself where it has nothing else. No snapshot is touched.
+    pub fn abort_receive(&self, dataset: &DatasetName) -> Result<(), ZfsError> {
+        self.ask(&["receive", "-A", "--", dataset.as_str()]).map(drop)
     }
 
     /// Makes what is missing between `root`, which must exist, and `target`, which is not made.

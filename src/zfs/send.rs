@@ -11,6 +11,7 @@ use super::{Zfs, ZfsError};
 use crate::dataset::DatasetName;
 use crate::plan::{Base, Step};
 use crate::process::{Process, Stderr};
+use crate::token::Token;
 
 impl Zfs {
     /// Starts to send `step` of `dataset`; the descriptor is where its stream comes from.
@@ -19,6 +20,23 @@ impl Zfs {
         Process::writing(self.command(&arguments), Stderr::Kept)
             .map_err(|source| ZfsError::Run { call: call(&arguments), source })
     }
+}
+
+impl Zfs {
+    /// Starts to send the rest of the stream that `token` belongs to. Whether it may be sent is
+    /// for `plan` to say, before.
+    pub fn send_rest(&self, token: &Token) -> Result<(Process, OwnedFd), ZfsError> {
+        let arguments = rest_arguments(&[], token);
+        Process::writing(self.command(&arguments), Stderr::Kept)
+            .map_err(|source| ZfsError::Run { call: call(&arguments), source })
+    }
+}
+
+/// What `zfs` is called with to send the rest of a stream. All options of the stream are in the
+/// token; `zfs` refuses some beside it and adds others to it, so there are none.
+pub(super) fn rest_arguments(options: &[&str], token: &Token) -> Vec<String> {
+    let words = ["send"].iter().chain(options).map(|&word| word.to_owned());
+    words.chain(["-t".to_owned(), token.to_string()]).collect()
 }
 
 /// What `zfs` is called with to send `step` of `dataset`.
@@ -60,6 +78,15 @@ pub(super) mod tests {
 
     pub(in crate::zfs) fn snapshot(name: &str) -> Snapshot {
         Snapshot { name: name.parse().unwrap(), guid: Guid(1), createtxg: 1 }
+    }
+
+    #[test]
+    fn the_rest_of_a_stream_has_no_options_but_its_token() {
+        let text = crate::token::example::Example::of(Some(1), 2, "tank/a@s").token();
+        let token: Token = text.parse().unwrap();
+        assert_eq!(rest_arguments(&[], &token), ["send", "-t", &text]);
+        let dry = ["send", "-n", "-v", "-P", "-t", &text];
+        assert_eq!(rest_arguments(&["-n", "-v", "-P"], &token), dry);
     }
 
     #[test]

@@ -27,6 +27,10 @@ pub(super) const CUT: [&str; 4] = [
     "invalid backup stream",
 ];
 
+/// What `zfs send -t` says where the rest of a stream cannot be made any more.
+pub(super) const DEAD_TOKEN: [&str; 3] =
+    ["used in the initial send", "no longer exists", "resume token is corrupt"];
+
 /// `zfs receive`; its dataset is the target.
 #[rustfmt::skip]
 pub(super) const RECEIVE: &[Row] = &[

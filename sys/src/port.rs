@@ -305,6 +305,31 @@ mod tests {
         });
     }
 
+    #[test]
+    fn a_send_that_nobody_takes_ends_when_we_shut_the_socket_down() {
+        on_both(|mut bench| {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let ours = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (theirs, _) = listener.accept().unwrap();
+            ours.set_nonblocking(true).unwrap();
+            while (&ours).write(&[0; 4096]).is_ok() {}
+            ours.set_nonblocking(false).unwrap();
+            let ours = Arc::new(OwnedFd::from(ours));
+            let loan = Arc::new(bench.loan());
+            bench.start(2, &ours, Act::Send(loan, 0..SLOT));
+            let mut none = Vec::new();
+            bench.port.wait(Some(Duration::from_millis(50)), &mut none).unwrap();
+            assert!(none.is_empty(), "somebody took it: {none:?}");
+            crate::socket::shutdown_both(&ours).unwrap();
+            match bench.next() {
+                Completion::Sent { key: 2, result } => assert!(!matches!(result, Ok(SLOT))),
+                other => panic!("{other:?}"),
+            }
+            assert_eq!(bench.pool.free(), 8);
+            drop(theirs);
+        });
+    }
+
     fn watched(bench: &mut Bench) -> u32 {
         match bench.next() {
             Completion::Watched { key, result: Ok(()) } => key,

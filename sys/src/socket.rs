@@ -52,6 +52,15 @@ pub fn set_user_timeout(socket: impl AsFd, timeout: Duration) -> io::Result<()> 
     on_tcp(socket, |socket| setsockopt(socket, sockopt::TcpUserTimeout, &timeout_ms))
 }
 
+/// How long bytes may wait for an acknowledgement, as [`set_user_timeout`] set it; zero for the
+/// system's default, and where it is no TCP socket.
+pub fn user_timeout(socket: impl AsFd) -> io::Result<Duration> {
+    if is_unix(&socket)? {
+        return Ok(Duration::ZERO);
+    }
+    Ok(Duration::from_millis(getsockopt(&socket, sockopt::TcpUserTimeout)?.into()))
+}
+
 /// How many bytes may wait unsent in the socket (`TCP_NOTSENT_LOWAT`).
 ///
 /// What waits there cannot be reordered, compressed or counted any more, and is sent once more

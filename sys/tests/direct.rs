@@ -274,4 +274,11 @@ fn over_the_limit_through(backend: Backend, path: &Path) {
     setrlimit(Resource::RLIMIT_FSIZE, limit * 2, limit * 2).expect("limit");
     let retired = writer.write(PageIndex(0)).expect_err("retired");
     assert!(retired.to_string().contains("an earlier write failed"), "{retired}");
+    drop(writer);
+    // A page of which the kernel takes a sector and no more was not written.
+    let file = DirectFile::open(path).expect("open");
+    let mut writer = PageWriter::new(file, backend).expect("writer");
+    setrlimit(Resource::RLIMIT_FSIZE, limit + 512, limit * 2).expect("limit");
+    writer.write(PageIndex(1)).expect_err("cut in the middle");
+    setrlimit(Resource::RLIMIT_FSIZE, limit * 2, limit * 2).expect("limit");
 }

@@ -99,6 +99,8 @@ fn a_remedy_names_the_target_as_the_servers_host_knows_it() {
     let server = Server::serve(&target, &[]);
     copy(&source, &server.url("a")).ended().failed_with(2, &[]);
     assert_partly_received(&target);
+    source.destroy("tank/a@s");
+    source.snapshot("tank/a", "t", b"later");
     copy(&source, &server.url("a")).ended().failed_with(
         2,
         &["target: backup/a holds the state of an interrupted receive", "zfs receive -A backup/a"],

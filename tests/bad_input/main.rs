@@ -52,8 +52,7 @@ fn under_way() -> (StandIn, StandIn, Server, Running) {
     let (source, target) = hosts();
     let server = Server::serve(&target, &["--cache", "8MiB", "--grace", "0"]);
     source.slow_send(128 << 10, Duration::from_millis(200));
-    let flags = [SMALL.as_slice(), &["--retry-for", "0"]].concat();
-    let client = replicate(&source, "tank/a", &server.url("a"), &flags);
+    let client = copy(&source, &server.url("a"));
     wait_until_some_came(&target);
     (source, target, server, client)
 }

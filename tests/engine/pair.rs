@@ -7,6 +7,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::sync::mpsc::{self, channel};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -19,6 +20,7 @@ use zferry::engine::receiver::{self, Agreed, Feed, Receiver, Sink};
 use zferry::engine::sender::{self, Sender};
 use zferry::engine::settings::{Compression, Settings, ZeroCopy};
 use zferry::error::Class;
+use zferry::protocol::window::Credit;
 use zferry::units::{Bytes, TransferId};
 
 use crate::weather::{self, Holes, Weather};
@@ -44,8 +46,8 @@ pub struct Plan {
     /// Over TCP, sent from our own pages; there is no weather then.
     pub tcp: bool,
     pub slow_sink: bool,
-    /// How long the sink does nothing at first.
-    pub sink_waits: Duration,
+    /// The sink reads nothing before [`Pair::start_sink`].
+    pub sink_waits: bool,
     /// The caches, in blocks for each lane.
     pub receiver_blocks: u64,
 }
@@ -80,6 +82,8 @@ pub struct Pair {
     progress: Arc<Progress>,
     source: Option<JoinHandle<()>>,
     sink: Option<JoinHandle<Vec<u8>>>,
+    /// Dropped, it starts the sink.
+    start: Option<mpsc::Sender<()>>,
     acknowledged: Instant,
     started: Instant,
     fed: bool,
@@ -103,7 +107,7 @@ impl Default for Plan {
             present: 4,
             tcp: false,
             slow_sink: false,
-            sink_waits: Duration::ZERO,
+            sink_waits: false,
             receiver_blocks: 2,
         }
     }
@@ -129,6 +133,8 @@ impl Plan {
 impl Pair {
     /// Engines whose connections meet `weather`, each lane's in its order, and fair weather then.
     pub fn new(plan: Plan, weather: &[(u32, Weather)]) -> Pair {
+        // Made once, and not within anybody's time.
+        content(0);
         let (sender_inbox, sender_events) = unbounded_channel();
         let (receiver_inbox, receiver_events) = unbounded_channel();
         let places = || (0..plan.lanes).map(|_| None).collect::<Vec<Option<OwnedFd>>>();
@@ -151,6 +157,7 @@ impl Pair {
             progress: Arc::default(),
             source: None,
             sink: None,
+            start: None,
             acknowledged: Instant::now(),
             started: Instant::now(),
             fed: false,
@@ -172,8 +179,11 @@ impl Pair {
             // An engine that gave up does not read to the end.
             let _ = writer.write_all(&content(bytes));
         }));
+        let (start, starts) = channel();
+        self.start = sink_waits.then_some(start);
         self.sink = Some(std::thread::spawn(move || {
-            std::thread::sleep(sink_waits);
+            // Also started when the test has failed and is gone.
+            let _ = starts.recv();
             read_out(File::from(to.reader), slow_sink)
         }));
         self.receiver.begin(TRANSFER, 1, Sink { fd: to.writer, feed: Feed::Splice });
@@ -221,6 +231,15 @@ impl Pair {
         (self.progress.wire().0, self.receiver.progress().wire().0)
     }
 
+    /// Tells the sender what the receiver never said.
+    pub fn lie(&self, credit: Credit) {
+        self.sender.credit(credit);
+    }
+
+    pub fn start_sink(&mut self) {
+        self.start = None;
+    }
+
     pub fn is_over(&self) -> bool {
         self.fed || self.failed.is_some()
     }
@@ -228,6 +247,14 @@ impl Pair {
     pub fn drive_for(&mut self, time: Duration) {
         let until = Instant::now() + time;
         while Instant::now() < until && !self.is_over() {
+            self.drive();
+        }
+    }
+
+    /// Drives as long as `so` holds, for 2 s at most.
+    pub fn drive_while(&mut self, so: impl Fn(&Pair) -> bool) {
+        let until = Instant::now() + Duration::from_secs(2);
+        while so(self) && Instant::now() < until {
             self.drive();
         }
     }

@@ -93,11 +93,21 @@ fn limits() -> impl Strategy<Value = Limits> {
 
 fn stream() -> impl Strategy<Value = Stream> {
     let names = (name(), kind(), snap_name());
-    let rest = (guid(), option::of(guid()), any::<bool>(), any::<bool>());
-    let dataset =
-        (names, rest).prop_map(|((target, dataset, snapshot), (to, from, raw, first))| {
-            Stream::Dataset(DatasetStream { target, dataset, snapshot, to, from, raw, first })
-        });
+    let rest = (guid(), option::of(guid()), any::<[bool; 3]>());
+    let dataset = (names, rest).prop_map(
+        |((target, dataset, snapshot), (to, from, [raw, first, resumed]))| {
+            Stream::Dataset(DatasetStream {
+                target,
+                dataset,
+                snapshot,
+                to,
+                from,
+                raw,
+                first,
+                resumed,
+            })
+        },
+    );
     prop_oneof![Just(Stream::Pipe), dataset]
 }
 
@@ -161,6 +171,8 @@ pub fn message() -> impl Strategy<Value = Message> {
         }),
         (snapshots(), any::<bool>())
             .prop_map(|(snapshots, more)| Message::ListedMore { snapshots, more }),
+        (name(), text()).prop_map(|(dataset, token)| Message::Abort { dataset, token }),
+        Just(Message::Aborted),
         (transfer(), request())
             .prop_map(|(transfer, request)| Message::Open(Open { transfer, request })),
         (transfer(), credit()).prop_map(|(transfer, credit)| {

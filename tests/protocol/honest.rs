@@ -10,6 +10,7 @@ use crate::pair::{Job, Pair, Step, target};
 fn jobs() -> impl Strategy<Value = Vec<Job>> {
     let job = prop_oneof![
         Just(Job::List),
+        Just(Job::Abort),
         (0..100_u64, any::<bool>()).prop_map(|(bytes, dataset)| Job::Send { bytes, dataset }),
     ];
     (prop::collection::vec(job, 0..6), any::<bool>()).prop_map(|(mut jobs, bye)| {
@@ -69,6 +70,8 @@ proptest! {
         prop_assert_eq!(&pair.server.applied, &transfers(&jobs));
         let lists = jobs.iter().filter(|job| matches!(job, Job::List)).count();
         prop_assert_eq!(&pair.client.listed, &vec![target(snapshots); lists]);
+        let aborts = jobs.iter().filter(|job| matches!(job, Job::Abort)).count();
+        prop_assert_eq!((pair.client.aborted, pair.server.aborted), (aborts, aborts));
         prop_assert_eq!(&pair.client.failed, &None);
         prop_assert_eq!(&pair.server.abandoned, &None);
         let bye = matches!(jobs.last(), Some(Job::Bye));

@@ -17,6 +17,7 @@ use crate::pair::{BLOCKS, Job, Pair, Step, target};
 
 const JOBS: &[Job] = &[
     Job::List,
+    Job::Abort,
     Job::Send { bytes: 50, dataset: true },
     Job::Send { bytes: 0, dataset: false },
     Job::Send { bytes: 90, dataset: false },

@@ -29,6 +29,8 @@ use zferry::units::{Bytes, Sequence, StreamOffset, TransferId};
 pub enum Job {
     /// To know what the target holds.
     List,
+    /// To have a partial state given up.
+    Abort,
     /// To send so many bytes.
     Send { bytes: u64, dataset: bool },
     /// To leave.
@@ -108,6 +110,7 @@ pub struct Client {
     outgoing: Option<Outgoing>,
     credit: Credit,
     pub listed: Vec<TargetState>,
+    pub aborted: usize,
     pub applied: Vec<TransferId>,
     pub failed: Option<Failure>,
 }
@@ -118,6 +121,8 @@ pub struct Server {
     journal: Journal,
     target: TargetState,
     must_look_up: bool,
+    must_abort: bool,
+    pub aborted: usize,
     must_prepare: Option<(TransferId, Stream)>,
     incoming: Option<(TransferId, Stream)>,
     fed: u64,
@@ -141,6 +146,7 @@ const GUID: Guid = Guid(7);
 
 /// The blocks that a server has slots for.
 pub const BLOCKS: u64 = 4;
+const TOKEN: &str = "1-f00-8-ba4";
 
 fn limits(connections: u16) -> Limits {
     let codecs = [Codec::Raw, Codec::Zstd].into_iter().collect();
@@ -156,6 +162,7 @@ fn request(dataset: bool) -> Request {
         from: None,
         raw: false,
         first: true,
+        resumed: false,
     };
     Request {
         stream: if dataset { Stream::Dataset(stream) } else { Stream::Pipe },
@@ -191,6 +198,7 @@ impl Pair {
             outgoing: None,
             credit: Credit::default(),
             listed: Vec::new(),
+            aborted: 0,
             applied: Vec::new(),
             failed: None,
         };
@@ -204,6 +212,8 @@ impl Pair {
             journal: Journal::default(),
             target,
             must_look_up: false,
+            must_abort: false,
+            aborted: 0,
             must_prepare: None,
             incoming: None,
             fed: 0,
@@ -297,6 +307,7 @@ impl Pair {
                     self.client.welcomed = true;
                 }
                 sender::Output::Listed { target, .. } => self.client.listed.push(target),
+                sender::Output::Aborted => self.client.aborted += 1,
                 sender::Output::Stream { transfer, credit, .. } => {
                     self.client.credited(credit);
                     let total = self.client.asked_bytes;
@@ -366,6 +377,7 @@ impl Pair {
                 }
                 receiver::Output::Ready { .. } => {}
                 receiver::Output::LookUp(_) => self.server.must_look_up = true,
+                receiver::Output::Abort { .. } => self.server.must_abort = true,
                 receiver::Output::Prepare(open) => {
                     self.server.must_prepare = Some((open.transfer, open.request.stream));
                 }
@@ -385,6 +397,10 @@ impl Pair {
                 target: self.server.target.clone(),
             };
             return self.server_handles(found);
+        }
+        if std::mem::take(&mut self.server.must_abort) {
+            self.server.aborted += 1;
+            return self.server_handles(receiver::Input::Aborted);
         }
         if let Some(prepared) = self.server.must_prepare.take() {
             self.server.incoming = Some(prepared);
@@ -438,6 +454,10 @@ impl Client {
     fn next_wish(&mut self) -> Option<sender::Input> {
         Some(match self.jobs.pop_front()? {
             Job::List => sender::Input::List("hosts/a".parse().unwrap()),
+            Job::Abort => {
+                let dataset = "hosts/a".parse().unwrap();
+                sender::Input::Abort { dataset, token: TOKEN.to_owned() }
+            }
             Job::Bye => sender::Input::Bye,
             Job::Send { bytes, dataset } => {
                 self.asked_bytes = bytes;
@@ -470,6 +490,7 @@ impl Client {
 impl Server {
     fn stop(&mut self) {
         self.must_look_up = false;
+        self.must_abort = false;
         self.must_prepare = None;
         self.incoming = None;
         self.ended = None;

@@ -1,6 +1,7 @@
 //! The bytes of one conversation, written down: a change of the wire is a visible change.
 //!
-//! A full and an incremental transfer, from the preamble to the farewell. If this differs and no
+//! A full and an incremental transfer, the rest of an interrupted one, and a partial state that is
+//! given up, from the preamble to the farewell. If this differs and no
 //! new version was meant, an old end and a new one will not understand each other. To accept a
 //! change: `INSTA_UPDATE=always cargo test --test protocol`.
 
@@ -24,6 +25,8 @@ use zferry::units::{Bytes, Sequence, StreamOffset, TransferId};
 
 const FULL: Guid = Guid(0xf011_0000_0000_0001);
 const NEXT: Guid = Guid(0xf011_0000_0000_0002);
+const LAST: Guid = Guid(0xf011_0000_0000_0003);
+const TOKEN: &str = "1-eb46e146b-d0-789c6360";
 const SECRET: [u8; 16] = *b"0123456789abcdef";
 const TOTAL: u32 = (1 << 20) + 312;
 
@@ -50,6 +53,7 @@ fn request(snapshot: &str, to: Guid, from: Option<Guid>) -> Request {
             from,
             raw: true,
             first: from.is_none(),
+            resumed: false,
         }),
         epoch: 1,
         estimated_bytes: Some(Bytes(1 << 20)),
@@ -74,6 +78,17 @@ fn target(snapshots: &[(&str, Guid)]) -> TargetState {
 
 fn credit(taken: u64) -> Credit {
     Credit { taken: Sequence(taken), room: Sequence(taken + 126) }
+}
+
+fn partly(snapshots: &[(&str, Guid)], token: &str) -> TargetState {
+    let TargetState::Present { kind, snapshots, .. } = target(snapshots) else { unreachable!() };
+    TargetState::Present { kind, snapshots, resume_token: Some(token.to_owned()) }
+}
+
+fn rest_of(mut request: Request) -> Request {
+    let Stream::Dataset(stream) = &mut request.stream else { unreachable!() };
+    stream.resumed = true;
+    request
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -177,6 +192,12 @@ impl Conversation {
         self.server(receiver::Input::Found { dataset: "backup/hosts/a".parse().unwrap(), target });
     }
 
+    fn abort(&mut self, token: &str) {
+        let dataset = "hosts/web 1".parse().unwrap();
+        self.client(sender::Input::Abort { dataset, token: token.to_owned() });
+        self.server(receiver::Input::Aborted);
+    }
+
     fn transfer(&mut self, number: u32, request: Request, guid: Guid) {
         let taken = u64::from(number - 1) * 2;
         self.client(sender::Input::Open(request));
@@ -217,6 +238,10 @@ fn the_conversation_is_as_it_always_was() {
     conversation.transfer(1, request("daily-1", FULL, None), FULL);
     conversation.list(target(&[("daily-1", FULL)]));
     conversation.transfer(2, request("daily-2", NEXT, Some(FULL)), NEXT);
+    conversation.list(partly(&[("daily-1", FULL), ("daily-2", NEXT)], TOKEN));
+    conversation.transfer(3, rest_of(request("daily-3", LAST, Some(NEXT))), LAST);
+    conversation.list(partly(&[("daily-3", LAST)], TOKEN));
+    conversation.abort(TOKEN);
     conversation.come_back();
     conversation.client(sender::Input::Bye);
     assert!(conversation.client.unwrap().is_closed() && conversation.server.unwrap().is_closed());

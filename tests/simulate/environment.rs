@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use zferry::breakpoint::decision::DeadTokenPolicy;
 
 use super::breakage::Breakage;
 use super::disk::Disk;
@@ -75,6 +77,7 @@ pub struct Settings {
     pub block_bytes: u64,
     pub grace: Duration,
     pub retry_for: Duration,
+    pub dead_token: DeadTokenPolicy,
     /// Whether this side writes what passes to breakpoint files.
     pub spooled: [bool; 2],
 }
@@ -94,6 +97,8 @@ pub struct Environment {
     due: BTreeMap<(Duration, u64), Event>,
     scheduled: u64,
     trace: bool,
+    /// What the clock of the program showed when the run began; only what passes since matters.
+    begun: Instant,
     /// What this run came by.
     pub met: BTreeSet<Met>,
 }
@@ -107,6 +112,7 @@ impl Environment {
             block_bytes: random.pick(&[40, 200, 700, 2000]),
             grace: random.pick(&[5, 60, 600].map(Duration::from_secs)),
             retry_for: random.pick(&[0, 30, 3600].map(Duration::from_secs)),
+            dead_token: random.pick(&[DeadTokenPolicy::Ask, DeadTokenPolicy::AbortAndRestart]),
             spooled: [random.chance(60), random.chance(60)],
         };
         let source = Source::new(&mut random);
@@ -125,6 +131,7 @@ impl Environment {
             scheduled: 0,
             random,
             trace,
+            begun: Instant::now(),
             met: BTreeSet::new(),
         }
     }
@@ -149,6 +156,11 @@ impl Environment {
         let ((now, _), event) = self.due.pop_first()?;
         self.now = now;
         Some(event)
+    }
+
+    /// The moment as the program's clock has it.
+    pub fn instant(&self) -> Instant {
+        self.begun + self.now
     }
 
     /// Something happened that runs are there for.

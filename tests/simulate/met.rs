@@ -43,9 +43,11 @@ pub enum Met {
     SpoolAcknowledged,
     /// The operator had to be asked.
     Asked,
+    /// A partial state was given up, as was allowed.
+    Aborted,
 }
 
-pub const ALL: [Met; 20] = [
+pub const ALL: [Met; 21] = [
     Met::ControlReturned,
     Met::ReturnedUnmissed,
     Met::ReturnRefused,
@@ -66,4 +68,5 @@ pub const ALL: [Met; 20] = [
     Met::Retired,
     Met::SpoolAcknowledged,
     Met::Asked,
+    Met::Aborted,
 ];

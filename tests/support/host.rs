@@ -242,9 +242,21 @@ impl Server {
 /// How many servers were asked to prove that they serve.
 static PROOFS: AtomicU32 = AtomicU32::new(0);
 
-/// `zferry replicate` on `host`.
+/// `zferry replicate` on `host`, which tells every failure instead of trying again.
 pub fn replicate(host: &StandIn, from: &str, to: &str, flags: &[&str]) -> Running {
-    let mut words = vec!["replicate", from, to, "--plain"];
+    replicate_for(0, host, from, to, flags)
+}
+
+/// The same, which tries again for so many seconds.
+pub fn replicate_for(
+    seconds: u32,
+    host: &StandIn,
+    from: &str,
+    to: &str,
+    flags: &[&str],
+) -> Running {
+    let seconds = seconds.to_string();
+    let mut words = vec!["replicate", from, to, "--plain", "--retry-for", &seconds];
     words.extend(flags);
     Running::start(&mut zferry_on(host, &words))
 }

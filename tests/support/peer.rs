@@ -183,6 +183,7 @@ pub fn full_stream(target: &str, snapshot: &str, guid: u64) -> Stream {
         from: None,
         raw: false,
         first: true,
+        resumed: false,
     })
 }
 

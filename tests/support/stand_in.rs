@@ -105,6 +105,11 @@ impl StandIn {
         fs::remove_dir_all(self.at(name)).unwrap();
     }
 
+    /// Gives a snapshot another name.
+    pub fn rename(&self, from: &str, to: &str) {
+        fs::rename(self.at(from), self.at(to)).unwrap();
+    }
+
     /// Whether there is such a dataset, snapshot or bookmark.
     pub fn exists(&self, name: &str) -> bool {
         self.at(name).exists()
@@ -123,6 +128,18 @@ impl StandIn {
     /// The names of all snapshots of a dataset, sorted.
     pub fn snapshots(&self, dataset: &str) -> Vec<String> {
         names_in(&self.at(dataset).join("snapshots"))
+    }
+
+    /// Somebody holds a snapshot.
+    pub fn hold(&self, snapshot: &str, tag: &str) {
+        let holds = self.at(snapshot).join("holds");
+        fs::create_dir_all(&holds).unwrap();
+        fs::write(holds.join(tag.replace('/', "%2F")), "1785585600").unwrap();
+    }
+
+    /// From now on `zfs` refuses options that version 2.1 lacks.
+    pub fn is_old(&self) {
+        fs::write(self.folder.path().join("old"), "").unwrap();
     }
 
     /// The tags that hold a snapshot, sorted.

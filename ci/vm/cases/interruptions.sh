@@ -118,7 +118,7 @@ case_server_drains_on_sigterm() {
 
 case_second_run_is_told_of_the_first() {
   start
-  run 4 "${on_client[@]}" "$zferry" replicate --snapshot one tank/data "$url/data" --plain
+  replicate 4 --snapshot one tank/data "$url/data"
   cp "$work/err" "$work/second"
   widen_link
   replicate_ends 0

@@ -233,11 +233,14 @@ ended_with() { [ "$2" -eq "$1" ] || fail "exit status $2, expected $1: $3: $(las
 
 last_words() { sed '/./!d' "$work/out" "$work/err" | tail -n 1; }
 
+# For how many seconds a copy that is cut off is tried again: a case that wants to see the failure leaves it at 0.
+retry_for=0
+
 # replicate EXPECTED [OPTION...] SRC DST
 replicate() {
   local expected=$1
   shift
-  run "$expected" "${on_client[@]}" "$zferry" replicate "$@" --plain
+  run "$expected" "${on_client[@]}" "$zferry" replicate --retry-for "$retry_for" "$@" --plain
 }
 
 # start_replicate [OPTION...] SRC DST: in the background; $client is its process.
@@ -246,7 +249,7 @@ start_replicate() {
   (
     trap - ERR
     exec >"$work/out" 2>"$work/err"
-    exec "${on_client[@]}" "$zferry" replicate "$@" --plain
+    exec "${on_client[@]}" "$zferry" replicate --retry-for "$retry_for" "$@" --plain
   ) &
   client=$!
 }
@@ -313,6 +316,13 @@ same_trees() {
   umount "${folders[@]}"
 }
 
+# blocks DATASET@SNAPSHOT: a hash of a volume's whole snapshot. The device appears when udev has seen snapdev=visible.
+blocks() {
+  zfs set snapdev=visible "${1%@*}"
+  wait_until 20 "a device for $1" test -b "/dev/zvol/$1"
+  sha256sum <"/dev/zvol/$1"
+}
+
 # replicated DST SRC NAME...
 replicated() {
   has_snapshots "$@"
@@ -354,11 +364,13 @@ change_small() {
   rm "$file"
 }
 
-# make_heavy DATASET MIB: random bytes, which no compression makes less: a transfer of known length.
+# make_heavy DATASET MIB [OPTION...]: random bytes, which no compression makes less: a transfer of known length.
 make_heavy() {
+  local dataset=$1 mib=$2
+  shift 2
   files=$mnt/files
-  zfs create -o mountpoint="$files" "$1"
-  head -c "$2M" /dev/urandom >"$files/heavy"
+  zfs create -o mountpoint="$files" "$@" "$dataset"
+  head -c "${mib}M" /dev/urandom >"$files/heavy"
 }
 
 # under_way [OPTION...] SRC DST: a transfer in its middle: 4 MB of it, and so some blocks, are on the other side, and

@@ -13,7 +13,7 @@ unchanged() {
 refused() {
   local status=0
   echo "+ zferry replicate $*"
-  timeout -k 10 "$run_limit" "${on_client[@]}" "$zferry" replicate "$@" --plain >"$work/out" 2>"$work/err" || status=$?
+  timeout -k 10 "$run_limit" "${on_client[@]}" "$zferry" replicate --retry-for 0 "$@" --plain >"$work/out" 2>"$work/err" || status=$?
   cat "$work/out" "$work/err"
   [ "$status" -eq 2 ] || [ "$status" -eq 3 ] || fail "exit status $status for $*: $(last_words)"
   [ -s "$work/err" ] || fail "refused without a reason: $*"

@@ -2,13 +2,6 @@
 # Volumes: the same blocks on both sides, for every snapshot.
 . "$(dirname "$0")/lib.sh"
 
-# blocks DATASET@SNAPSHOT: a hash of the whole snapshot. The device appears when udev has seen snapdev=visible.
-blocks() {
-  zfs set snapdev=visible "${1%@*}"
-  wait_until 20 "a device for $1" test -b "/dev/zvol/$1"
-  sha256sum <"/dev/zvol/$1"
-}
-
 case_full_and_incrementals() {
   zfs create -V 32M -o volblocksize=16k tank/volume
   wait_until 20 "a device for tank/volume" test -b /dev/zvol/tank/volume

@@ -417,6 +417,19 @@ fn an_end_with_another_crc32_is_our_own_mistake() {
 }
 
 #[test]
+#[should_panic(expected = "a server leaves out bytes")]
+fn a_server_that_would_acknowledge_what_it_left_out_is_our_own_mistake() {
+    let (from, segment) = (StreamOffset(5), SegmentNumber(1));
+    tell(&[Input::Written { from, mark: mark(10), segment }]);
+}
+
+#[test]
+#[should_panic(expected = "the end moves")]
+fn an_end_that_moves_is_our_own_mistake() {
+    tell(&[Input::Ended(mark(20)), Input::Ended(mark(21))]);
+}
+
+#[test]
 #[should_panic(expected = "applied before its end")]
 fn a_stream_that_is_applied_before_all_has_arrived_is_our_own_mistake() {
     tell(&[Input::Ended(mark(20)), Input::Applied]);

@@ -15,7 +15,7 @@ const FILE: FileId = FileId([0xa1; 16]);
 fn record(ring: RingSlots, number: u64, parent: Option<Checksum>) -> Record {
     let mut record = full_record();
     (record.ring, record.sequence, record.parent) = (ring, sequence(number), parent);
-    record.progress.acknowledged = Mark { to: StreamOffset(number << 20), crc32: 77 };
+    record.progress.acknowledged = Mark { to: StreamOffset(number), crc32: 77 };
     record.wall_clock_ms += number;
     record
 }
@@ -315,6 +315,16 @@ fn a_sequence_of_which_only_remains_are_left_is_not_used_again() {
     let cut = record(ring(8), 23 + 8000, None).encode_slot();
     slot_mut(&mut image, SlotIndex(7))[..100].copy_from_slice(&cut[..100]);
     assert_eq!(found(&image, ring(8)).next_sequence, sequence(22));
+}
+
+#[test]
+fn remains_count_even_where_nothing_is_whole() {
+    for (number, next) in [(23, 25), ((1 << 32) + 7, 1)] {
+        let mut image = image_of(ring(8), &[]);
+        let cut = record(ring(8), number, None).encode_slot();
+        slot_mut(&mut image, SlotIndex(7))[..100].copy_from_slice(&cut[..100]);
+        assert_eq!(found(&image, ring(8)).next_sequence, sequence(next), "{number}");
+    }
 }
 
 #[test]

@@ -6,8 +6,9 @@
 mod carrying;
 mod session;
 
-use std::time::Duration;
+use std::time::Instant;
 
+use zferry::client::retry::{Attempts, Next};
 use zferry::error::{Class, Failure, Side};
 
 use self::session::Session;
@@ -61,8 +62,14 @@ pub struct Client {
     life: u32,
     sessions: u32,
     session: Option<Session>,
-    /// When patience ends.
-    until: Duration,
+    /// Whether it is worth to try again, as the program decides it.
+    attempts: Attempts,
+    /// The server can be reached.
+    connected: bool,
+    /// When the target took something last.
+    moved: Option<Instant>,
+    /// The most objects that it was listed to keep, and when that was seen.
+    kept: (u32, Option<Instant>),
     /// How the process ended.
     pub exit: Option<Outcome>,
 }
@@ -70,8 +77,17 @@ pub struct Client {
 impl Client {
     pub fn start(env: &mut Environment) -> Client {
         let life = env.lives[End::Client as usize];
-        let until = env.now + env.settings.retry_for;
-        let mut client = Client { life, sessions: 0, session: None, until, exit: None };
+        let attempts = Attempts::new(env.settings.retry_for, env.random.next(), env.instant());
+        let mut client = Client {
+            life,
+            sessions: 0,
+            session: None,
+            attempts,
+            connected: false,
+            moved: None,
+            kept: (0, None),
+            exit: None,
+        };
         client.begin(env);
         client
     }
@@ -118,9 +134,14 @@ impl Client {
     fn settle(&mut self, env: &mut Environment) {
         let Some(session) = &mut self.session else { return };
         session.check(env);
+        let now = env.instant();
         if session.moved() {
-            self.until = env.now + env.settings.retry_for;
+            self.moved = Some(now);
         }
+        if session.kept > self.kept.0 {
+            self.kept = (session.kept, Some(now));
+        }
+        self.connected |= session.is_connected();
         let Some(outcome) = session.outcome.take() else { return };
         session.part(env);
         self.session = None;
@@ -132,19 +153,24 @@ impl Client {
                 env.source.held = false;
                 self.exit = Some(Outcome::Done);
             }
-            Outcome::Failed(failure) if worth_another(&failure) && env.now < self.until => {
-                let due = Due::Client { life: self.life, event: Event::Begin };
-                env.soon(5000, due);
-            }
-            Outcome::Failed(failure) => self.exit = Some(Outcome::Failed(failure)),
+            Outcome::Failed(failure) => self.try_again(failure, env),
         }
     }
-}
 
-fn worth_another(failure: &Failure) -> bool {
-    let Failure { class, what, .. } = failure;
-    assert!(!matches!(class, Class::Peer | Class::Internal), "an honest end was blamed: {what}");
-    matches!(class, Class::Interrupted | Class::Wait | Class::Busy)
+    fn try_again(&mut self, failure: Failure, env: &mut Environment) {
+        let Failure { class, what, .. } = &failure;
+        assert!(
+            !matches!(class, Class::Peer | Class::Internal),
+            "an honest end was blamed: {what}"
+        );
+        self.attempts.moved(self.moved.take(), self.kept.1);
+        match self.attempts.after(&failure, env.instant()) {
+            Next::Again { wait, .. } if self.connected => {
+                env.after(wait, Due::Client { life: self.life, event: Event::Begin });
+            }
+            _ => self.exit = Some(Outcome::Failed(failure)),
+        }
+    }
 }
 
 pub fn interrupted(what: &str) -> Failure {

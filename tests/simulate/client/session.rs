@@ -4,13 +4,15 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use zferry::breakpoint::decision::{
-    DeadTokenPolicy, Decision, Knowledge, Peer, Reach, Situation, Source, Target, Token, decide,
+    Decision, Knowledge, Peer, Reach, Situation, Source, Target, Token, decide,
 };
 use zferry::dataset::{Guid, Kind};
 use zferry::error::{Class, Failure, Side};
 use zferry::listing::TargetState;
 use zferry::protocol::frame::Codec;
-use zferry::protocol::message::{DatasetStream, Hello, Limits, Message, Request, Stream};
+use zferry::protocol::message::{
+    DatasetStream, Hello, Limits, Message, RelativeName, Request, Stream,
+};
 use zferry::protocol::secret::JoinSecret;
 use zferry::protocol::sender::{Input, Output, Sender};
 use zferry::protocol::version::Versions;
@@ -25,7 +27,7 @@ use crate::environment::{End, Environment, Event as Due};
 use crate::line::{Beat, Line, Link};
 use crate::met::Met;
 use crate::network::Purpose;
-use crate::target::token_of;
+use crate::target::{token_of, token_text};
 
 /// The largest block that is agreed to; ours are smaller.
 const BLOCK_BYTES_MAX: Bytes = Bytes(1 << 12);
@@ -51,6 +53,8 @@ pub struct Session {
     pub(super) carrying: Option<Carrying>,
     /// A stream was asked for: the session is worth its connections.
     asked: bool,
+    /// How many objects the target was listed to keep.
+    pub kept: u32,
     /// Lanes that are made again once the server can be reached.
     pub(super) missing: BTreeSet<u16>,
     /// The control connection was lost because nothing was heard.
@@ -90,6 +94,7 @@ impl Session {
             window: SendWindow::new(),
             carrying: None,
             asked: false,
+            kept: 0,
             missing: BTreeSet::new(),
             lost_in_silence: false,
             first_object: 0,
@@ -104,6 +109,11 @@ impl Session {
 
     pub(super) fn mine(&self, event: Event) -> Due {
         Due::Client { life: self.life, event }
+    }
+
+    /// Whether the server was reached.
+    pub fn is_connected(&self) -> bool {
+        self.secret.is_some()
     }
 
     /// Whether the transfer has moved since this was asked last.
@@ -298,7 +308,7 @@ impl Session {
                     for lane in 0..agreed.limits.connections {
                         self.dial_lane(lane, env);
                     }
-                    self.wish(Input::List("a".parse().expect("a name")), env);
+                    self.wish(Input::List(target_name()), env);
                 }
                 Output::Listed { target, .. } => self.decide(&target, env),
                 Output::Stream { transfer, credit, .. } => {
@@ -321,6 +331,10 @@ impl Session {
                     self.wish(Input::Bye, env);
                     self.outcome = Some(Outcome::Done);
                 }
+                Output::Aborted => {
+                    env.met(Met::Aborted);
+                    self.wish(Input::List(target_name()), env);
+                }
                 Output::Failed(failure) => self.outcome = Some(Outcome::Failed(failure)),
                 Output::Close => {}
             }
@@ -330,6 +344,7 @@ impl Session {
     /// Where to go on, from what the target says and what is known here.
     fn decide(&mut self, target: &TargetState, env: &mut Environment) {
         let (holds, token) = weigh(target, env);
+        self.kept = token.map_or(0, |(_, objects)| objects);
         let recorded = aftermath::newest(ME, env).is_some();
         let situation = Situation {
             target: if holds { Target::Holds } else { Target::Lacks },
@@ -343,7 +358,7 @@ impl Session {
             source: Source::Gone,
             reach: Reach::Short,
             record: if recorded { Knowledge::Recorded } else { Knowledge::Nothing },
-            dead_token: DeadTokenPolicy::Ask,
+            dead_token: env.settings.dead_token,
         };
         match decide(situation) {
             Decision::Done => {
@@ -363,6 +378,10 @@ impl Session {
                 let failure = Failure::new(Side::Target, Class::Refused, what);
                 self.outcome = Some(Outcome::Failed(failure));
             }
+            Decision::AbortPartial => {
+                let token = token.map(token_text).unwrap_or_default();
+                self.wish(Input::Abort { dataset: target_name(), token }, env);
+            }
             other => panic!("{other:?} after {situation:?}"),
         }
     }
@@ -372,13 +391,14 @@ impl Session {
         self.asked = true;
         env.source.held |= !env.is_broken(Breakage::HoldAfterFirstByte);
         let stream = DatasetStream {
-            target: "a".parse().expect("a name"),
+            target: target_name(),
             dataset: Kind::Filesystem,
             snapshot: "daily".parse().expect("a name"),
             to: Guid(env.source.guid),
             from: None,
             raw: false,
             first: first_object == 0,
+            resumed: first_object > 0,
         };
         let request = Request {
             stream: Stream::Dataset(stream),
@@ -396,6 +416,10 @@ impl Session {
         self.wish(Input::Failed(failure.clone()), env);
         self.outcome = Some(Outcome::Failed(failure));
     }
+}
+
+fn target_name() -> RelativeName {
+    "a".parse().expect("a name")
 }
 
 /// What the target holds, and the token in it.

@@ -9,6 +9,7 @@ use zferry::dataset::{Guid, Kind};
 use zferry::error::{Class, Failure, Side};
 use zferry::listing::{Snapshot, TargetState};
 use zferry::protocol::message::Message;
+use zferry::protocol::receiver::Input;
 
 use self::session::{Session, Standing};
 use super::environment::{End, Environment, Event as Due};
@@ -51,6 +52,11 @@ pub enum Event {
     ReceiveEnded {
         run: u32,
         success: bool,
+    },
+    /// A partial state is to be given up, if it is still the one that was listed.
+    Abort {
+        session: u32,
+        token: (u64, u32),
     },
     /// A receive that ended well: the target is read back.
     ReadBack {
@@ -150,6 +156,7 @@ impl Server {
         match event {
             Event::LookUp { session } => self.look_up(session, env),
             Event::Prepare { session } => self.prepare(session, env),
+            Event::Abort { session, token } => self.abort(session, token, env),
             Event::Pipe => self.sessions.iter_mut().for_each(|session| session.feed(env)),
             Event::ReceiveEnded { run, success } => {
                 for session in &mut self.sessions {
@@ -211,6 +218,18 @@ impl Server {
         }
         other.make_room(env);
         None
+    }
+
+    fn abort(&mut self, number: u32, token: (u64, u32), env: &mut Environment) {
+        let claimed = self.sessions.iter().any(|one| one.number != number && one.has_claim());
+        let changed = env.target.token != Some(token);
+        let Some(session) = self.session(number) else { return };
+        if claimed || changed {
+            let what = "what an interrupted receive left has changed";
+            return session.give_up(Failure::new(Side::Target, Class::Interrupted, what), env);
+        }
+        env.target.token = None;
+        session.tell(Input::Aborted, env);
     }
 
     fn prepare(&mut self, number: u32, env: &mut Environment) {

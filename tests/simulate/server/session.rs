@@ -20,6 +20,7 @@ use crate::environment::{End, Environment, Event as Due};
 use crate::line::{Beat, Line, Link};
 use crate::met::Met;
 use crate::recorder::session_id;
+use crate::target::token_of;
 
 pub(super) const ME: End = End::Server;
 
@@ -236,6 +237,9 @@ impl Session {
             Output::LookUp(_) => {
                 self.looking_up = true;
                 env.soon(50, self.mine(Event::LookUp { session: number }));
+            }
+            Output::Abort { token, .. } => {
+                env.soon(50, self.mine(Event::Abort { session: number, token: token_of(&token) }));
             }
             Output::Prepare(open) => {
                 self.preparing = Some(open);

@@ -1,0 +1,389 @@
+//! One attempt at a copy, over one session: list, plan, finish what was begun, carry the rest.
+//!
+//! What an attempt has reached stays in [`SoFar`], whatever becomes of the attempt; the next one
+//! learns from the two listings where to go on. What must never happen here: a stream whose
+//! snapshots are not held, and a resume token that was not weighed by `plan`.
+
+use std::os::fd::OwnedFd;
+use std::time::Instant;
+
+use super::hold::Holds;
+use super::replicate::{Job, OnDeadToken, Outcome, Wanted, blocking};
+use super::send::stopped;
+use super::session::{Cargo, Open, Session};
+use super::source::Opened;
+use super::watch::{Stop, Summary, Watch};
+use crate::dataset::{DatasetName, Guid, Kind, SnapName};
+use crate::error::{Class, Failure, Side};
+use crate::listing::{Snapshot, SourceState, TargetState};
+use crate::plan::{Base, Goal, Plan, Policy, Refusal, Resume, Sides, Step, Unresumable, plan};
+use crate::process::Process;
+use crate::protocol::message::{DatasetStream, Stream};
+use crate::units::Bytes;
+use crate::zfs::estimate::Rest;
+use crate::zfs::{Zfs, ZfsError, failure};
+
+/// What all attempts of a copy have reached together.
+#[derive(Debug)]
+pub(super) struct SoFar {
+    /// A session stood once: the server can be reached.
+    pub connected: bool,
+    /// The snapshot that was to be taken is taken.
+    taken: bool,
+    /// What was given up: once is enough, whatever the target says afterwards.
+    aborted: bool,
+    /// The newest snapshot that was carried.
+    reached: Option<Snapshot>,
+    /// The part of a snapshot that the target had when it was listed last: of which, how much.
+    part: Option<(Guid, Bytes)>,
+    /// When the target was last seen to hold more than before.
+    pub proved: Option<Instant>,
+    pub summary: Summary,
+    holds: Holds,
+}
+
+/// One attempt.
+pub(super) struct Copying<'a> {
+    pub session: Session,
+    pub zfs: &'a Zfs,
+    pub job: &'a Job,
+    pub watch: &'a mut dyn Watch,
+    pub stop: &'a mut Stop,
+    pub so_far: &'a mut SoFar,
+}
+
+/// Both sides as they were listed.
+struct Listed {
+    target_name: DatasetName,
+    target: TargetState,
+}
+
+/// Why there is nothing to carry.
+enum Stuck {
+    Refused(Refusal),
+    Failed(Failure),
+}
+
+/// One stream to carry, and what it is to the target.
+struct Load<'a> {
+    step: &'a Step,
+    kind: Kind,
+    what: String,
+    estimated: Option<Bytes>,
+    first: bool,
+    resumed: bool,
+    open: Box<Open<'a>>,
+}
+
+impl SoFar {
+    pub fn new(zfs: &Zfs, job: &Job) -> SoFar {
+        SoFar {
+            connected: false,
+            taken: false,
+            aborted: false,
+            reached: None,
+            part: None,
+            proved: None,
+            summary: Summary::default(),
+            holds: Holds::new(zfs, &job.source, &job.target_text),
+        }
+    }
+
+    /// The target was seen to have this part of a snapshot.
+    fn has_part(&mut self, to: Guid, bytes: Bytes) {
+        if self.part.is_none_or(|(of, before)| of != to || bytes > before) {
+            self.proved = Some(Instant::now());
+        }
+        self.part = Some((to, bytes));
+    }
+
+    /// The target was seen to have this snapshot.
+    fn has_snapshot(&mut self, snapshot: &Snapshot) {
+        self.reached = Some(snapshot.clone());
+        self.proved = Some(Instant::now());
+    }
+}
+
+impl Copying<'_> {
+    /// Goes on until the target holds the goal. Every stream that was interrupted earlier is a
+    /// reason to list and plan anew.
+    pub async fn through(&mut self) -> Result<Outcome, Failure> {
+        loop {
+            let listed = self.list().await?;
+            let stuck = match self.plan(&listed).await {
+                Ok((source, Plan::UpToDate { snapshot })) => {
+                    return self.up_to_date(&source, &listed, snapshot).await;
+                }
+                Ok((source, Plan::Resume(resume))) => {
+                    self.so_far.has_part(resume.token.to, resume.token.bytes);
+                    match self.finish(source.kind, &listed, &resume).await {
+                        Ok(()) => continue,
+                        Err(stuck) => stuck,
+                    }
+                }
+                Ok((source, Plan::Steps(steps))) => {
+                    return self.carry_all(&source, &listed, &steps).await;
+                }
+                Err(stuck) => stuck,
+            };
+            self.give_up_if_dead(stuck, &listed.target).await?;
+        }
+    }
+
+    async fn list(&mut self) -> Result<Listed, Failure> {
+        let (target_name, target) = tokio::select! {
+            listed = self.session.list(self.job.target.clone()) => listed?,
+            () = self.stop.pulled() => return Err(stopped()),
+        };
+        Ok(Listed { target_name, target })
+    }
+
+    /// Takes the snapshot, if one is still to be taken, and plans. None is taken for a target that
+    /// would refuse it.
+    async fn plan(&mut self, listed: &Listed) -> Result<(SourceState, Plan), Stuck> {
+        let goal = match &self.job.wanted {
+            Wanted::Newest => Goal::Newest,
+            Wanted::Named(name) => Goal::Named(name.clone()),
+            Wanted::Taken(name) => {
+                if !self.so_far.taken {
+                    let source = self.source_state().await?;
+                    if !source.snapshots.is_empty() {
+                        self.plan_to(&source, listed, Goal::Newest)?;
+                    }
+                    let taken = name.clone();
+                    self.blocking(move |zfs, job| zfs.snapshot(&job.source, &taken)).await?;
+                    self.so_far.taken = true;
+                }
+                Goal::Named(name.clone())
+            }
+        };
+        let source = self.source_state().await?;
+        let plan = self.plan_to(&source, listed, goal)?;
+        Ok((source, plan))
+    }
+
+    fn plan_to(&self, source: &SourceState, to: &Listed, goal: Goal) -> Result<Plan, Refusal> {
+        let policy = Policy { goal, intermediates: self.job.intermediates };
+        plan(source, &to.target_name, &to.target, &policy)
+    }
+
+    /// The target holds the goal. An earlier run may have ended after that and before it let go.
+    async fn up_to_date(
+        &mut self,
+        source: &SourceState,
+        listed: &Listed,
+        goal: Snapshot,
+    ) -> Result<Outcome, Failure> {
+        self.release(None).await;
+        let before = common_before(source, &listed.target, &goal);
+        self.let_go([Some(&goal), before].into_iter().flatten()).await;
+        Ok(match self.so_far.reached {
+            None => Outcome::UpToDate(goal),
+            Some(_) => Outcome::Done(goal, self.so_far.summary),
+        })
+    }
+
+    /// Sends the rest of a snapshot that the target has a part of.
+    async fn finish(&mut self, kind: Kind, listed: &Listed, resume: &Resume) -> Result<(), Stuck> {
+        let Resume { step, token } = resume;
+        self.hold(step).await?;
+        let asked = token.clone();
+        let estimated = match self.blocking(move |zfs, _| zfs.rest_of(&asked)).await? {
+            Rest::Sendable(estimated) => estimated,
+            Rest::Dead(words) => {
+                let (source, target) = (self.job.source.clone(), listed.target_name.clone());
+                let (sides, why) = (Sides { source, target }, Unresumable::Unsendable(words));
+                let (sides, why) = (Box::new(sides), Box::new(why));
+                return Err(Stuck::Refused(Refusal::PartlyReceived { sides, why }));
+            }
+        };
+        let zfs = self.zfs;
+        let what = format!("{} (going on at {})", describe(&self.job.source, step), token.bytes);
+        tracing::info!("{what}");
+        let load = Load {
+            step,
+            kind,
+            what,
+            estimated,
+            first: false,
+            resumed: true,
+            open: Box::new(|| opened(zfs.send_rest(token))),
+        };
+        self.carry(load).await?;
+        self.so_far.summary.kept = Bytes(self.so_far.summary.kept.0.saturating_add(token.bytes.0));
+        self.release(None).await;
+        Ok(())
+    }
+
+    /// Carries all steps, each on top of the one before.
+    async fn carry_all(
+        &mut self,
+        source: &SourceState,
+        listed: &Listed,
+        steps: &[Step],
+    ) -> Result<Outcome, Failure> {
+        let first = listed.target == TargetState::Absent;
+        for (place, step) in steps.iter().enumerate() {
+            self.hold(step).await?;
+            let (zfs, job, sized) = (self.zfs, self.job, step.clone());
+            // A guess for the progress bar; the copy goes on without it.
+            let sizing = self.blocking(move |zfs, job| Ok(zfs.estimate(&job.source, &sized).ok()));
+            let load = Load {
+                step,
+                kind: source.kind,
+                what: describe(&job.source, step),
+                estimated: sizing.await?,
+                first: first && place == 0,
+                resumed: false,
+                open: Box::new(|| opened(zfs.send(&job.source, step))),
+            };
+            self.carry(load).await?;
+            self.release(steps.get(place + 1)).await;
+        }
+        if let Some(Base::Snapshot(base)) = steps.first().and_then(|step| step.from.as_ref()) {
+            // An earlier run may have ended after `base` had arrived and before it let go.
+            self.let_go(common_before(source, &listed.target, base).into_iter()).await;
+        }
+        let reached = self.so_far.reached.clone().ok_or_else(|| {
+            let what = "the plan had neither steps nor an end";
+            Failure::new(Side::Source, Class::Internal, what)
+        })?;
+        Ok(Outcome::Done(reached, self.so_far.summary))
+    }
+
+    async fn carry(&mut self, load: Load<'_>) -> Result<(), Failure> {
+        let (job, step) = (self.job, load.step);
+        let cargo = Cargo {
+            what: load.what,
+            stream: Stream::Dataset(DatasetStream {
+                target: job.target.clone(),
+                dataset: load.kind,
+                snapshot: step.to.name.clone(),
+                to: step.to.guid,
+                from: step.from.as_ref().map(Base::guid),
+                raw: step.raw,
+                first: load.first,
+                resumed: load.resumed,
+            }),
+            estimated: load.estimated,
+            open: load.open,
+            judge: Box::new(|ended| failure::of_send(&job.source, ended)),
+        };
+        let carried = self.session.carry(cargo, self.watch, self.stop).await?;
+        self.so_far.summary.add(carried.moment, carried.applied.bytes);
+        self.so_far.has_snapshot(&step.to);
+        Ok(())
+    }
+
+    /// Where the partial state is ours, can never be finished, and may be given up: has it given
+    /// up, so that a new plan is possible. Everything else ends the attempt.
+    async fn give_up_if_dead(&mut self, stuck: Stuck, target: &TargetState) -> Result<(), Failure> {
+        let refusal = match stuck {
+            Stuck::Failed(failure) => return Err(failure),
+            Stuck::Refused(refusal) => refusal,
+        };
+        let allowed = self.job.on_dead_token == OnDeadToken::AbortAndRestart;
+        let TargetState::Present { resume_token: Some(token), .. } = target else {
+            return Err(refusal.into());
+        };
+        if !refusal.is_dead_token() || !allowed || self.so_far.aborted {
+            return Err(refusal.into());
+        }
+        tracing::warn!("{refusal}; it is given up, as --on-dead-token says");
+        self.so_far.aborted = true;
+        self.session.abort(self.job.target.clone(), token.clone()).await
+    }
+
+    /// Holds what a step needs, before its first byte.
+    async fn hold(&mut self, step: &Step) -> Result<(), Failure> {
+        let (mut holds, step) = (self.so_far.holds.clone(), step.clone());
+        let held = self.blocking(move |_, _| {
+            holds.take(&step)?;
+            Ok(holds)
+        });
+        self.so_far.holds = held.await?;
+        Ok(())
+    }
+
+    /// Lets go of all that `next` does not need.
+    async fn release(&mut self, next: Option<&Step>) {
+        let (mut holds, next) = (self.so_far.holds.clone(), next.cloned());
+        let released = self.blocking(move |_, _| {
+            let released = holds.release(next.as_ref());
+            Ok((holds, released))
+        });
+        match released.await {
+            Ok((holds, released)) => {
+                self.so_far.holds = holds;
+                tell_of(released.map_err(|error| error.on(Side::Source)));
+            }
+            Err(failure) => tell_of(Err(failure)),
+        }
+    }
+
+    /// Takes holds off that an earlier run may have left.
+    async fn let_go(&mut self, snapshots: impl Iterator<Item = &Snapshot>) {
+        let names: Vec<SnapName> = snapshots.map(|snapshot| snapshot.name.clone()).collect();
+        let holds = self.so_far.holds.clone();
+        let released =
+            self.blocking(move |_, _| names.iter().try_for_each(|name| holds.let_go(name)));
+        tell_of(released.await);
+    }
+
+    async fn source_state(&mut self) -> Result<SourceState, Failure> {
+        self.blocking(|zfs, job| zfs.source_state(&job.source)).await
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&Zfs, &Job) -> Result<T, ZfsError> + Send + 'static,
+    ) -> Result<T, Failure> {
+        self.session.meanwhile(blocking(self.zfs, self.job, work)).await
+    }
+}
+
+/// The newest snapshot before `snapshot` that both sides have: what that one was built on.
+fn common_before<'a>(
+    source: &'a SourceState,
+    target: &TargetState,
+    snapshot: &Snapshot,
+) -> Option<&'a Snapshot> {
+    let TargetState::Present { snapshots: held, .. } = target else { return None };
+    let mut older = source.snapshots.iter().rev();
+    older.find(|ours| {
+        ours.createtxg < snapshot.createtxg && held.iter().any(|theirs| theirs.guid == ours.guid)
+    })
+}
+
+fn opened(sending: Result<(Process, OwnedFd), ZfsError>) -> Result<Opened, Failure> {
+    let (process, fd) = sending.map_err(|error| error.on(Side::Source))?;
+    Ok(Opened { fd, process: Some(process) })
+}
+
+/// That a hold stays is no reason to fail: the target has the snapshot.
+fn tell_of(released: Result<(), Failure>) {
+    if let Err(failure) = released {
+        tracing::warn!(%failure, "a hold stays on a snapshot that the target has");
+    }
+}
+
+fn describe(source: &DatasetName, step: &Step) -> String {
+    let to = source.at(&step.to.name);
+    match &step.from {
+        None => format!("{to} (full)"),
+        Some(Base::Snapshot(base)) => format!("{to} (since @{})", base.name),
+        Some(Base::Bookmark(base)) => format!("{to} (since #{})", base.name),
+    }
+}
+
+impl From<Refusal> for Stuck {
+    fn from(refusal: Refusal) -> Stuck {
+        Stuck::Refused(refusal)
+    }
+}
+
+impl From<Failure> for Stuck {
+    fn from(failure: Failure) -> Stuck {
+        Stuck::Failed(failure)
+    }
+}

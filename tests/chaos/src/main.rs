@@ -1,0 +1,110 @@
+//! `zferry-chaos`: the relay for people and for `ci/soak`.
+//!
+//! Prints `listening on ADDRESS`, as `zferry serve` does, and its plan to stderr; at SIGTERM or
+//! SIGINT it ends and prints its counters to stdout.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
+use zferry_chaos::{Ending, Plan, Proxy, Storm, Who};
+
+/// A relay that harms what passes through it, by plan
+#[derive(Debug, Parser)]
+#[command(after_help = "\
+A plan has a line for each rule, WHO[#NUMBER] WAY BYTE FAULT [HOW]:
+  lane:2#3 up 4096 cut rst     when 4096 bytes of the third connection of lane 2 have gone up
+  control down 300 hole 20s    from byte 300 of each control connection on, nothing comes down
+WHO: any, control, lanes, lane:N     WAY: up (to the server), down, both
+FAULT: cut|cut-all fin|rst, hole|hole-both|hole-all [TIME], refuse TIME, rate BYTES, latency TIME,
+       segments BYTES, flip BIT, repeat BYTES")]
+struct Orders {
+    /// Where to listen; port 0 takes any free one
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
+    /// Where the server is
+    #[arg(long, value_name = "ADDR:PORT")]
+    to: SocketAddr,
+    /// Connect to the server from this address of the machine's
+    #[arg(long, value_name = "ADDR")]
+    from: Option<IpAddr>,
+    /// A file with the plan
+    #[arg(long, value_name = "FILE", conflicts_with = "seed")]
+    plan: Option<PathBuf>,
+    /// Make a plan by chance: the same seed makes the same plan
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// How many data connections a plan by chance harms
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    lanes: u32,
+    /// How many control connections a plan by chance harms
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    controls: u32,
+    /// Before a data connection has carried so many bytes it is harmed
+    #[arg(long, value_name = "BYTES", default_value_t = 1 << 20)]
+    lane_bytes: u64,
+    /// Cut all connections whenever so many milliseconds have passed
+    #[arg(long, value_name = "MS")]
+    cut_every: Option<u64>,
+    /// Do not print the plan
+    #[arg(long)]
+    quiet: bool,
+}
+
+fn main() -> ExitCode {
+    match run(&Orders::parse()) {
+        Ok(counters) => {
+            println!("{counters}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("zferry-chaos: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(orders: &Orders) -> Result<zferry_chaos::Counters, Box<dyn std::error::Error>> {
+    let plan = orders.plan()?;
+    let proxy = Proxy::listen(orders.listen, orders.to, &plan)?;
+    if let Some(from) = orders.from {
+        proxy.come_from(from);
+    }
+    if !orders.quiet {
+        eprint!("{plan}");
+    }
+    eprintln!("listening on {}", proxy.address());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(until_told(&proxy, orders.cut_every.map(Duration::from_millis)))?;
+    Ok(proxy.counters())
+}
+
+async fn until_told(proxy: &Proxy, cut_every: Option<Duration>) -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            () = tokio::time::sleep(cut_every.unwrap_or_default()), if cut_every.is_some() => {
+                proxy.cut(Who::Any, Ending::Rst);
+            }
+        }
+    }
+}
+
+impl Orders {
+    fn plan(&self) -> Result<Plan, Box<dyn std::error::Error>> {
+        if let Some(path) = &self.plan {
+            let text = std::fs::read_to_string(path)
+                .map_err(|error| format!("read {}: {error}", path.display()))?;
+            return Ok(text.parse()?);
+        }
+        let Orders { lanes, controls, lane_bytes, .. } = *self;
+        let storm = Storm { lanes, controls, lane_bytes, pauses: true };
+        Ok(self.seed.map_or_else(Plan::none, |seed| storm.plan(seed)))
+    }
+}

@@ -1,0 +1,278 @@
+//! One connection through the proxy: two ways, each with its course of faults.
+//!
+//! The ways know each other only by their silence: while one is silent, it does not even tell that
+//! an end has gone, for on a real line nobody would learn of that either.
+
+use std::cell::Cell;
+use std::io;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::time::{sleep, sleep_until, timeout};
+
+use crate::course::Course;
+use crate::opening::{OPENING_BYTES, Role, recognize};
+use crate::plan::{Ending, Fault, Way};
+use crate::proxy::Shared;
+
+/// How much is taken at once.
+const PIECE_BYTES: usize = 64 << 10;
+
+/// How long the peers of a connection that was closed may take to close it too.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Longer than any run.
+const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// What both ways of a connection share.
+struct Line {
+    shared: Rc<Shared>,
+    role: Role,
+    silent_up: Cell<Instant>,
+    silent_down: Cell<Instant>,
+}
+
+/// One way of a connection.
+struct Pump<'a> {
+    line: &'a Line,
+    way: Way,
+    from: ReadHalf<'a>,
+    to: WriteHalf<'a>,
+    course: Course,
+    /// What was read before there was a pump.
+    early: Vec<u8>,
+    /// The last bytes that passed, as many as a fault ahead will ask for.
+    memory: Vec<u8>,
+    flip: Option<u8>,
+    rate: Option<u64>,
+    latency: Duration,
+    segment_bytes: usize,
+}
+
+/// Carries a connection until it ends, by itself or by the plan.
+pub(crate) async fn relay(shared: Rc<Shared>, mut client: TcpStream) {
+    // One that is gone before it says what it is has passed nothing.
+    let Ok((role, early)) = meet(&mut client).await else { return };
+    let courses = shared.deal(role);
+    let now = Cell::new(Instant::now());
+    let line = Line { shared, role, silent_up: now.clone(), silent_down: now };
+    line.wait_out(Way::Up).await;
+    let Ok(mut server) = line.shared.connect().await else {
+        drop(client.set_zero_linger());
+        return;
+    };
+    let mut cuts = line.shared.cuts.subscribe();
+    let cut = async {
+        loop {
+            match cuts.recv().await {
+                Ok((who, ending)) if who.includes(role) => break ending,
+                Ok(_) => {}
+                // The proxy ends.
+                Err(_) => break Ending::Rst,
+            }
+        }
+    };
+    let (client_from, client_to) = client.split();
+    let (server_from, server_to) = server.split();
+    let up = Pump::new(&line, Way::Up, client_from, server_to, courses.up, early);
+    let down = Pump::new(&line, Way::Down, server_from, client_to, courses.down, Vec::new());
+    let ending = tokio::select! {
+        ended = async { tokio::try_join!(up.run(), down.run()) } => ended.err(),
+        ending = cut => Some(ending),
+    };
+    part(client, server, ending).await;
+}
+
+/// Reads until it is known what a connection is for. One that ends before is a stranger.
+async fn meet(client: &mut TcpStream) -> io::Result<(Role, Vec<u8>)> {
+    client.set_nodelay(true)?;
+    let mut first = Vec::new();
+    loop {
+        if let Some(role) = recognize(&first) {
+            return Ok((role, first));
+        }
+        let mut piece = [0; OPENING_BYTES];
+        match client.read(&mut piece[first.len()..]).await? {
+            0 => return Ok((Role::Stranger, first)),
+            count => first.extend_from_slice(&piece[first.len()..][..count]),
+        }
+    }
+}
+
+/// Ends both connections; where `None`, they have ended by themselves.
+async fn part(mut client: TcpStream, mut server: TcpStream, ending: Option<Ending>) {
+    match ending {
+        None => {}
+        Some(Ending::Rst) => {
+            // One that has gone cannot be reset and need not be.
+            drop(client.set_zero_linger());
+            drop(server.set_zero_linger());
+        }
+        Some(Ending::Fin) => {
+            let _ = tokio::join!(client.shutdown(), server.shutdown());
+            // To close a socket with something unread would reset it.
+            let farewell = async { tokio::join!(read_out(&mut client), read_out(&mut server)) };
+            let _ = timeout(FAREWELL, farewell).await;
+        }
+    }
+}
+
+async fn read_out(stream: &mut TcpStream) {
+    let _ = tokio::io::copy(stream, &mut tokio::io::sink()).await;
+}
+
+impl Line {
+    /// Waits until this way is not silent.
+    async fn wait_out(&self, way: Way) {
+        let own = if way == Way::Up { &self.silent_up } else { &self.silent_down };
+        loop {
+            let until = own.get().max(self.shared.silent.get());
+            if until <= Instant::now() {
+                return;
+            }
+            sleep_until(until.into()).await;
+        }
+    }
+
+    fn silence(&self, way: Way, lasting: Option<Duration>) {
+        let until = Instant::now() + lasting.unwrap_or(FOR_EVER);
+        if way != Way::Down {
+            self.silent_up.set(until);
+        }
+        if way != Way::Up {
+            self.silent_down.set(until);
+        }
+    }
+}
+
+impl<'a> Pump<'a> {
+    fn new(
+        line: &'a Line,
+        way: Way,
+        from: ReadHalf<'a>,
+        to: WriteHalf<'a>,
+        course: Course,
+        early: Vec<u8>,
+    ) -> Pump<'a> {
+        Pump {
+            line,
+            way,
+            from,
+            to,
+            course,
+            early,
+            memory: Vec::new(),
+            flip: None,
+            rate: None,
+            latency: Duration::ZERO,
+            segment_bytes: PIECE_BYTES,
+        }
+    }
+
+    /// Passes on what comes until its end; an error is how the whole connection is to end.
+    async fn run(mut self) -> Result<(), Ending> {
+        loop {
+            while let Some(fault) = self.course.due() {
+                self.line.shared.count(fault);
+                self.suffer(fault).await?;
+            }
+            let mut piece = self.take().await;
+            self.line.wait_out(self.way).await;
+            match &mut piece {
+                Ok(piece) if piece.is_empty() => {
+                    // One that has gone does not mind.
+                    let _ = self.to.shutdown().await;
+                    return Ok(());
+                }
+                Ok(piece) => self.pass(piece).await?,
+                Err(_gone) => return Err(Ending::Rst),
+            }
+        }
+    }
+
+    async fn suffer(&mut self, fault: Fault) -> Result<(), Ending> {
+        match fault {
+            Fault::Cut(ending) => return Err(ending),
+            Fault::CutAll(ending) => {
+                self.line.shared.cut_all(ending);
+                return Err(ending);
+            }
+            Fault::Hole(lasting) => self.line.silence(self.way, lasting),
+            Fault::HoleBoth(lasting) => self.line.silence(Way::Both, lasting),
+            Fault::HoleAll(lasting) => self.line.shared.silence(lasting.unwrap_or(FOR_EVER)),
+            Fault::Refuse(time) => self.line.shared.refuse(time),
+            Fault::Rate(rate) => self.rate = Some(rate),
+            Fault::Latency(latency) => self.latency = latency,
+            Fault::Segments(bytes) => self.segment_bytes = bytes,
+            Fault::Flip(bit) => self.flip = Some(bit),
+            Fault::Repeat(bytes) => {
+                let again = self.memory.len().saturating_sub(bytes);
+                let again = self.memory[again..].to_vec();
+                self.write(&again).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The next bytes, up to the next fault; none at the end.
+    async fn take(&mut self) -> io::Result<Vec<u8>> {
+        let clear = usize::try_from(self.course.clear()).unwrap_or(usize::MAX);
+        if !self.early.is_empty() {
+            let count = self.early.len().min(clear);
+            return Ok(self.early.drain(..count).collect());
+        }
+        let mut piece = vec![0; clear.min(PIECE_BYTES)];
+        let count = self.from.read(&mut piece).await?;
+        piece.truncate(count);
+        Ok(piece)
+    }
+
+    async fn pass(&mut self, piece: &mut [u8]) -> Result<(), Ending> {
+        if let Some(bit) = self.flip.take() {
+            piece[0] ^= 1 << bit;
+        }
+        self.remember(piece);
+        self.course.pass(piece.len());
+        if !self.latency.is_zero() {
+            sleep(self.latency).await;
+        }
+        self.write(piece).await
+    }
+
+    fn remember(&mut self, piece: &[u8]) {
+        let most = self.course.memory_bytes();
+        self.memory.extend_from_slice(piece);
+        self.memory.drain(..self.memory.len().saturating_sub(most));
+    }
+
+    async fn write(&mut self, bytes: &[u8]) -> Result<(), Ending> {
+        for segment in bytes.chunks(self.segment_bytes.min(self.bytes_at_once())) {
+            if self.to.write_all(segment).await.is_err() {
+                // That this end has gone is news for the other way.
+                let back = if self.way == Way::Up { Way::Down } else { Way::Up };
+                self.line.wait_out(back).await;
+                return Err(Ending::Rst);
+            }
+            self.line.shared.passed(self.line.role, self.way, segment.len());
+            if let Some(rate) = self.rate {
+                sleep(Duration::from_secs(1).mul_f64(share(segment.len(), rate))).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// A hundredth of a second's bytes: the rate shall be even.
+    fn bytes_at_once(&self) -> usize {
+        let share = self.rate.map_or(u64::MAX, |rate| (rate / 100).max(1));
+        usize::try_from(share).unwrap_or(usize::MAX)
+    }
+}
+
+/// The part of a second that `bytes` take.
+#[allow(clippy::cast_precision_loss, reason = "a millionth more or less does not matter")]
+fn share(bytes: usize, rate: u64) -> f64 {
+    bytes as f64 / rate as f64
+}

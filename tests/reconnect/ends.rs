@@ -1,0 +1,67 @@
+//! The end of a stream: its last words are heard whatever happens to the connection.
+
+use zferry::protocol::envelope::encode;
+use zferry::protocol::message::{Ending, Message};
+use zferry::units::{StreamOffset, TransferId};
+use zferry_chaos::{Counters, Proxy};
+
+use super::host::{Server, send};
+
+const STREAM: &[u8] = b"a short stream";
+
+/// Carries a short stream under `plan`, demands success of both sides, and returns what passed.
+#[track_caller]
+fn carried(plan: &str) -> Counters {
+    let receiver = Server::receive(&["--cache", "8MiB"]);
+    let proxy = Proxy::start(receiver.address, &plan.parse().unwrap()).unwrap();
+    let sender = send(proxy.address(), &["--cache", "8MiB"], STREAM.to_vec()).ended();
+    assert_eq!(sender.status.code(), Some(0), "{plan}: {}", sender.stderr);
+    assert_eq!(receiver.running.ended().succeeded().stdout, STREAM, "{plan}");
+    proxy.counters()
+}
+
+/// How many bytes the last two messages of a client take: the end of the stream, the good-bye.
+fn last_words() -> (u64, u64) {
+    let crc32 = crc32fast::hash(STREAM);
+    let ending = Ending::Complete { total: StreamOffset(STREAM.len() as u64), crc32 };
+    let end = Message::End { transfer: TransferId(1), ending };
+    (encode(&end).len() as u64, encode(&Message::Bye).len() as u64)
+}
+
+#[test]
+fn a_result_that_was_lost_with_its_connection_is_told_again() {
+    let before_bye = carried("").control.up_bytes - last_words().1;
+    for ending in ["fin", "rst"] {
+        let counters = carried(&format!("control#1 up {before_bye} cut {ending}"));
+        assert_eq!((counters.control.connections, counters.done("cut")), (2, 1), "{counters}");
+    }
+}
+
+#[test]
+fn a_connection_may_end_at_any_byte_of_the_last_messages() {
+    let (whole, (end, bye)) = (carried("").control, last_words());
+    for back in (bye..=bye + end).step_by(7) {
+        carried(&format!("control#1 up {} cut rst", whole.up_bytes - back));
+    }
+    // The result; how many digits its time has may differ.
+    for back in (0..120).step_by(9) {
+        carried(&format!("control#1 down {} cut fin", whole.down_bytes - back));
+    }
+}
+
+#[test]
+fn a_result_that_is_lost_again_and_again_is_told_until_it_is_heard() {
+    let before_bye = carried("").control.up_bytes - last_words().1;
+    let plan = format!(
+        "control#1 up {before_bye} cut rst\ncontrol#2 down 40 cut rst\n\
+         control#3 down 45 cut fin\ncontrol#4 down 60 cut rst"
+    );
+    let counters = carried(&plan);
+    assert_eq!((counters.control.connections, counters.done("cut")), (5, 4), "{counters}");
+}
+
+/// The server cannot know that its result was heard, and waits 30 seconds for somebody to ask.
+pub fn a_good_bye_that_is_lost_is_waited_for_in_vain_and_harms_nobody() {
+    let whole = carried("").control;
+    carried(&format!("control#1 up {} cut rst", whole.up_bytes - 5));
+}

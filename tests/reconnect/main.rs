@@ -1,0 +1,24 @@
+//! A session through a relay that harms it: the stream arrives all the same, each byte once.
+//!
+//! The relay is `tests/chaos`; a plan names each byte at which it strikes, and a failure prints
+//! the plan. Long runs of the same kind are `ci/soak`.
+
+#[path = "../support/host.rs"]
+mod host;
+#[path = "../support/stand_in.rs"]
+mod stand_in;
+
+mod away;
+mod cuts;
+mod damage;
+mod ends;
+mod journey;
+mod killed;
+mod silence;
+
+/// What takes half a minute, for so long a peer may be silent. By its name it is the first to begin,
+/// and runs beside all others.
+#[test]
+fn a_silence_is_waited_out_or_mended_and_nothing_is_lost() {
+    silence::all_at_once();
+}

@@ -1,0 +1,99 @@
+//! Peers and lines that say nothing, each for longer than a peer may be silent: 20 seconds.
+
+use std::io::Write;
+use std::panic::resume_unwind;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::ends;
+use super::host::wait_for;
+use super::journey::{Arrived, Journey};
+
+/// Longer than a peer may be silent.
+const SILENCE: Duration = Duration::from_secs(23);
+
+/// Within this whoever was silent has been given up and replaced.
+const MENDED: Duration = Duration::from_secs(45);
+
+/// They wait rather than work, so all of them run at the same time.
+pub fn all_at_once() {
+    let facts: &[fn()] = &[
+        a_control_connection_that_is_silent_for_ever_is_replaced,
+        a_lane_that_is_silent_for_ever_is_replaced,
+        a_lane_of_four_that_is_silent_for_ever_does_not_stop_the_others,
+        a_line_that_is_silent_for_longer_than_a_peer_may_be_goes_on,
+        a_reader_that_stands_still_is_waited_for,
+        ends::a_good_bye_that_is_lost_is_waited_for_in_vain_and_harms_nobody,
+    ];
+    thread::scope(|scope| {
+        let running: Vec<_> = facts.iter().map(|fact| scope.spawn(fact)).collect();
+        let failed: Vec<_> = running.into_iter().filter_map(|fact| fact.join().err()).collect();
+        if let Some(first) = failed.into_iter().next() {
+            resume_unwind(first);
+        }
+    });
+}
+
+#[track_caller]
+fn mended(journey: Journey) -> Arrived {
+    let started = Instant::now();
+    let arrived = journey.at_least(4 << 20).arrives();
+    assert!(started.elapsed() < MENDED, "{:?}", started.elapsed());
+    arrived
+}
+
+fn a_control_connection_that_is_silent_for_ever_is_replaced() {
+    for_each_way("control#1 down 400 hole", "control#1 down 400 hole-both");
+}
+
+fn for_each_way(one: &str, both: &str) {
+    thread::scope(|scope| {
+        for plan in [one, both] {
+            scope.spawn(move || {
+                let arrived = mended(Journey::new(plan).until(1));
+                assert!(arrived.counters.control.connections >= 2, "{}", arrived.counters);
+            });
+        }
+    });
+}
+
+fn a_lane_that_is_silent_for_ever_is_replaced() {
+    let arrived = mended(Journey::new("lanes#1 up 100000 hole-both").until(1));
+    assert!(arrived.counters.lanes.connections >= 2, "{}", arrived.counters);
+}
+
+fn a_lane_of_four_that_is_silent_for_ever_does_not_stop_the_others() {
+    let journey = Journey::new("lane:1#1 up 100000 hole-both").send(&["--connections", "4"]);
+    mended(journey.until(1));
+}
+
+fn a_line_that_is_silent_for_longer_than_a_peer_may_be_goes_on() {
+    let plan = format!("lanes#1 up 100000 hole-all {}ms", SILENCE.as_millis());
+    let journey = Journey::new(&plan).send(&["--connections", "2"]).until(1);
+    mended(journey);
+}
+
+fn a_reader_that_stands_still_is_waited_for() {
+    let journey = Journey::new("").receive(&["--", "sh", "-c", "echo $$ >&2; exec cat"]);
+    let mut under_way = journey.begin();
+    let mut stdin = under_way.sender.stdin();
+    stdin.write_all(&[1; 1000]).unwrap();
+    let reader: String = wait_for("the reader", || {
+        let said = under_way.receiver.running.said();
+        said.lines().find(|line| line.parse::<u32>().is_ok()).map(str::to_owned)
+    });
+    wait_for("the bytes", || (under_way.receiver.running.stdout().len() == 1000).then_some(()));
+    let signal = |name: &str| {
+        let order = format!("kill -s {name} {reader}");
+        assert!(std::process::Command::new("sh").args(["-c", &order]).status().unwrap().success());
+    };
+    signal("STOP");
+    let rest = vec![2; 8 << 20];
+    let stream = [vec![1; 1000], rest.clone()].concat();
+    let writing = thread::spawn(move || stdin.write_all(&rest));
+    thread::sleep(SILENCE);
+    signal("CONT");
+    writing.join().unwrap().unwrap();
+    let arrived = under_way.arrived(&stream);
+    assert_eq!(arrived.counters.connections(), 2, "nothing was wrong with the connections");
+}
