@@ -18,6 +18,10 @@ pub enum Breakage {
     TakeTwice,
     /// The stream begins before its snapshot is held.
     HoldAfterFirstByte,
+    /// The hold is let go when all is sent.
+    ReleaseBeforeApplied,
+    /// A file goes on to be written after an error.
+    WriteAfterError,
     /// The stream begins before the epoch is durable.
     EpochAfterFirstByte,
     /// `zfs send` goes on elsewhere than the token says.
@@ -26,7 +30,7 @@ pub enum Breakage {
     SuccessUnread,
 }
 
-pub const ALL: [Breakage; 11] = [
+pub const ALL: [Breakage; 13] = [
     Breakage::Keeper(Rule::DataBeforeRecord),
     Breakage::Keeper(Rule::RecordBeforeAcknowledgement),
     Breakage::Keeper(Rule::RecordTwiceBeforeTrim),
@@ -35,6 +39,8 @@ pub const ALL: [Breakage; 11] = [
     Breakage::ReplayFromWrongCount,
     Breakage::TakeTwice,
     Breakage::HoldAfterFirstByte,
+    Breakage::ReleaseBeforeApplied,
+    Breakage::WriteAfterError,
     Breakage::EpochAfterFirstByte,
     Breakage::SkipAfterToken,
     Breakage::SuccessUnread,

@@ -50,7 +50,8 @@ struct Writing {
 impl Recorder {
     /// Begins an epoch; `None` where an error has retired the file.
     pub fn open(end: End, job: Job, env: &mut Environment) -> Option<Recorder> {
-        if env.truth.retired[end as usize] {
+        let retired = env.truth.retired[end as usize];
+        if retired && !env.is_broken(Breakage::WriteAfterError) {
             return None;
         }
         if !env.disk(end).settle() {

@@ -29,6 +29,11 @@ pub struct Epoch {
 }
 
 impl Truth {
+    /// Whether a stream has begun.
+    pub fn has_begun(&self) -> bool {
+        !self.epochs.is_empty()
+    }
+
     pub fn begin(&mut self, session: SessionId, transfer: TransferId, stream: &Rc<[u8]>) {
         assert!(self.epoch(session, transfer).is_none(), "two runs of zfs send for one transfer");
         self.epochs.push(Epoch { session, transfer, stream: Rc::clone(stream), read: 0, fed: 0 });

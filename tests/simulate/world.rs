@@ -67,6 +67,7 @@ impl World {
             assert!(!late || !self.faults.are_over(), "no end is in sight");
             let event = self.env.next().expect("a pool has always something to do");
             self.happen(event);
+            self.check();
             done = done.or_else(|| self.outcome());
             let at_rest = self.server.as_ref().is_some_and(Server::is_at_rest);
             if let Some(done) = done
@@ -129,6 +130,13 @@ impl World {
             }
             Event::Boot(end) => self.boot(end),
         }
+    }
+
+    /// What must hold after every step, beside what each part says of itself.
+    fn check(&self) {
+        let Environment { source, target, truth, .. } = &self.env;
+        let safe = source.held || !source.exists || target.holds == Some(source.guid);
+        assert!(safe || !truth.has_begun(), "a stream has begun, and nothing holds its snapshot");
     }
 
     /// Starts the process, unless it runs; what it finds is judged.

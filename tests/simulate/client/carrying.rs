@@ -222,6 +222,9 @@ impl Session {
             return;
         }
         carrying.end = Ending::Said;
+        if env.is_broken(Breakage::ReleaseBeforeApplied) {
+            env.source.held = false;
+        }
         let Mark { to: total, crc32 } = carrying.mark();
         self.wish(Input::StreamEnded { total, crc32 }, env);
     }
