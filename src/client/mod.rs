@@ -9,7 +9,7 @@ mod lanes;
 pub mod orphans;
 mod reconnect;
 pub mod replicate;
-mod retry;
+pub mod retry;
 pub mod send;
 mod session;
 mod source;
