@@ -5,6 +5,7 @@ mod conversation;
 mod copying;
 mod dial;
 mod hold;
+pub mod job;
 mod lanes;
 pub mod orphans;
 mod reconnect;
