@@ -31,6 +31,8 @@ pub struct Network {
     /// Nothing passes until then.
     down_until: Duration,
     pub flipped: bool,
+    /// Some of it was late or silent: only then may a wire stand still.
+    pub stalled: bool,
     /// The next frame is not what was sent.
     flip_next: bool,
 }
@@ -59,7 +61,15 @@ impl Network {
     pub fn new(random: &mut Random) -> Network {
         let latency = random.pick(&[1, 20, 200]);
         let (connections, down_until) = (BTreeMap::new(), Duration::ZERO);
-        Network { connections, next: 1, latency, down_until, flipped: false, flip_next: false }
+        Network {
+            connections,
+            next: 1,
+            latency,
+            down_until,
+            flipped: false,
+            stalled: false,
+            flip_next: false,
+        }
     }
 
     pub fn purpose(&self, id: u32) -> Purpose {
@@ -179,6 +189,7 @@ impl Environment {
     /// Nothing is heard over a connection any more; the kernels notice in the end,
     /// most times.
     fn fall_silent(&mut self, id: u32) {
+        self.network.stalled = true;
         let unnoticed = self.random.chance(30);
         for to in [End::Client, End::Server] {
             let late = USER_TIMEOUT + self.random.millis(10_000);
@@ -228,6 +239,7 @@ impl Environment {
         let Some(id) = self.any_connection() else { return };
         let pause = self.random.pick(&[100, 5_000, 30_000]);
         let until = self.now + self.random.millis(pause);
+        self.network.stalled = true;
         match self.random.below(4) {
             0 => self.network.way(End::Client, id).not_before = until,
             1 => self.network.way(End::Server, id).not_before = until,
@@ -244,6 +256,7 @@ impl Environment {
     /// Nothing passes for a while, over any connection; no new one is made.
     pub fn outage(&mut self) {
         let pause = self.random.pick(&[1_000, 15_000, 60_000, 1_200_000]);
+        self.network.stalled = true;
         self.network.down_until = self.now + self.random.millis(pause);
         self.say(|| format!("FAULT outage until {:?}", self.network.down_until));
     }
