@@ -29,7 +29,7 @@ fn last_words() -> (u64, u64) {
 }
 
 #[test]
-fn a_result_that_was_lost_with_its_connection_is_told_again() {
+fn a_result_whose_connection_was_lost_before_it_is_told_over_the_next() {
     let before_bye = carried("").control.up_bytes - last_words().1;
     for ending in ["fin", "rst"] {
         let counters = carried(&format!("control#1 up {before_bye} cut {ending}"));
