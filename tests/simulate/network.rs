@@ -31,6 +31,8 @@ pub struct Network {
     /// Nothing passes until then.
     down_until: Duration,
     pub flipped: bool,
+    /// Until when what was late or silent may have hindered a stream.
+    hindered_until: Duration,
     /// The next frame is not what was sent.
     flip_next: bool,
 }
@@ -59,7 +61,15 @@ impl Network {
     pub fn new(random: &mut Random) -> Network {
         let latency = random.pick(&[1, 20, 200]);
         let (connections, down_until) = (BTreeMap::new(), Duration::ZERO);
-        Network { connections, next: 1, latency, down_until, flipped: false, flip_next: false }
+        Network {
+            connections,
+            next: 1,
+            latency,
+            down_until,
+            flipped: false,
+            hindered_until: Duration::ZERO,
+            flip_next: false,
+        }
     }
 
     pub fn purpose(&self, id: u32) -> Purpose {
@@ -179,6 +189,7 @@ impl Environment {
     /// Nothing is heard over a connection any more; the kernels notice in the end,
     /// most times.
     fn fall_silent(&mut self, id: u32) {
+        self.hinder(self.now);
         let unnoticed = self.random.chance(30);
         for to in [End::Client, End::Server] {
             let late = USER_TIMEOUT + self.random.millis(10_000);
@@ -202,6 +213,18 @@ impl Environment {
                 self.network.way(end, id).lost = true;
             }
         }
+    }
+
+    /// What goes wrong until then may keep a stream from moving for a while longer.
+    fn hinder(&mut self, until: Duration) {
+        let then = until + 3 * USER_TIMEOUT;
+        self.network.hindered_until = self.network.hindered_until.max(then);
+    }
+
+    /// Whether a connection may be to blame for a stream that stands still.
+    pub fn is_doubtful(&self, id: u32) -> bool {
+        let to_server = &self.network.connections[&id].ways[End::Server as usize];
+        to_server.lost || to_server.slow > 0 || self.now < self.network.hindered_until
     }
 
     fn any_connection(&mut self) -> Option<u32> {
@@ -228,6 +251,7 @@ impl Environment {
         let Some(id) = self.any_connection() else { return };
         let pause = self.random.pick(&[100, 5_000, 30_000]);
         let until = self.now + self.random.millis(pause);
+        self.hinder(until);
         match self.random.below(4) {
             0 => self.network.way(End::Client, id).not_before = until,
             1 => self.network.way(End::Server, id).not_before = until,
@@ -245,6 +269,7 @@ impl Environment {
     pub fn outage(&mut self) {
         let pause = self.random.pick(&[1_000, 15_000, 60_000, 1_200_000]);
         self.network.down_until = self.now + self.random.millis(pause);
+        self.hinder(self.network.down_until);
         self.say(|| format!("FAULT outage until {:?}", self.network.down_until));
     }
 

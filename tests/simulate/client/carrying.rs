@@ -306,6 +306,12 @@ impl Session {
         if let Some(Stall::StandsStill { culprit: Culprit::Wire, .. }) = news
             && connected
         {
+            // What a lost lane had is sent again at once, not when somebody wonders. Where all that
+            // was sent has been taken, it is room that is missing.
+            let is_out = self.credit.taken < self.window.next();
+            let mut lanes = self.lanes.iter();
+            let is_bad = lanes.any(|lane| lane.is_none_or(|l| env.is_doubtful(l.connection)));
+            assert!(is_bad || !is_out, "a wire that works stands still");
             env.met(Met::WireRenewed);
             self.renew_lanes(env);
             self.reopen_missing(env);

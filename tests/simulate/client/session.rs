@@ -16,7 +16,7 @@ use zferry::protocol::message::{
 use zferry::protocol::secret::JoinSecret;
 use zferry::protocol::sender::{Input, Output, Sender};
 use zferry::protocol::version::Versions;
-use zferry::protocol::window::SendWindow;
+use zferry::protocol::window::{Credit, SendWindow};
 use zferry::units::Bytes;
 
 use super::carrying::{Carrying, Frame};
@@ -51,6 +51,8 @@ pub struct Session {
     pub(super) lanes: Vec<Option<Lane>>,
     pub(super) window: SendWindow<Frame>,
     pub(super) carrying: Option<Carrying>,
+    /// What the server has taken, and how far it lets this end go.
+    pub(super) credit: Credit,
     /// A stream was asked for: the session is worth its connections.
     asked: bool,
     /// How many objects the target was listed to keep.
@@ -93,6 +95,7 @@ impl Session {
             lanes: Vec::new(),
             window: SendWindow::new(),
             carrying: None,
+            credit: Credit::default(),
             asked: false,
             kept: 0,
             missing: BTreeSet::new(),
@@ -312,11 +315,11 @@ impl Session {
                 }
                 Output::Listed { target, .. } => self.decide(&target, env),
                 Output::Stream { transfer, credit, .. } => {
-                    drop(self.window.credit(credit).expect("an honest credit"));
+                    self.credited(credit);
                     self.begin(transfer, self.first_object, env);
                 }
                 Output::Reached(marks, credit) => {
-                    drop(self.window.credit(credit).expect("an honest credit"));
+                    self.credited(credit);
                     if let Some(carrying) = &mut self.carrying {
                         self.moved |= carrying.reached(marks, env);
                         if self.moved {
@@ -339,6 +342,11 @@ impl Session {
                 Output::Close => {}
             }
         }
+    }
+
+    fn credited(&mut self, credit: Credit) {
+        self.credit = credit;
+        drop(self.window.credit(credit).expect("an honest credit"));
     }
 
     /// Where to go on, from what the target says and what is known here.
