@@ -8,6 +8,7 @@ use crate::units::{Bytes, StreamOffset};
 #[derive(Debug, Default)]
 pub struct Progress {
     read: AtomicU64,
+    sent: AtomicU64,
     wire: AtomicU64,
     resent: AtomicU64,
     received: AtomicU64,
@@ -18,6 +19,11 @@ impl Progress {
     /// Stream bytes that came out of the source.
     pub fn read(&self) -> Bytes {
         Bytes(self.read.load(Ordering::Relaxed))
+    }
+
+    /// Stream bytes in the blocks that were given to a connection, each block counted once.
+    pub fn sent(&self) -> StreamOffset {
+        StreamOffset(self.sent.load(Ordering::Relaxed))
     }
 
     /// Bytes that the sockets took or gave, headers included.
@@ -43,6 +49,10 @@ impl Progress {
 
     pub(super) fn add_read(&self, bytes: usize) {
         self.read.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn add_sent(&self, bytes: usize) {
+        self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     pub(super) fn add_wire(&self, bytes: usize) {

@@ -28,6 +28,8 @@ pub struct Way {
     pub read: StreamOffset,
     /// The source has ended.
     pub ended: bool,
+    /// What was given to a connection; the rest waits for room at the receiver, or for its turn.
+    pub sent: StreamOffset,
     /// Whether there is a connection to the other side at all.
     pub connected: bool,
     /// What the receiver has got.
@@ -100,7 +102,8 @@ impl Way {
             Culprit::Wire
         } else if self.fed == self.read && !self.ended {
             Culprit::SourceRead
-        } else if self.fed == self.read || self.received > self.fed {
+        } else if self.sent == self.received || self.received > self.fed {
+            // All that was sent has arrived. For the rest the receiver has no room.
             Culprit::Receive
         } else {
             Culprit::Wire
@@ -128,6 +131,7 @@ mod tests {
         Way {
             read: StreamOffset(read),
             ended: false,
+            sent: StreamOffset(read),
             connected: true,
             received: StreamOffset(received),
             fed: StreamOffset(fed),
@@ -146,6 +150,8 @@ mod tests {
             (way(9, 6, 5), Culprit::Receive),
             (Way { ended: true, ..way(5, 5, 5) }, Culprit::Receive),
             (way(9, 5, 5), Culprit::Wire),
+            (Way { sent: StreamOffset(5), ..way(9, 5, 5) }, Culprit::Receive),
+            (Way { sent: StreamOffset(7), ..way(9, 5, 5) }, Culprit::Wire),
             (Way { ended: true, ..way(9, 5, 5) }, Culprit::Wire),
             (Way { connected: false, ..way(9, 6, 5) }, Culprit::Wire),
         ] {

@@ -135,6 +135,7 @@ impl Dealer {
                 self.progress.add_resent(range.len());
             } else {
                 self.crc.append(header.crc32, header.plain_bytes as usize);
+                self.progress.add_sent(header.plain_bytes as usize);
             }
             self.lanes.send(id, loan, range, &mut self.port).map_err(broken)?;
         }
