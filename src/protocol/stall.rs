@@ -2,8 +2,8 @@
 //!
 //! Pure. The source may be slow, the network may be gone without a word, `zfs receive` may wait for
 //! its disks: from far away all three look alike, and only one of them can be mended from here. A
-//! slow part must never be taken for one that stands still: any byte that reaches the far end is
-//! progress.
+//! slow part must never be taken for one that stands still: any byte that reaches the far end, and
+//! any for which there is room at last, is progress.
 
 use std::fmt;
 use std::time::Duration;
@@ -60,6 +60,7 @@ pub enum News {
 pub struct Watchdog {
     timeout: Duration,
     fed: StreamOffset,
+    sent: StreamOffset,
     moved: Duration,
     /// What stands still, and when that was said last.
     blamed: Option<(Culprit, Duration)>,
@@ -69,14 +70,16 @@ impl Watchdog {
     /// Watches a stream that begins at `now`, the time since any fixed moment; speaks when nothing
     /// has moved for `timeout`.
     pub fn new(timeout: Duration, now: Duration) -> Watchdog {
-        Watchdog { timeout, fed: StreamOffset(0), moved: now, blamed: None }
+        let start = StreamOffset(0);
+        Watchdog { timeout, fed: start, sent: start, moved: now, blamed: None }
     }
 
     /// Looks at the stream at `now`. A stall is told again whenever it has lasted as long again.
     pub fn look(&mut self, now: Duration, way: Way) -> Option<News> {
         let since = now.saturating_sub(self.moved);
-        if way.fed > self.fed {
-            (self.fed, self.moved) = (way.fed, now);
+        // What can be sent now had room made for it, and has yet to show whether it arrives.
+        if way.fed > self.fed || way.sent > self.sent {
+            (self.fed, self.sent, self.moved) = (way.fed, way.sent, now);
             return self.blamed.take().map(|_| News::Moves { after: since });
         }
         let culprit = way.culprit();
@@ -161,7 +164,8 @@ mod tests {
 
     #[test]
     fn a_stall_is_told_every_so_often_and_so_is_its_end() {
-        let mut dog = Watchdog::new(TIMEOUT, s(100));
+        let mut dog = Watchdog::new(TIMEOUT, s(90));
+        assert_eq!(dog.look(s(100), way(9, 0, 0)), None);
         assert_eq!(dog.look(s(129), way(9, 0, 0)), None);
         let told = News::StandsStill { culprit: Culprit::Wire, since: s(30) };
         assert_eq!(dog.look(s(130), way(9, 0, 0)), Some(told));

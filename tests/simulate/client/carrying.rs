@@ -312,7 +312,7 @@ impl Session {
             // What a lost lane had is sent again at once, not when somebody wonders.
             let mut lanes = self.lanes.iter();
             let is_bad = lanes.any(|lane| lane.is_none_or(|l| env.is_doubtful(l.connection)));
-            assert!(is_bad, "a wire that works stands still");
+            assert!(is_bad, "a wire that works stands still: {way:?}");
             env.met(Met::WireRenewed);
             self.renew_lanes(env);
             self.reopen_missing(env);
