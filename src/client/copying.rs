@@ -254,6 +254,7 @@ impl Copying<'_> {
     async fn carry(&mut self, load: Load<'_>) -> Result<(), Failure> {
         let (job, step) = (self.job, load.step);
         let cargo = Cargo {
+            job: format!("{} -> {}", job.source, job.target_text),
             what: load.what,
             stream: Stream::Dataset(DatasetStream {
                 target: job.target.clone(),

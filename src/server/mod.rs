@@ -29,6 +29,7 @@ use crate::error::{Class, Failure, Side};
 use crate::link::{self, Link};
 use crate::listing::TargetState;
 use crate::protocol::secret::JoinSecret;
+use crate::spool::folder::Folder;
 
 /// How long a connection may take to say what it is.
 const PREAMBLE_LIMIT: Duration = Duration::from_secs(5);
@@ -61,6 +62,8 @@ pub struct Options {
     pub one_transfer: bool,
     /// How long a transfer waits for a client that went away.
     pub grace: Duration,
+    /// Where it keeps records of its transfers; `None` for nowhere.
+    pub records: Option<Folder>,
 }
 
 /// What all sessions of a server share.
