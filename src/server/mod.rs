@@ -23,6 +23,7 @@ pub use self::destination::{Destination, Pipe, Pool};
 pub use self::incoming::Incoming;
 use self::incoming::Introduced;
 use self::roster::{Arrival, Lane, Returning, Roster};
+use crate::breakpoint::record::Role;
 use crate::dataset::DatasetName;
 use crate::engine::settings::Settings;
 use crate::error::{Class, Failure, Side};
@@ -176,7 +177,15 @@ impl Shared {
     async fn look_up(&self, dataset: &DatasetName) -> Result<TargetState, Failure> {
         self.roster.free(dataset).await?;
         let (destination, dataset) = (self.destination.clone(), dataset.clone());
-        match tokio::task::spawn_blocking(move || destination.look_up(&dataset)).await {
+        let records = self.options.records.clone();
+        let look = move || {
+            let target = destination.look_up(&dataset)?;
+            if let Some(records) = records {
+                records.forget_arrived(Role::Server, dataset.as_str(), &target);
+            }
+            Ok(target)
+        };
+        match tokio::task::spawn_blocking(look).await {
             Ok(found) => found,
             Err(panicked) => {
                 let what = format!("read the target: {panicked}");

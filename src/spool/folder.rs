@@ -19,6 +19,7 @@ use super::names::{Names, printable};
 use crate::breakpoint::identity::{BootId, FileId, RingSlots};
 use crate::breakpoint::record::{Cargo, Progress, Record, Role, State};
 use crate::breakpoint::recovery::recover;
+use crate::listing::TargetState;
 use crate::protocol::message::InterruptedAt;
 
 /// How many record files of transfers that do not run are kept; 17 MiB at most.
@@ -119,6 +120,19 @@ impl Folder {
         Ok(())
     }
 
+    /// Removes what transfers of a job have left whose snapshot the target was seen to hold. Blocks.
+    pub fn forget_arrived(&self, role: Role, job: &str, target: &TargetState) {
+        let TargetState::Present { snapshots, .. } = target else { return };
+        let job = printable(job);
+        let arrived = |entry: &Entry| match entry.newest.map(|record| record.job.cargo) {
+            Some(Cargo::Snapshot { to, .. }) => snapshots.iter().any(|held| held.guid == to),
+            Some(Cargo::Pipe) | None => false,
+        };
+        let entries = entries(&self.path).unwrap_or_default();
+        let useless = entries.iter().filter(|entry| entry.is_of(role, &job) && arrived(entry));
+        useless.for_each(|entry| remove_unless_open(&entry.path));
+    }
+
     fn clean(&self) -> io::Result<()> {
         let idle = entries(&self.path)?.into_iter().filter(|entry| !entry.running);
         let (useless, mut kept): (Vec<_>, Vec<_>) = idle.partition(Entry::is_useless);
@@ -181,9 +195,14 @@ fn interrupted_at(record: &Record) -> InterruptedAt {
     InterruptedAt { epoch: record.job.epoch, offset, crc32 }
 }
 
-/// All transfers that have records in the state folder `state`, the newest first. Changes nothing.
+/// All transfers that have records in the state folder `state`, the newest first; none where
+/// nobody has kept any there yet. Changes nothing.
 pub fn list(state: &Path) -> io::Result<Vec<Entry>> {
-    let mut entries = entries(&transfers(state))?;
+    fs::metadata(state)?;
+    let mut entries = match entries(&transfers(state)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        entries => entries?,
+    };
     entries.sort_by_key(|entry| std::cmp::Reverse(entry.written));
     Ok(entries)
 }
@@ -244,3 +263,6 @@ fn entry(path: &Path) -> io::Result<Entry> {
         written: file.metadata()?.modified().ok(),
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,7 @@ use super::{Cargo, Carrying, Session};
 use crate::breakpoint::identity::SessionId;
 use crate::breakpoint::record::{self, Job, Role};
 use crate::error::Failure;
+use crate::listing::TargetState;
 use crate::protocol::message::InterruptedAt;
 use crate::spool::folder::{Folder, Past};
 use crate::spool::keeping::{Look, Over};
@@ -65,6 +66,14 @@ impl Session {
         self.records.epoch = epoch;
         (carrying.epoch, carrying.records) = (epoch, records);
         (epoch, tell(&cargo.what, past))
+    }
+
+    /// Removes what earlier runs of a job have left of snapshots that the target is seen to hold.
+    pub(in crate::client) async fn forget_arrived(&mut self, job: String, target: &TargetState) {
+        let Some(folder) = self.records.folder.clone() else { return };
+        let target = target.clone();
+        let forget = move || folder.forget_arrived(Role::Client, &job, &target);
+        let _panicked = self.conversation.meanwhile(tokio::task::spawn_blocking(forget)).await;
     }
 
     /// Has the records say what became of the stream, or removes those that nobody needs.
