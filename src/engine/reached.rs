@@ -6,7 +6,7 @@
 //! models?", MSPC 2012): it counts up before and behind each change, and a reader that saw the
 //! count odd or changed reads again.
 
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use crate::breakpoint::keeper::Reached;
 use crate::breakpoint::record::Mark;
@@ -17,9 +17,9 @@ use crate::units::{Sequence, StreamOffset, TransferId};
 pub(super) struct ReachedCell {
     /// Odd while the rest is being changed.
     writes: AtomicU64,
-    /// The transfer's number above, the CRC32 below.
-    transfer_crc32: AtomicU64,
+    transfer: AtomicU32,
     to: AtomicU64,
+    crc32: AtomicU32,
     next_frame: AtomicU64,
 }
 
@@ -30,9 +30,9 @@ impl ReachedCell {
         let writes = self.writes.load(Ordering::Relaxed);
         self.writes.store(writes + 1, Ordering::Relaxed);
         fence(Ordering::Release);
-        let transfer_crc32 = u64::from(transfer.0) << 32 | u64::from(mark.crc32);
-        self.transfer_crc32.store(transfer_crc32, Ordering::Relaxed);
+        self.transfer.store(transfer.0, Ordering::Relaxed);
         self.to.store(mark.to.0, Ordering::Relaxed);
+        self.crc32.store(mark.crc32, Ordering::Relaxed);
         self.next_frame.store(next_frame.0, Ordering::Relaxed);
         self.writes.store(writes + 2, Ordering::Release);
     }
@@ -40,23 +40,17 @@ impl ReachedCell {
     pub fn get(&self) -> (TransferId, Reached) {
         loop {
             let before = self.writes.load(Ordering::Acquire);
-            let transfer_crc32 = self.transfer_crc32.load(Ordering::Relaxed);
+            let transfer = TransferId(self.transfer.load(Ordering::Relaxed));
             let to = StreamOffset(self.to.load(Ordering::Relaxed));
+            let crc32 = self.crc32.load(Ordering::Relaxed);
             let next_frame = Sequence(self.next_frame.load(Ordering::Relaxed));
             fence(Ordering::Acquire);
             if before.is_multiple_of(2) && self.writes.load(Ordering::Relaxed) == before {
-                let [high, low] = halves(transfer_crc32);
-                let mark = Mark { to, crc32: low };
-                return (TransferId(high), Reached { mark, next_frame });
+                return (transfer, Reached { mark: Mark { to, crc32 }, next_frame });
             }
             std::hint::spin_loop();
         }
     }
-}
-
-fn halves(both: u64) -> [u32; 2] {
-    let [a, b, c, d, e, f, g, h] = both.to_be_bytes();
-    [u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h])]
 }
 
 #[cfg(test)]

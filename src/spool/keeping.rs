@@ -426,6 +426,9 @@ mod tests {
         let keeping = kept.begin(Role::Server);
         keeping.opened();
         keeping.ended(mark(5));
+        while kept.newest().end.is_none() {
+            thread::sleep(Duration::from_millis(1));
+        }
         kept.reach(7);
         keeping.over(Over::Failed(Class::Peer));
         let progress = kept.newest();

@@ -38,7 +38,7 @@ struct Transfer {
     running: bool,
     role: Option<Role>,
     job: Option<String>,
-    transfer: Option<String>,
+    carries: Option<String>,
     state: Option<State>,
     /// What is surely at the far end, or was given to the pipe there: bytes of the stream.
     bytes: Option<Bytes>,
@@ -58,7 +58,7 @@ impl Transfer {
             running: entry.running,
             role: names.map(|names| names.role),
             job: names.map(|names| names.job.clone()),
-            transfer: names.map(|names| names.transfer.clone()),
+            carries: names.map(|names| names.transfer.clone()),
             state: progress.map(|progress| progress.state),
             bytes: newest.map(reached),
             total: progress.and_then(|progress| Some(progress.end?.to.bytes_before())),
@@ -75,7 +75,7 @@ impl Transfer {
             (false, _) => "interrupted: ",
         }
         .to_owned();
-        line += self.transfer.as_deref().unwrap_or("a transfer whose names are lost");
+        line += self.carries.as_deref().unwrap_or("a transfer whose names are lost");
         if self.role == Some(Role::Client)
             && let Some(job) = &self.job
         {

@@ -54,13 +54,13 @@ impl Session {
             Names { role: Role::Client, job: cargo.job.clone(), transfer: cargo.what.clone() };
         let progress = Arc::clone(&carrying.progress);
         let look: Look = Box::new(move || progress.reached(transfer));
-        let begin = move || {
+        let prepare = move || {
             let past = folder.past(Role::Client, &names.job, carried);
             let epoch = least.max(past.epoch.saturating_add(1));
             let job = Job { role: Role::Client, session, transfer, epoch, cargo: carried };
             (epoch, past, folder.begin(job, names, look))
         };
-        let begun = self.conversation.meanwhile(tokio::task::spawn_blocking(begin)).await;
+        let begun = self.conversation.meanwhile(tokio::task::spawn_blocking(prepare)).await;
         // A panic there is told by itself, and costs the records alone.
         let Ok((epoch, past, records)) = begun else { return (least, None) };
         self.records.epoch = epoch;

@@ -24,7 +24,9 @@ impl Acknowledged {
     pub fn advance(&mut self, taken: &[Frame], progress: &Progress) {
         let mut headers: Vec<&Header> = taken.iter().map(|frame| &frame.header).collect();
         headers.sort_unstable_by_key(|header| header.sequence);
-        headers.iter().for_each(|header| self.append(header));
+        for header in &headers {
+            self.append(header);
+        }
         if let Some(last) = headers.last() {
             let mark = Mark { to: self.to, crc32: self.crc.value() };
             let next_frame = last.sequence.next();

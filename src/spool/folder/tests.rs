@@ -101,7 +101,9 @@ fn what_is_not_ours_is_left_alone() {
     let state = State::new();
     let foreign = ["a.names", "notes.txt", "x.breakpoint", "0123.names.new"];
     let folder = transfers(state.0.path());
-    foreign.map(|name| fs::write(folder.join(name), "").unwrap());
+    for name in foreign {
+        fs::write(folder.join(name), "").unwrap();
+    }
     state.open();
     assert!(foreign.iter().all(|name| folder.join(name).exists()));
     assert!(list(state.0.path()).unwrap().is_empty());
