@@ -7,7 +7,6 @@
 use serde::{Deserialize, Serialize};
 
 use super::identity::{BootId, FileId, RecordSequence, RingSlots, SessionId, SlotIndex};
-use super::layout;
 use crate::dataset::Guid;
 use crate::error::Class;
 use crate::protocol::message::{DatasetStream, Stream};
@@ -201,40 +200,8 @@ impl Record {
         self.sequence.slot(self.ring)
     }
 
-    /// Its bytes.
-    ///
-    /// # Panics
-    ///
-    /// When its fields contradict each other: that is our own mistake, and must not reach a disk.
-    pub fn encode(&self) -> [u8; RECORD_BYTES] {
-        assert_eq!(self.check(), Ok(()), "a record of our own is wrong: {self:?}");
-        layout::encode(self)
-    }
-
-    /// The bytes of its whole slot: as many copies as fit.
-    pub fn encode_slot(&self) -> [u8; SLOT_BYTES] {
-        let record = self.encode();
-        let mut slot = [0; SLOT_BYTES];
-        for copy in slot.as_chunks_mut::<RECORD_BYTES>().0 {
-            *copy = record;
-        }
-        slot
-    }
-
-    /// The record in `bytes`, every field checked.
-    pub fn decode(bytes: &[u8; RECORD_BYTES]) -> Result<Record, RecordError> {
-        let record = layout::decode(bytes)?;
-        record.check()?;
-        Ok(record)
-    }
-
-    /// What the next record names as its parent.
-    pub fn checksum(&self) -> Checksum {
-        layout::checksum(&self.encode())
-    }
-
     /// Whether the fields go together: asked where we write and where we read.
-    fn check(&self) -> Result<(), RecordError> {
+    pub(super) fn check(&self) -> Result<(), RecordError> {
         let Record { sequence, parent, job, progress, .. } = self;
         let first = *sequence == RecordSequence::FIRST;
         let rules = [

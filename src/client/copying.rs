@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use super::hold::Holds;
-use super::replicate::{Job, OnDeadToken, Outcome, Wanted, blocking};
+use super::job::{Job, OnDeadToken, Outcome, Wanted, blocking};
 use super::send::stopped;
 use super::session::{Cargo, Open, Session};
 use super::source::Opened;
