@@ -120,7 +120,7 @@ impl Folder {
         Ok(())
     }
 
-    /// Removes what transfers of a job have left whose snapshot the target was seen to hold. Blocks.
+    /// Removes what transfers of a job have left whose snapshot the target was seen to hold.
     pub fn forget_arrived(&self, role: Role, job: &str, target: &TargetState) {
         let TargetState::Present { snapshots, .. } = target else { return };
         let job = printable(job);
