@@ -4,11 +4,12 @@
 //! record is a lower bound, so that every older one may be believed too. The layout of its bytes
 //! is the neighbouring file; here is what a record can say, and what it cannot.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::identity::{BootId, FileId, RecordSequence, RingSlots, SessionId, SlotIndex};
 use crate::dataset::Guid;
 use crate::error::Class;
+use crate::protocol::message::{DatasetStream, Stream};
 use crate::units::{Bytes, Sequence, StreamOffset, TransferId};
 
 /// The length of a record: one sector, the most that a disk writes whole or not at all.
@@ -64,7 +65,7 @@ pub struct Job {
 }
 
 /// The side that writes a record file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
     /// It holds the snapshot.
@@ -217,6 +218,17 @@ impl Record {
 }
 
 impl Cargo {
+    /// What a stream is said to hold; `None` where no two snapshots of ZFS could have its guids.
+    pub fn of(stream: &Stream) -> Option<Cargo> {
+        let cargo = match stream {
+            Stream::Pipe => Cargo::Pipe,
+            &Stream::Dataset(DatasetStream { to, from, raw, resumed, .. }) => {
+                Cargo::Snapshot { to, from, raw, resumed }
+            }
+        };
+        cargo.is_consistent().then_some(cargo)
+    }
+
     /// ZFS gives no snapshot the guid 0, and no snapshot builds on itself.
     fn is_consistent(&self) -> bool {
         match self {

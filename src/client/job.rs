@@ -45,6 +45,13 @@ pub struct Job {
     pub on_dead_token: OnDeadToken,
 }
 
+impl Job {
+    /// What is copied where, as its records call it.
+    pub(super) fn text(&self) -> String {
+        format!("{} -> {}", self.source, self.target_text)
+    }
+}
+
 /// What came of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {

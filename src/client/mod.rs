@@ -23,6 +23,7 @@ pub use self::watch::{Moment, Stop, Summary, Watch};
 use std::time::Duration;
 
 use crate::engine::settings::Settings;
+use crate::spool::folder::Folder;
 
 /// How a client runs.
 #[derive(Clone, Debug)]
@@ -37,4 +38,6 @@ pub struct Options {
     pub retry_for: Duration,
     /// How long a stream may stand still before it says why.
     pub stall_timeout: Duration,
+    /// Where it keeps records of its transfers; `None` for nowhere.
+    pub records: Option<Folder>,
 }

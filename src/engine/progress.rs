@@ -2,7 +2,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::units::{Bytes, StreamOffset};
+use super::reached::ReachedCell;
+use crate::breakpoint::keeper::Reached;
+use crate::units::{Bytes, StreamOffset, TransferId};
 
 /// Counters of one transfer or one session; each only grows.
 #[derive(Debug, Default)]
@@ -13,6 +15,7 @@ pub struct Progress {
     resent: AtomicU64,
     received: AtomicU64,
     fed: AtomicU64,
+    reached: ReachedCell,
 }
 
 impl Progress {
@@ -45,6 +48,18 @@ impl Progress {
     /// Stream bytes that the sink has taken, in order.
     pub fn fed(&self) -> StreamOffset {
         StreamOffset(self.fed.load(Ordering::Relaxed))
+    }
+
+    /// How far a transfer is, place and CRC32 of the same moment: at the sender what the receiver
+    /// has taken, at the receiver what the sink has taken. All zero before its first block.
+    pub fn reached(&self, transfer: TransferId) -> Reached {
+        let (of, reached) = self.reached.get();
+        if of == transfer { reached } else { Reached::default() }
+    }
+
+    /// Only by the one stage that knows.
+    pub(super) fn set_reached(&self, transfer: TransferId, reached: Reached) {
+        self.reached.set(transfer, reached);
     }
 
     pub(super) fn add_read(&self, bytes: usize) {
