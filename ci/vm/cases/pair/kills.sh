@@ -1,0 +1,31 @@
+#!/bin/bash
+# kill -9 of zferry on either side or both, at moments left to chance, until a run comes through.
+. "$(dirname "$0")/lib.sh"
+
+# kill_on SIDE: and nothing that it started stays behind.
+kill_on() {
+  on "$1" 'pkill -KILL -x zferry && wait_until 60 "zfs is gone" has_no_zfs' || fail "$1: zferry was gone, or zfs stayed"
+}
+
+case_at_random_moments() {
+  local number victim kills
+  kills=$(pick 20 4)
+  under_way $((8 + 4 * kills)) 16mbit --retry-for 10m
+  for ((number = 1; number <= kills; number++)); do
+    sleep $((RANDOM % 4)).$((RANDOM % 10))
+    ! client_ended || break
+    victim=$((RANDOM % 3))
+    # 0: the client, 1: the server, 2: both
+    [ $victim -eq 1 ] || kill_on source
+    [ $victim -eq 0 ] || kill_on target
+    [ $victim -eq 0 ] || on target start_server
+    [ $victim -eq 1 ] || on source 'start_client --retry-for 10m'
+  done
+  note "$((number - 1)) kills"
+  on source 'narrow 1gbit'
+  client_ends 0
+  said source 'had been sent before' client
+  alike one
+}
+
+run_cases "$@"
