@@ -121,8 +121,10 @@ client_ends() {
 }
 still_runs() { ! client_ended || fail "the client has ended: $(tail -n 1 "$pair/source/share/client.log")"; }
 
-said() { grep -qiE -- "$2" "$pair/$1/share/$3.log" || fail "the $3 did not say /$2/"; }
-never_said() { ! grep -iE -- "$2" "$pair/$1/share/$3.log" || fail "the $3 said /$2/"; }
+# said SIDE REGEX WHO: the client or the server in its log; case does not matter.
+has_said() { grep -qiE -- "$2" "$pair/$1/share/$3.log"; }
+said() { has_said "$@" || fail "the $3 did not say /$2/"; }
+never_said() { ! has_said "$@" || fail "the $3 said /$2/"; }
 
 # alike NAME...: both sides have exactly these snapshots, guid and files, both pools are sound, and nothing of the copy
 # is left anywhere but the copy.
