@@ -1,8 +1,9 @@
 # shellcheck shell=bash
 # What a command in a guest of ci/vm/pair can call.
+. "/host/cases/lib.sh"
+
 work=/run/pair
 mkdir -p $work
-. "/host/cases/lib.sh"
 
 dataset=tank/data
 copy=vault/in/data

@@ -1,5 +1,5 @@
 #!/bin/bash
-# kill -9 of zferry on either side or both, at moments left to chance, until a run comes through.
+# kill -9 of zferry on either side or both, again and again, at moments left to chance.
 . "$(dirname "$0")/lib.sh"
 
 # kill_on SIDE: and nothing that it started stays behind.
@@ -7,12 +7,24 @@ kill_on() {
   on "$1" 'pkill -KILL -x zferry; wait_until 60 "zfs is gone" has_no_zfs' || fail "a zfs is left on $1"
 }
 
+# a_moment: until this attempt has sent some MiB, or only for a part of a second.
+a_moment() {
+  local goal
+  if [ $((RANDOM % 4)) -eq 0 ]; then
+    sleep 0.$((RANDOM % 10))
+  else
+    goal=$(($(on source sent) + ((1 + RANDOM % 6) << 20)))
+    wait_until 60 "some MiB are sent" sent_or_ended $goal
+  fi
+}
+sent_or_ended() { client_ended || [ "$(on source sent)" -ge "$1" ]; }
+
 case_at_random_moments() {
   local number victim kills
   kills=$(pick 20 4)
   under_way $((16 + 8 * kills)) 16mbit --retry-for 10m
   for ((number = 1; number <= kills; number++)); do
-    sleep $((RANDOM % 4)).$((RANDOM % 10))
+    a_moment
     ! client_ended || break
     victim=$((RANDOM % 3))
     # 0: the client, 1: the server, 2: both
