@@ -2,6 +2,16 @@
 # The power of either host goes off in the middle of a copy, and what was not flushed is lost.
 . "$(dirname "$0")/lib.sh"
 
+# Where the client went on, in MiB, each time.
+went_on_at() { sed -nE 's/.*going on at ([0-9]+)(\.[0-9]+)? MiB.*/\1/p' "$pair/source/share/client.log"; }
+
+# kept MIB: so much was seen on the target's disk before the last cut, of which small files take some more than a
+# stream does; it was not sent again, nor was anything given up that had been kept before.
+kept() {
+  went_on_at | sort -n -C || fail "the copy went back: $(went_on_at | paste -sd' ')"
+  [ "$(went_on_at | tail -n 1)" -ge $(($1 - 3)) ] || fail "the target had $1 MiB, but: $(went_on_at | paste -sd' ')"
+}
+
 # One run of the client rides through all of it: what the target had on its disk is never sent again.
 case_target() {
   local cuts number before
@@ -17,10 +27,8 @@ case_target() {
   done
   client_ends 0
   said source 'had been sent before' client
-  # For every cut, at most what was written in the 5 s of a transaction group, in those being written, in the pipe.
-  local again=$(($(on source sent) - before - ((16 + 16 * cuts) << 20)))
-  note "$((again >> 20)) MiB more than the data"
-  [ $again -lt $((cuts * (20 << 20))) ] || fail "$again bytes were sent again for $cuts cuts"
+  kept $((16 * cuts - 8))
+  note "$((($(on source sent) - before >> 20) - 16 - 16 * cuts)) MiB on the wire more than the data"
   alike one
 }
 
@@ -38,6 +46,7 @@ case_source() {
   done
   client_ends 0
   said source 'had been sent before' client
+  kept $((16 * cuts - 8))
   alike one
 }
 
