@@ -16,7 +16,7 @@ same_go_on() {
 
 case_wire_is_down() {
   local before
-  under_way 24 16mbit --retry-for 10m
+  under_way 32 8mbit --retry-for 10m
   until_target_has 4
   before=$(zfs_processes)
   on target 'ip link set eth0 down'
@@ -24,14 +24,14 @@ case_wire_is_down() {
   sleep 30
   still_runs
   on target 'ip link set eth0 up'
-  sleep 3
+  wait_until 30 "the client is back" has_said source 'connected again' client
   same_go_on "$before"
 }
 
 case_receive_is_stopped() {
   local before seconds
   seconds=$(pick 60 15)
-  under_way 24 16mbit --stall-timeout 5s
+  under_way 32 8mbit --stall-timeout 5s
   until_target_has 4
   before=$(zfs_processes)
   on target 'kill -STOP $(pid_of "zfs receive")'
