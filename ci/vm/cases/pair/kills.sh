@@ -19,9 +19,9 @@ a_moment() {
 }
 sent_or_ended() { client_ended || [ "$(on source sent)" -ge "$1" ]; }
 
-case_at_random_moments() {
+case_long_at_random_moments() {
   local number victim kills
-  kills=$(pick 20 3)
+  kills=20
   under_way $((16 + 8 * kills)) 16mbit --retry-for 10m
   for ((number = 1; number <= kills; number++)); do
     a_moment
