@@ -11,7 +11,7 @@ export TURN=0
 broken=0
 for file in *.sh; do
   file=${file%.sh}
-  case $file in lib | all | demo) continue ;; esac
+  case $file in lib | assert | all | demo) continue ;; esac
   if [ -n "${FILES:-}" ]; then
     [[ " $FILES " == *" $file "* ]] || continue
   fi

@@ -9,6 +9,8 @@
 #
 # The server's host is 10.77.0.1, the client's 10.77.0.2, joined by a veth pair; both see the same ZFS.
 
+. "$(dirname "${BASH_SOURCE[0]}")/assert.sh"
+
 zferry=/host/zferry
 address=10.77.0.1
 port=7001
@@ -81,38 +83,6 @@ one_case() {
   ! grep -hs 'panicked at' "$work/server.log" "$work/out" "$work/err" || fail "zferry panicked"
 }
 
-# The first reason counts: what follows it is its consequence.
-fail() {
-  [ -s "$work/why" ] || echo "$*" >"$work/why"
-  echo "FAILED: $*"
-  trap - ERR
-  exit 1
-}
-
-broken() {
-  local status=$1 command=$2 frame
-  for frame in "${!BASH_SOURCE[@]}"; do
-    [ "${BASH_SOURCE[$frame]}" = "$0" ] || continue
-    fail "line ${BASH_LINENO[$((frame - 1))]}: \`$command\` ended with $status"
-  done
-  fail "\`$command\` ended with $status"
-}
-
-# Nobody ever writes to it: `read -t` from it is a sleep without a process, of which a small machine has few to spare.
-exec {silence}<> <(:)
-pause() { read -rt "$1" -u "$silence" || true; }
-
-# wait_until SECONDS WHAT COMMAND...: until the command succeeds.
-wait_until() {
-  local limit=$1 what=$2 end
-  shift 2
-  end=$((SECONDS + limit))
-  until "$@" >/dev/null 2>&1; do
-    [ $SECONDS -lt $end ] || fail "not within $limit s: $what"
-    pause 0.1
-  done
-}
-
 # --- hosts and pools -------------------------------------------------------------------------------------------------
 
 make_hosts() {
@@ -143,7 +113,6 @@ change_link() { tc -n client qdisc change dev to_server root handle 1: tbf rate 
 widen_link() { change_link 10gbit 10mb; }
 
 bytes_over_wire() { "${on_client[@]}" awk '$1 == "to_server:" { print $10 }' /proc/net/dev; }
-wire_has_carried() { [ "$(bytes_over_wire)" -ge "$1" ]; }
 
 make_pools() {
   local pool
@@ -373,14 +342,19 @@ make_heavy() {
   head -c "${mib}M" /dev/urandom >"$files/heavy"
 }
 
-# under_way [OPTION...] SRC DST: a transfer in its middle: 4 MB of it, and so some blocks, are on the other side, and
-# the rest takes for ever: 8 s for every MB. widen_link lets it finish.
+# under_way [OPTION...] SRC DST: a transfer in its middle: 2 MB of it are with `zfs receive`, which keeps what it has
+# taken however it ends, and the rest takes for ever: 8 s for every MB. widen_link lets it finish.
 under_way() {
-  local before
   narrow_link 32mbit
-  before=$(bytes_over_wire)
   start_replicate "$@"
-  wait_until 60 "4 MB on the wire" wire_has_carried $((before + 4000000))
+  wait_until 60 "zfs receive has 2 MB" receive_has_taken 2000000
   change_link 1mbit 64kb
   ! has_ended "$client" || fail "the transfer ended before anything could happen to it: $(last_words)"
+}
+
+receive_has_taken() {
+  local pid taken
+  pid=$(pgrep -f '^[^ ]*zfs receive ')
+  taken=$(awk '$1 == "rchar:" { print $2 }' "/proc/$pid/io")
+  [ "$taken" -ge "$1" ]
 }

@@ -42,6 +42,13 @@ kill_server() {
   part_is_kept
 }
 
+# From here on the token stays as it is: a server that waits for its client still feeds what had arrived.
+part_settles() {
+  stop_server
+  part_is_kept
+  serve
+}
+
 part_is_kept() { wait_until 60 "$target has a resume token" has_token $target; }
 
 # goes_on [OPTION...]: the next run finishes what was begun, and does not begin it again.
@@ -200,6 +207,7 @@ case_snapshot_is_gone_and_nobody_says_what_to_do() {
   local token
   second_half
   kill_client
+  part_settles
   token=$(token_of $target)
   release_by_force two
   zfs destroy tank/data@two
@@ -240,6 +248,7 @@ case_part_of_another_dataset_is_left_alone() {
   local token
   first_half
   kill_client
+  part_settles
   token=$(token_of $target)
   zfs create tank/other
   zfs snapshot tank/other@one
