@@ -23,7 +23,7 @@ pub use self::watch::{Moment, Stop, Summary, Watch};
 use std::time::Duration;
 
 use crate::engine::settings::Settings;
-use crate::spool::folder::Folder;
+use crate::spool::transfers::Transfers;
 
 /// How a client runs.
 #[derive(Clone, Debug)]
@@ -39,5 +39,5 @@ pub struct Options {
     /// How long a stream may stand still before it says why.
     pub stall_timeout: Duration,
     /// Where it keeps records of its transfers; `None` for nowhere.
-    pub records: Option<Folder>,
+    pub records: Option<Transfers>,
 }

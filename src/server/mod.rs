@@ -30,7 +30,7 @@ use crate::error::{Class, Failure, Side};
 use crate::link::{self, Link};
 use crate::listing::TargetState;
 use crate::protocol::secret::JoinSecret;
-use crate::spool::folder::Folder;
+use crate::spool::transfers::Transfers;
 
 /// How long a connection may take to say what it is.
 const PREAMBLE_LIMIT: Duration = Duration::from_secs(5);
@@ -64,7 +64,7 @@ pub struct Options {
     /// How long a transfer waits for a client that went away.
     pub grace: Duration,
     /// Where it keeps records of its transfers; `None` for nowhere.
-    pub records: Option<Folder>,
+    pub records: Option<Transfers>,
 }
 
 /// What all sessions of a server share.

@@ -14,9 +14,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use super::fault;
-use super::folder::{self, Folder};
 use super::names::Names;
 use super::record_file::{Existing, RecordFile};
+use super::transfers::{self, Transfers};
 use crate::breakpoint::identity::{FileId, RecordSequence, RingSlots};
 use crate::breakpoint::keeper::{Input, Keeper, Kept, Output, Reached, Release, Rules, Settings};
 use crate::breakpoint::record::{Job, Mark, Role};
@@ -63,7 +63,7 @@ enum Note {
 
 /// The thread.
 struct Recorder {
-    folder: Folder,
+    folder: Transfers,
     path: PathBuf,
     id: FileId,
     names: Names,
@@ -77,7 +77,7 @@ struct Recorder {
     ticked: Instant,
 }
 
-impl Folder {
+impl Transfers {
     /// Begins to keep the records of a transfer. When this returns, its epoch is durable: bytes of
     /// it may flow. `None` where no records can be kept; that was said. Blocks.
     pub fn begin(&self, job: Job, names: Names, look: Look) -> Option<Keeping> {
@@ -129,7 +129,7 @@ impl Keeping {
 
 impl Recorder {
     /// Makes the file, its names and its first record.
-    fn begin(folder: Folder, job: Job, names: Names, look: Look) -> io::Result<Recorder> {
+    fn begin(folder: Transfers, job: Job, names: Names, look: Look) -> io::Result<Recorder> {
         let mut id = [0; 16];
         getrandom::fill(&mut id).map_err(io::Error::other)?;
         let id = FileId(id);
@@ -163,7 +163,7 @@ impl Recorder {
         };
         let begun = recorder.write_first();
         if begun.is_err() {
-            folder::remove(&recorder.path);
+            transfers::remove(&recorder.path);
         }
         begun.map(|()| recorder)
     }
@@ -182,7 +182,7 @@ impl Recorder {
                 Ok(Note::Ended(end)) => self.end(end),
                 Err(RecvTimeoutError::Timeout) => self.advance((self.look)()),
                 Err(RecvTimeoutError::Disconnected) if self.opened => return,
-                Err(RecvTimeoutError::Disconnected) => return folder::remove(&self.path),
+                Err(RecvTimeoutError::Disconnected) => return transfers::remove(&self.path),
             };
             if let Err(error) = done {
                 self.folder.tell(&error);
@@ -224,7 +224,7 @@ impl Recorder {
             self.folder.tell(&error);
         }
         if over == Over::Applied || !self.opened {
-            folder::remove(&self.path);
+            transfers::remove(&self.path);
         }
     }
 
@@ -291,7 +291,7 @@ mod tests {
     use sys::backend::Backend;
     use tempfile::TempDir;
 
-    use super::super::folder::{Entry, list};
+    use super::super::transfers::{Entry, list};
     use super::*;
     use crate::breakpoint::identity::SessionId;
     use crate::breakpoint::record::{Cargo, Progress, State};
@@ -300,7 +300,7 @@ mod tests {
     /// A transfer whose place a test sets.
     struct Kept {
         state: TempDir,
-        folder: Folder,
+        folder: Transfers,
         place: Arc<Mutex<Reached>>,
     }
 
@@ -311,7 +311,7 @@ mod tests {
     impl Kept {
         fn new() -> Kept {
             let state = tempfile::tempdir_in("/var/tmp").unwrap();
-            let folder = Folder::open(state.path(), Backend::Threads).unwrap();
+            let folder = Transfers::open(state.path(), Backend::Threads).unwrap();
             Kept { state, folder, place: Arc::default() }
         }
 

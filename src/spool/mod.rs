@@ -5,7 +5,7 @@
 //! was for goes on without it.
 
 pub mod fault;
-pub mod folder;
 pub mod keeping;
 pub mod names;
 pub mod record_file;
+pub mod transfers;

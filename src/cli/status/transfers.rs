@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{machine, print_json, print_lines};
 use crate::breakpoint::record::{Progress, Record, Role, State};
 use crate::error::{Failure, Side};
-use crate::spool::folder::{Entry, list};
+use crate::spool::transfers::{Entry, list};
 use crate::units::Bytes;
 
 /// Shows them; changes nothing.

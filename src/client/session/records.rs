@@ -11,14 +11,14 @@ use crate::breakpoint::record::{self, Job, Role};
 use crate::error::Failure;
 use crate::listing::TargetState;
 use crate::protocol::message::InterruptedAt;
-use crate::spool::folder::{Folder, Past};
 use crate::spool::keeping::{Look, Over};
 use crate::spool::names::Names;
+use crate::spool::transfers::{Past, Transfers};
 use crate::units::TransferId;
 
 /// What a session knows of the records of its transfers.
 pub(super) struct Bookkeeping {
-    folder: Option<Folder>,
+    folder: Option<Transfers>,
     session: SessionId,
     /// The transfer that was asked for last.
     transfer: TransferId,
@@ -27,7 +27,7 @@ pub(super) struct Bookkeeping {
 
 impl Bookkeeping {
     /// Of a session in which nothing was asked for yet.
-    pub fn new(folder: Option<Folder>) -> Bookkeeping {
+    pub fn new(folder: Option<Transfers>) -> Bookkeeping {
         let mut session = [0; 16];
         // Without chance a session has no name, and everything else is as it is.
         let _ = getrandom::fill(&mut session);

@@ -30,7 +30,7 @@ const RECORDS_BYTES_MAX: u64 = 512 << 10;
 
 /// The folder, open to any number of transfers.
 #[derive(Clone, Debug)]
-pub struct Folder {
+pub struct Transfers {
     path: PathBuf,
     pub(super) backend: Backend,
     pub(super) boot: BootId,
@@ -63,15 +63,15 @@ pub struct Past {
     pub interrupted_at: Option<InterruptedAt>,
 }
 
-impl Folder {
+impl Transfers {
     /// Makes the folder below `state` where there is none, and removes from it what is of no use
     /// to anybody: transfers that are finished or never began, and the oldest beyond a number.
-    pub fn open(state: &Path, backend: Backend) -> io::Result<Folder> {
+    pub fn open(state: &Path, backend: Backend) -> io::Result<Transfers> {
         let path = transfers(state);
         DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let boot = BootId::parse(&boot).unwrap_or_default();
-        let folder = Folder { path, backend, boot, told: Arc::default() };
+        let folder = Transfers { path, backend, boot, told: Arc::default() };
         folder.clean()?;
         Ok(folder)
     }

@@ -25,8 +25,8 @@ impl State {
         state
     }
 
-    fn open(&self) -> Folder {
-        Folder::open(self.0.path(), Backend::Threads).unwrap()
+    fn open(&self) -> Transfers {
+        Transfers::open(self.0.path(), Backend::Threads).unwrap()
     }
 
     fn records_of(&self, number: u8) -> PathBuf {
