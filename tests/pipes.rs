@@ -369,3 +369,97 @@ fn whoever_stands_still_is_named_and_left_alone() {
     assert!(sender.stderr.contains("stands still culprit=source read"), "{}", sender.stderr);
     assert_eq!(receiver.running.ended().succeeded().stdout, b"begin\nend\n");
 }
+
+/// A reader that takes nothing before the file `begin` is there.
+fn waiting_for(begin: &std::path::Path) -> [String; 3] {
+    let wait = format!("while [ ! -e '{}' ]; do sleep 0.05; done; cat", begin.display());
+    ["sh".to_owned(), "-c".to_owned(), wait]
+}
+
+fn is_empty(folder: &std::path::Path) -> bool {
+    fs::read_dir(folder).unwrap().next().is_none()
+}
+
+#[test]
+fn with_a_spool_the_source_ends_although_nobody_reads_and_the_files_are_gone_in_the_end() {
+    let input = noise(40 << 20);
+    for (backend, compress) in [("uring", "none"), ("threads", "zstd:1")] {
+        let (folder, spool) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (from, begin) = (folder.path().join("from"), folder.path().join("begin"));
+        fs::write(&from, &input).unwrap();
+        let reader = waiting_for(&begin);
+        let flags = ["--cache", "4MiB", "--io", backend, "--"];
+        let reader: Vec<&str> =
+            flags.into_iter().chain(reader.iter().map(String::as_str)).collect();
+        let receiver = Server::receive(&reader);
+        let script = format!("cat '{}'; echo all of it was read >&2", from.display());
+        let sender = send_open(
+            receiver.address,
+            &[
+                "--cache",
+                "8MiB",
+                "--block-size",
+                "256KiB",
+                "--io",
+                backend,
+                "--compress",
+                compress,
+                "--spool",
+                spool.path().to_str().unwrap(),
+                "--",
+                "sh",
+                "-c",
+                &script,
+            ],
+        );
+        host::wait_for_words(&sender, "all of it was read");
+        assert!(!is_empty(spool.path()) && receiver.running.stdout().is_empty());
+        fs::write(&begin, b"").unwrap();
+        let sender = sender.ended().succeeded();
+        assert!(sender.stderr.contains(", spooled 3"), "{}", sender.stderr);
+        assert!(sender.peak_rss_bytes <= (8 + 32) << 20, "it took {} bytes", sender.peak_rss_bytes);
+        assert_same(&receiver.running.ended().succeeded().stdout, &input, backend);
+        assert!(is_empty(spool.path()), "files are left");
+    }
+}
+
+#[test]
+fn what_a_killed_sender_leaves_in_its_spool_is_removed_by_the_next() {
+    let (folder, spool) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let reader = waiting_for(&folder.path().join("never"));
+    let reader: Vec<&str> =
+        SMALL.into_iter().chain(["--"]).chain(reader.iter().map(String::as_str)).collect();
+    let place = ["--cache", "8MiB", "--spool", spool.path().to_str().unwrap()];
+    let receiver = Server::receive(&reader);
+    let killed = send(receiver.address, &place, noise(40 << 20));
+    wait_for("a breakpoint file", || {
+        let mut folders = fs::read_dir(spool.path()).unwrap().filter_map(Result::ok);
+        folders.any(|one| !is_empty(&one.path())).then_some(())
+    });
+    // Another one that lives meanwhile does not touch it.
+    let other = Server::receive(&SMALL);
+    let sent = send(other.address, &place, noise(1000)).ended().succeeded();
+    assert!(!sent.stderr.contains("removed") && !is_empty(spool.path()), "{}", sent.stderr);
+    killed.signal("KILL");
+    killed.ended();
+    assert!(!is_empty(spool.path()));
+    let other = Server::receive(&SMALL);
+    let sent = send(other.address, &place, noise(1000)).ended().succeeded();
+    let told = "of breakpoint files that a process which was killed left in";
+    assert!(sent.stderr.contains(told), "{}", sent.stderr);
+    assert!(is_empty(spool.path()), "files are left");
+}
+
+#[test]
+fn a_spool_that_cannot_be_used_is_a_mistake_of_the_caller() {
+    for (flags, told) in [
+        (["--spool-when", "full"].as_slice(), "add --spool DIR"),
+        (&["--spool", "/nowhere/at/all"], "no breakpoint files can be made in /nowhere/at/all"),
+        (&["--spool", "/var/tmp", "--spool-max", "1MiB"], "less than one breakpoint file"),
+        (&["--spool-max", "1GiB"], "--spool <DIR>"),
+        (&["--spool", "/var/tmp", "--spool-when", "always"], "possible values: never, full"),
+    ] {
+        let address = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
+        send_open(address, flags).ended().failed_with(3, &[told]);
+    }
+}

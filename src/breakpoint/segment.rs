@@ -177,8 +177,8 @@ impl SegmentPages {
     pub const STANDARD: SegmentPages = SegmentPages(16384);
 
     /// Segments of `pages` pages: two at least, for the smallest entry.
-    pub fn new(pages: u32) -> Option<SegmentPages> {
-        (pages >= 2).then_some(SegmentPages(pages))
+    pub const fn new(pages: u32) -> Option<SegmentPages> {
+        if pages >= 2 { Some(SegmentPages(pages)) } else { None }
     }
 
     /// The number of pages.
@@ -275,6 +275,12 @@ impl Entry {
         Ok(Entry { at, frame, payload_crc32: u32_at(bytes, PAYLOAD_CRC32) })
     }
 
+    /// Whether these bytes are its payload as it was stored.
+    pub fn check_payload(&self, payload: &[u8]) -> Result<(), EntryError> {
+        let (expected, got) = (self.payload_crc32, crc32fast::hash(payload));
+        if got == expected { Ok(()) } else { Err(EntryError::Payload { expected, got }) }
+    }
+
     /// Whether this one goes on where `before` ends.
     fn check_order(&self, before: &Entry) -> Result<(), EntryError> {
         let (this, that) = (self.frame, before.frame);
@@ -352,8 +358,8 @@ fn read_entry(
     if entry.pages() > left {
         return Err(EntryError::PastEnd { pages: entry.pages(), left });
     }
-    let (expected, got) = (entry.payload_crc32, crc32fast::hash(&bytes[entry.payload()]));
-    if got == expected { Ok(Some(entry)) } else { Err(EntryError::Payload { expected, got }) }
+    entry.check_payload(&bytes[entry.payload()])?;
+    Ok(Some(entry))
 }
 
 /// Payloads are not looked at: hostile ones could lie across each other, and cost hours.

@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 use sys::arena::PAGE_BYTES;
 use sys::backend::{Backend, Choice};
 
+use super::spool::SpoolFlags;
 use super::{machine, usage};
 use crate::engine::settings::{Compression, Settings, ZeroCopy};
 use crate::error::{Class, Failure, Side};
@@ -59,6 +60,8 @@ pub(super) struct SendFlags {
     /// Have the network card read blocks from our memory; `auto` stops when the kernel copies
     #[arg(long, value_enum, value_name = "WHEN", default_value = "auto")]
     zero_copy_send: When,
+    #[command(flatten)]
+    spool: SpoolFlags,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -113,6 +116,7 @@ impl Flags {
             compression: Compression::None,
             flush_after: Duration::from_millis(100),
             zero_copy: ZeroCopy::Off,
+            spool: None,
         })
     }
 
@@ -160,7 +164,7 @@ impl SendFlags {
         };
         let codec = settings.compression.codec();
         settings.slots(usize::from(self.connections), codec, Side::Source)?;
-        Ok(settings)
+        Ok(Settings { spool: self.spool.place()?, ..settings })
     }
 
     /// How many data connections.

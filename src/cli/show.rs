@@ -63,7 +63,7 @@ impl Watch for Show {
                     bar.set_length(moment.read.0);
                 }
                 bar.set_position(moment.read.0);
-                bar.set_prefix(standing_still(moment));
+                bar.set_prefix(remarks(moment));
             }
             Show::Lines(lines) => lines.moment(moment),
             Show::Bar(None) | Show::Nothing => {}
@@ -93,8 +93,8 @@ impl Lines {
         self.last = Instant::now();
         let rate = moment.read.per_second(self.started.elapsed());
         let of = self.estimated.map(|bytes| format!(" of about {bytes}")).unwrap_or_default();
-        let still = standing_still(moment);
-        let line = format!("{still}{}: {}{of}, {rate}/s", self.what, moment.read);
+        let remarks = remarks(moment);
+        let line = format!("{remarks}{}: {}{of}, {rate}/s", self.what, moment.read);
         say(&mut std::io::stderr(), &line);
     }
 }
@@ -115,9 +115,11 @@ fn new_bar(what: &str, estimated: Option<Bytes>) -> ProgressBar {
     bar.with_style(style).with_message(what.to_owned())
 }
 
-/// What stands in front of a line about a stream that does not move.
-fn standing_still(moment: Moment) -> String {
-    moment.stands_still.map(|culprit| format!("[{culprit} stands still] ")).unwrap_or_default()
+/// What stands in front of a line about a stream that does not move, or that goes by way of files.
+fn remarks(moment: Moment) -> String {
+    let still = moment.stands_still.map(|culprit| format!("[{culprit} stands still] "));
+    let spooled = (moment.spooled.0 > 0).then(|| format!("[spooled {}] ", moment.spooled));
+    [still, spooled].into_iter().flatten().collect()
 }
 
 /// The line at the end of a copy.
@@ -129,9 +131,13 @@ pub(super) fn summary(what: &str, summary: &Summary) -> String {
         summary.bytes.per_second(summary.taken),
         ratio(summary)
     );
+    let spooled = match summary.spooled {
+        Bytes(0) => String::new(),
+        spooled => format!(", spooled {spooled}"),
+    };
     match summary.kept {
-        Bytes(0) => line,
-        kept => format!("{line}, {kept} had been sent before"),
+        Bytes(0) => line + &spooled,
+        kept => format!("{line}{spooled}, {kept} had been sent before"),
     }
 }
 
@@ -163,13 +169,24 @@ mod tests {
             bytes: Bytes(10 << 20),
             wire: Bytes(5 << 20),
             kept: Bytes(0),
+            spooled: Bytes(0),
             taken: Duration::from_secs(2),
         };
         assert_eq!(summary("a@b", &copy), "a@b: 10.0 MiB in 2.00 s, 5.0 MiB/s, ratio 2.00");
         let resumed = Summary { kept: Bytes(3 << 20), ..copy };
         let line = summary("a@b", &resumed);
         assert!(line.ends_with("ratio 2.00, 3.0 MiB had been sent before"), "{line}");
+        let spooled = Summary { spooled: Bytes(6 << 20), ..resumed };
+        let line = summary("a@b", &spooled);
+        assert!(line.ends_with("ratio 2.00, spooled 6.0 MiB, 3.0 MiB had been sent before"));
         assert_eq!(summary("x", &Summary::default()), "x: 0 B in 0.00 s, 0 B/s, ratio 1.00");
+    }
+
+    #[test]
+    fn a_stream_that_goes_by_way_of_files_says_so() {
+        let moment = Moment { spooled: Bytes(3 << 20), ..Moment::default() };
+        assert_eq!(remarks(moment), "[spooled 3.0 MiB] ");
+        assert_eq!(remarks(Moment::default()), "");
     }
 
     #[test]

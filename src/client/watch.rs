@@ -17,6 +17,8 @@ pub struct Moment {
     pub wire: Bytes,
     /// Bytes that the target has taken.
     pub fed: Bytes,
+    /// Bytes that went by way of breakpoint files, for the cache was full.
+    pub spooled: Bytes,
     /// The part of the way that stands still, once that is sure.
     pub stands_still: Option<Culprit>,
 }
@@ -32,6 +34,8 @@ pub struct Summary {
     pub wire: Bytes,
     /// Bytes of the streams that earlier runs had sent, and that were not sent again.
     pub kept: Bytes,
+    /// Bytes of the streams that went by way of breakpoint files.
+    pub spooled: Bytes,
     /// From the first opening to the last result.
     pub taken: Duration,
 }
@@ -113,5 +117,6 @@ impl Summary {
         self.streams += 1;
         self.bytes = Bytes(self.bytes.0 + bytes.0);
         self.wire = Bytes(self.wire.0 + moment.wire.0);
+        self.spooled = Bytes(self.spooled.0 + moment.spooled.0);
     }
 }

@@ -1,6 +1,7 @@
 //! What can end an engine, with the evidence.
 
 use std::io;
+use std::path::PathBuf;
 
 use crate::error::{Class, Failure, Side};
 use crate::protocol::frame::FrameError;
@@ -69,6 +70,16 @@ pub enum Fault {
     /// zstd could not pack a block.
     #[error("compress a block: {0}")]
     Pack(String),
+    /// A block that was written to a breakpoint file did not come back as it was.
+    #[error("read a block back from page {page} of {}: {reason}", .file.display())]
+    Spool {
+        /// The breakpoint file.
+        file: PathBuf,
+        /// Where the block begins in it.
+        page: u32,
+        /// What is wrong with it, or what the disk says.
+        reason: String,
+    },
     /// The stream as a whole is not the one that was sent.
     #[error(
         "the stream ended at byte {got} with CRC32 {got_crc32:#010x}; \
@@ -98,7 +109,7 @@ impl Fault {
     pub fn failure(&self, here: Side) -> Failure {
         let (side, class) = match self {
             Fault::Setup(..) => (here, Class::Machine),
-            Fault::Source(..) => (Side::Source, Class::Interrupted),
+            Fault::Source(..) | Fault::Spool { .. } => (Side::Source, Class::Interrupted),
             Fault::Connection(..) | Fault::Closed(_) | Fault::Copy(_) => {
                 (Side::Network, Class::Interrupted)
             }
@@ -112,7 +123,13 @@ impl Fault {
             Fault::Sink(..) => (Side::Target, Class::Interrupted),
             Fault::Pack(_) | Fault::Panicked(_) => (here, Class::Internal),
         };
-        Failure::new(side, class, self.to_string())
+        let failure = Failure::new(side, class, self.to_string());
+        match self {
+            Fault::Spool { .. } => {
+                failure.with_remedy("have that disk checked, or go on without --spool")
+            }
+            _ => failure,
+        }
     }
 
     /// Whether this only says that the process at the other end of a pipe has gone, which knows

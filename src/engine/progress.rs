@@ -13,6 +13,7 @@ pub struct Progress {
     sent: AtomicU64,
     wire: AtomicU64,
     resent: AtomicU64,
+    spooled: AtomicU64,
     received: AtomicU64,
     fed: AtomicU64,
     reached: ReachedCell,
@@ -38,6 +39,11 @@ impl Progress {
     /// those that were here already.
     pub fn resent(&self) -> Bytes {
         Bytes(self.resent.load(Ordering::Relaxed))
+    }
+
+    /// Stream bytes that went to the sockets by way of breakpoint files, or will.
+    pub fn spooled(&self) -> Bytes {
+        Bytes(self.spooled.load(Ordering::Relaxed))
     }
 
     /// Stream bytes that have arrived, proved and without a gap.
@@ -76,6 +82,10 @@ impl Progress {
 
     pub(super) fn add_resent(&self, bytes: usize) {
         self.resent.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn add_spooled(&self, bytes: usize) {
+        self.spooled.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     pub(super) fn add_received(&self, bytes: usize) {

@@ -1,10 +1,12 @@
 //! How an engine is built: what the flags of the command line come to.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use sys::arena::PAGE_BYTES;
 use sys::backend::Backend;
 
+use crate::breakpoint::segment::SegmentPages;
 use crate::error::{Class, Failure, Side};
 use crate::protocol::frame::Codec;
 use crate::units::Bytes;
@@ -29,6 +31,20 @@ pub struct Settings {
     pub flush_after: Duration,
     /// When the sender asks the kernel to send from the slots' own pages.
     pub zero_copy: ZeroCopy,
+    /// Where the sender puts blocks that the cache has no room for; `None`: nowhere, and the source
+    /// waits.
+    pub spool: Option<Spool>,
+}
+
+/// Breakpoint files beside the cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spool {
+    /// The folder that they are made in, each sender's in one of its own.
+    pub folder: PathBuf,
+    /// How large one is.
+    pub segment: SegmentPages,
+    /// What they may take together; `None`: all but a twentieth of the file system.
+    pub max: Option<Bytes>,
 }
 
 /// What happens to the payload of a block.
@@ -113,6 +129,7 @@ mod tests {
             compression: Compression::None,
             flush_after: Duration::from_millis(100),
             zero_copy: ZeroCopy::Off,
+            spool: None,
         };
         assert_eq!(settings.slots(3, Codec::Raw, Side::Source).unwrap(), 7);
         let refused = settings.slots(4, Codec::Raw, Side::Source).unwrap_err();

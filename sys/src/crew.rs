@@ -15,6 +15,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, Shutdown, recv, send, shutdown};
+use nix::sys::uio::{pread, pwrite};
 
 use crate::operation::{Act, Completion, Request};
 use crate::wake::Waker;
@@ -74,7 +75,8 @@ impl Crew {
         // A cancellation that came too late for the last read must not end this one.
         hand.stop.raised.store(false, Ordering::SeqCst);
         let socket = match request.act {
-            Act::Read(..) => None,
+            // A call on a file ends by itself.
+            Act::Read(..) | Act::ReadAt(..) | Act::WriteAt(..) => None,
             _ => Some(Arc::clone(&request.fd)),
         };
         hand.busy = Some(Busy { key: request.key, socket });
@@ -179,6 +181,13 @@ fn perform(request: Request, stop: &Stop) -> Completion {
         Act::Send(loan, range) | Act::SendZeroCopy(loan, range) => {
             Completion::Sent { key, result: send_all(&fd, &loan[range]) }
         }
+        Act::ReadAt(mut loan, range, at) => {
+            let result = read_all_at(&fd, &mut loan[range], at);
+            Completion::Filled { key, loan, result }
+        }
+        Act::WriteAt(loan, range, at) => {
+            Completion::Written { key, result: write_all_at(&fd, &loan[range], at) }
+        }
         Act::Watch => Completion::Watched { key, result: wait_for_end(&fd) },
     }
 }
@@ -241,6 +250,39 @@ fn receive_all(fd: &OwnedFd, buffer: &mut [u8]) -> io::Result<usize> {
         }
     }
     Ok(filled)
+}
+
+/// Reads until the buffer is full or the file ends, and counts what came.
+fn read_all_at(fd: &OwnedFd, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match pread(fd, &mut buffer[filled..], file_offset(at, filled)?) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(filled)
+}
+
+/// Writes until all is written or the file takes no more.
+fn write_all_at(fd: &OwnedFd, buffer: &[u8], at: u64) -> io::Result<usize> {
+    let mut written = 0;
+    while written < buffer.len() {
+        match pwrite(fd, &buffer[written..], file_offset(at, written)?) {
+            Ok(0) => break,
+            Ok(count) => written += count,
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(written)
+}
+
+fn file_offset(at: u64, moved: usize) -> io::Result<libc::off_t> {
+    let sum = at.checked_add(moved as u64).and_then(|sum| libc::off_t::try_from(sum).ok());
+    sum.ok_or_else(|| io::ErrorKind::FileTooLarge.into())
 }
 
 /// Sleeps until a socket ends; to shut it down ends it too.

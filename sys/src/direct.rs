@@ -5,6 +5,7 @@
 //! nothing else. Never may two processes write one file (it is locked while open), and never may
 //! a file be written again after a write has failed: what it holds then is unknown.
 
+mod bulk;
 mod writer;
 
 use std::fmt;
@@ -19,6 +20,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, FcntlArg, Flock, FlockArg, OFlag, fallocate, fcntl};
 use nix::sys::statfs::{FsType, fstatfs};
 
+pub use self::bulk::{BulkFile, Space, space};
 pub use self::writer::{PageWriter, Way};
 
 /// The unit of every length and place: no disk, and no page cache of a machine with 4 KiB pages,
@@ -239,25 +241,14 @@ impl DirectFile {
         &mut self,
         mut trial: impl FnMut(&mut DirectFile) -> io::Result<()>,
     ) -> io::Result<()> {
-        self.direct = self.set_direct(true)?;
+        self.direct = set_direct(&self.file, true)?;
         match trial(self) {
             Err(error) if self.direct && error.kind() == io::ErrorKind::InvalidInput => {
-                self.set_direct(false)?;
+                set_direct(&self.file, false)?;
                 (self.direct, self.retired) = (false, false);
                 trial(self)
             }
             done => done,
-        }
-    }
-
-    /// Returns whether the flag is now set.
-    fn set_direct(&self, on: bool) -> io::Result<bool> {
-        let mut flags = OFlag::from_bits_retain(fcntl(&*self.file, FcntlArg::F_GETFL)?);
-        flags.set(OFlag::O_DIRECT, on);
-        match fcntl(&*self.file, FcntlArg::F_SETFL(flags)) {
-            Ok(_) => Ok(on),
-            Err(Errno::EINVAL) => Ok(false),
-            Err(error) => Err(error.into()),
         }
     }
 
@@ -280,6 +271,17 @@ impl DirectFile {
 /// Whether a file or directory lies on ZFS.
 pub fn on_zfs(file: impl AsFd) -> io::Result<bool> {
     Ok(fstatfs(file)?.filesystem_type() == ZFS_SUPER_MAGIC)
+}
+
+/// Turns `O_DIRECT` on or off, and returns whether it is now on.
+fn set_direct(file: &File, on: bool) -> io::Result<bool> {
+    let mut flags = OFlag::from_bits_retain(fcntl(file, FcntlArg::F_GETFL)?);
+    flags.set(OFlag::O_DIRECT, on);
+    match fcntl(file, FcntlArg::F_SETFL(flags)) {
+        Ok(_) => Ok(on),
+        Err(Errno::EINVAL) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// `O_DSYNC` from the start, for it cannot be set later; `O_DIRECT` can.

@@ -5,7 +5,7 @@
 //! waits for room. Only one stage takes from a pool, and it takes all that a block will ever need
 //! at once: a stage that waited for a second slot while holding the first could wait for ever.
 
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, Range};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -60,6 +60,24 @@ impl Pool {
                 Pool { shared: Arc::new(home) }
             })
             .collect()
+    }
+
+    /// Splits an arena in two pools with a taker each: `first` slots, and the rest.
+    pub fn part(arena: &Arc<Arena>, first: u32, takers: [&Arc<Waker>; 2]) -> [Pool; 2] {
+        let first = first.min(arena.slots());
+        let [one, other] = takers;
+        [Pool::of(arena, 0..first, one), Pool::of(arena, first..arena.slots(), other)]
+    }
+
+    /// No slot may be in two pools.
+    fn of(arena: &Arc<Arena>, slots: Range<u32>, taker: &Arc<Waker>) -> Pool {
+        let home = Shared {
+            arena: Arc::clone(arena),
+            slots: slots.len(),
+            ledger: Ledger::new(slots.rev()),
+            taker: Arc::clone(taker),
+        };
+        Pool { shared: Arc::new(home) }
     }
 
     /// Takes `N` slots or none. After `None` the taker's waker rings when a slot comes home.
@@ -177,6 +195,26 @@ mod tests {
         }
         assert_eq!(loans.len(), 7);
         assert!((0u8..).zip(&loans).all(|(index, loan)| loan.iter().all(|&byte| byte == index)));
+    }
+
+    #[test]
+    fn two_parts_of_an_arena_are_disjoint_and_each_wakes_its_own_taker() {
+        let wakers = [(); 2].map(|()| Arc::new(Waker::new().unwrap()));
+        let arena = Arena::new(4096, 5).unwrap();
+        let [large, small] = Pool::part(&arena, 3, wakers.each_ref());
+        assert_eq!((large.slots(), small.slots()), (3, 2));
+        let mut lent: Vec<Loan> = large.take::<3>().unwrap().into_iter().collect();
+        lent.extend(small.take::<2>().unwrap());
+        for (loan, byte) in lent.iter_mut().zip(1..) {
+            loan.fill(byte);
+        }
+        assert!(lent.iter().map(|loan| loan[0]).eq(1..=5));
+        assert!(small.take::<1>().is_none() && large.take::<1>().is_none());
+        drop(lent.pop());
+        assert!(wakers[1].wait(Some(Duration::ZERO)).unwrap());
+        assert!(!wakers[0].wait(Some(Duration::ZERO)).unwrap(), "a slot of the other part");
+        drop(lent);
+        assert!(wakers[0].wait(Some(Duration::ZERO)).unwrap());
     }
 
     #[test]

@@ -22,6 +22,11 @@ pub enum Act {
     /// As `Send`, from the slot's own pages (`IORING_OP_SEND_ZC`): a [`Completion::Released`]
     /// follows. A backend or kernel without it sends a copy.
     SendZeroCopy(Arc<Loan>, Range<usize>),
+    /// Read from this byte of a file, until `range` of the slot is full or the file ends.
+    ReadAt(Loan, Range<usize>, u64),
+    /// Write all of `range` of the slot at this byte of a file. The slot stays readable for its
+    /// other holders.
+    WriteAt(Arc<Loan>, Range<usize>, u64),
     /// Wait until the peer of a socket that only we send on has closed or broken it, or has said
     /// something all the same. Takes no byte, and counts as an operation of the inward direction.
     Watch,
@@ -58,6 +63,13 @@ pub enum Completion {
         /// Bytes.
         result: io::Result<usize>,
     },
+    /// A write to a place of a file has ended. Fewer bytes than asked mean that it takes no more.
+    Written {
+        /// The request's.
+        key: u32,
+        /// Bytes.
+        result: io::Result<usize>,
+    },
     /// The kernel has let go of the slot of a zero-copy send; not that the peer has the bytes.
     Released {
         /// The request's.
@@ -74,11 +86,13 @@ pub enum Completion {
     },
 }
 
-/// Which way the bytes go: a descriptor has one operation at a time for each.
+/// Which way the bytes go: a descriptor has one operation at a time for each of `In` and `Out`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Direction {
     In,
     Out,
+    /// To or from a place that the operation names: no order could be lost, so there may be many.
+    Place,
 }
 
 impl Act {
@@ -86,13 +100,18 @@ impl Act {
         match self {
             Act::Read(..) | Act::Receive(..) | Act::Watch => Direction::In,
             Act::Send(..) | Act::SendZeroCopy(..) => Direction::Out,
+            Act::ReadAt(..) | Act::WriteAt(..) => Direction::Place,
         }
     }
 
     pub(crate) fn fits_its_slot(&self) -> bool {
         let (slot, range) = match self {
-            Act::Read(loan, range) | Act::Receive(loan, range) => (loan.len(), range),
-            Act::Send(loan, range) | Act::SendZeroCopy(loan, range) => (loan.len(), range),
+            Act::Read(loan, range) | Act::Receive(loan, range) | Act::ReadAt(loan, range, _) => {
+                (loan.len(), range)
+            }
+            Act::Send(loan, range)
+            | Act::SendZeroCopy(loan, range)
+            | Act::WriteAt(loan, range, _) => (loan.len(), range),
             Act::Watch => return true,
         };
         range.start < range.end && range.end <= slot

@@ -4,7 +4,8 @@
 //! helper threads), so that no stage knows which of them the machine allows. An operation owns
 //! its slot until it ends. At most one operation per descriptor and direction is in flight, for
 //! the kernel completes several in any order: reads on a pipe came back exactly reversed, sends on
-//! a socket interleaved (both shown in `tests/kernel.rs`).
+//! a socket interleaved (both shown in `tests/kernel.rs`). Those on places of a file say where
+//! their bytes belong, and may be many.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -59,12 +60,15 @@ impl Port {
     /// Hands over an operation; it starts with the next [`Port::wait`] at the latest.
     ///
     /// Panics where the range does not lie in the slot or is empty, or where the descriptor has an
-    /// operation of that direction in flight already: both would be mistakes of ours.
+    /// operation of that direction in flight already: both would be mistakes of ours. Operations at
+    /// places of a file have no direction.
     pub fn submit(&mut self, request: Request) -> io::Result<()> {
         let lane = (request.fd.as_raw_fd(), request.act.direction());
         assert!(request.act.fits_its_slot(), "operation {} leaves its slot", request.key);
         assert!(
-            self.in_flight.iter().all(|&(key, fd, way)| (fd, way) != lane && key != request.key),
+            self.in_flight.iter().all(|&(key, fd, way)| {
+                key != request.key && ((fd, way) != lane || way == Direction::Place)
+            }),
             "operation {} is the second in flight on descriptor {}",
             request.key,
             lane.0
@@ -104,6 +108,7 @@ impl Port {
             match completion {
                 Completion::Filled { key: ended, .. }
                 | Completion::Sent { key: ended, .. }
+                | Completion::Written { key: ended, .. }
                 | Completion::Watched { key: ended, .. } => {
                     self.in_flight.retain(|(key, ..)| key != ended);
                 }
@@ -135,6 +140,7 @@ mod tests {
         port: Port,
         pool: Pool,
         waker: Arc<Waker>,
+        ended: Vec<Completion>,
     }
 
     fn on_both(test: impl Fn(Bench)) {
@@ -143,7 +149,7 @@ mod tests {
             let arena = Arena::new(SLOT, 8).unwrap();
             let pool = Pool::split(&arena, 1, &waker).remove(0);
             let port = Port::new(backend, &arena, &waker, 8).unwrap();
-            test(Bench { port, pool, waker });
+            test(Bench { port, pool, waker, ended: Vec::new() });
         }
     }
 
@@ -159,13 +165,15 @@ mod tests {
 
         fn next(&mut self) -> Completion {
             let limit = Instant::now() + Duration::from_secs(10);
-            let mut completions = Vec::new();
+            let mut completions = std::mem::take(&mut self.ended);
             while completions.is_empty() {
                 assert!(Instant::now() < limit, "nothing ended in 10 s");
                 self.port.wait(Some(Duration::from_millis(100)), &mut completions).unwrap();
             }
-            assert_eq!(completions.len(), 1);
-            completions.remove(0)
+            // Those that ended together are told one by one.
+            let next = completions.remove(0);
+            self.ended = completions;
+            next
         }
     }
 
@@ -248,7 +256,7 @@ mod tests {
         let arena = Arena::new(SLOT, 2).unwrap();
         let pool = Pool::split(&arena, 1, &waker).remove(0);
         let port = Port::new(Backend::Uring, &arena, &waker, 8).unwrap();
-        let mut bench = Bench { port, pool, waker };
+        let mut bench = Bench { port, pool, waker, ended: Vec::new() };
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let ours = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (mut theirs, _) = listener.accept().unwrap();
@@ -406,6 +414,43 @@ mod tests {
             bench.port.wait(Some(Duration::from_millis(50)), &mut Vec::new()).unwrap();
             let waited = started.elapsed();
             assert!(waited >= Duration::from_millis(49) && waited < Duration::from_secs(5));
+        });
+    }
+
+    #[test]
+    fn many_places_of_a_file_are_written_and_read_at_once() {
+        on_both(|mut bench| {
+            let file = tempfile::tempfile_in("/var/tmp").unwrap();
+            let file = Arc::new(OwnedFd::from(file));
+            for (key, byte) in (0..4).zip(1..) {
+                let mut loan = bench.loan();
+                loan.fill(byte);
+                let at = u64::from(3 - key) * SLOT as u64;
+                bench.start(key, &file, Act::WriteAt(Arc::new(loan), 0..SLOT, at));
+            }
+            for _ in 0..4 {
+                assert!(matches!(bench.next(), Completion::Written { result: Ok(SLOT), .. }));
+            }
+            assert_eq!(bench.pool.free(), 8);
+            for key in 0..4 {
+                let loan = bench.loan();
+                bench.start(key, &file, Act::ReadAt(loan, 0..SLOT, u64::from(key) * SLOT as u64));
+            }
+            for _ in 0..4 {
+                let (key, loan, result) = filled(bench.next());
+                assert_eq!(result.unwrap(), SLOT);
+                let expected = u8::try_from(4 - key).unwrap();
+                assert!(loan[..SLOT].iter().all(|&byte| byte == expected), "place {key}");
+            }
+            let loan = bench.loan();
+            bench.start(0, &file, Act::ReadAt(loan, 0..SLOT, 4 * SLOT as u64 - 100));
+            let (_, _, result) = filled(bench.next());
+            assert_eq!(result.unwrap(), 100, "the end of the file is a short read");
+            let closed = Arc::new(OwnedFd::from(std::fs::File::open("/dev/null").unwrap()));
+            let loan = Arc::new(bench.loan());
+            bench.start(0, &closed, Act::WriteAt(loan, 0..SLOT, 0));
+            assert!(matches!(bench.next(), Completion::Written { result: Err(_), .. }));
+            assert_eq!(bench.pool.free(), 8);
         });
     }
 

@@ -185,6 +185,26 @@ impl Ring {
                     .flags(libc::MSG_WAITALL | libc::MSG_NOSIGNAL)
                     .build()
             }
+            Act::ReadAt(loan, range, at) => {
+                let start = start(loan, range.start);
+                if self.owns(loan) {
+                    opcode::ReadFixed::new(fd, start, length(range), loan.buffer_index())
+                        .offset(*at)
+                        .build()
+                } else {
+                    opcode::Read::new(fd, start, length(range)).offset(*at).build()
+                }
+            }
+            Act::WriteAt(loan, range, at) => {
+                let start = start(loan, range.start);
+                if self.owns(loan) {
+                    opcode::WriteFixed::new(fd, start, length(range), loan.buffer_index())
+                        .offset(*at)
+                        .build()
+                } else {
+                    opcode::Write::new(fd, start, length(range)).offset(*at).build()
+                }
+            }
             Act::Watch => {
                 // The end can be read; an error is told without being asked for.
                 let end = u32::from(libc::POLLIN.cast_unsigned());
@@ -206,7 +226,8 @@ impl Ring {
     /// a use for it, for there is no receive into registered buffers.
     fn register_slot_of(&mut self, act: &Act) {
         let loan: &Loan = match act {
-            Act::Read(loan, _) => loan,
+            Act::Read(loan, _) | Act::ReadAt(loan, ..) => loan,
+            Act::WriteAt(loan, ..) => loan,
             Act::SendZeroCopy(loan, _) if self.zero_copy => loan,
             _ => return,
         };
@@ -271,7 +292,7 @@ impl Ring {
         let targets: Vec<u64> =
             self.operations().map(|(index, operation)| operation.user_data(index)).collect();
         for (_, operation) in self.operations() {
-            if !matches!(operation.act, Act::Read(..)) {
+            if !matches!(operation.act, Act::Read(..) | Act::ReadAt(..) | Act::WriteAt(..)) {
                 // Also what makes the kernel drop the pages of a zero-copy send.
                 let _already_gone = shutdown(operation.fd.as_raw_fd(), Shutdown::Both);
             }
@@ -340,7 +361,7 @@ fn complete(
     }
     let InFlight { key, act, .. } = place.take()?;
     Some(match act {
-        Act::Read(loan, _) | Act::Receive(loan, _) => {
+        Act::Read(loan, _) | Act::Receive(loan, _) | Act::ReadAt(loan, ..) => {
             Completion::Filled { key, loan, result: outcome(cqe.result()) }
         }
         _ if cqueue::notif(flags) => {
@@ -350,6 +371,7 @@ fn complete(
         Act::Send(..) | Act::SendZeroCopy(..) => {
             Completion::Sent { key, result: outcome(cqe.result()) }
         }
+        Act::WriteAt(..) => Completion::Written { key, result: outcome(cqe.result()) },
         Act::Watch => Completion::Watched { key, result: outcome(cqe.result()).map(|_| ()) },
     })
 }

@@ -10,7 +10,8 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigHandler, Signal};
 use sys::backend::{Backend, probe};
 use sys::direct::{
-    AlignedBuffer, DirectFile, Existing, PAGE_BYTES, PageIndex, PageWriter, Way, on_zfs,
+    AlignedBuffer, BulkFile, DirectFile, Existing, PAGE_BYTES, PageIndex, PageWriter, Way, on_zfs,
+    space,
 };
 use tempfile::TempDir;
 
@@ -281,4 +282,33 @@ fn over_the_limit_through(backend: Backend, path: &Path) {
     setrlimit(Resource::RLIMIT_FSIZE, limit + 512, limit * 2).expect("limit");
     writer.write(PageIndex(1)).expect_err("cut in the middle");
     setrlimit(Resource::RLIMIT_FSIZE, limit * 2, limit * 2).expect("limit");
+}
+
+#[test]
+fn a_bulk_file_owns_its_blocks_and_takes_no_name_that_is_taken() {
+    on_each_place(|path| {
+        let file = BulkFile::create(path, 1 << 20).expect("create");
+        let metadata = fs::metadata(path).expect("metadata");
+        assert_eq!((metadata.len(), metadata.mode() & 0o777), (1 << 20, 0o600));
+        assert!(metadata.blocks() * 512 >= 1 << 20, "blocks are missing");
+        let taken = BulkFile::create(path, 1 << 20).expect_err("the name is taken");
+        assert_eq!(taken.kind(), io::ErrorKind::AlreadyExists);
+        let opened = BulkFile::open(path, file.is_direct()).expect("open");
+        let mut page = AlignedBuffer::zeroed(1);
+        page.fill(1);
+        fs::File::from(opened.try_clone().expect("clone"))
+            .read_exact_at(&mut page, 0)
+            .expect("read");
+        assert!(page.iter().all(|&byte| byte == 0));
+    });
+}
+
+#[test]
+fn a_bulk_file_that_has_no_room_leaves_nothing() {
+    on_each_place(|path| {
+        let room = space(path.parent().expect("a folder")).expect("space");
+        assert!(room.available <= room.total && room.total > 0);
+        BulkFile::create(path, room.total * 2).expect_err("larger than the disk");
+        assert!(!path.exists());
+    });
 }

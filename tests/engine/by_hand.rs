@@ -58,6 +58,7 @@ impl Bench {
             compression: Compression::None,
             flush_after: Duration::from_millis(100),
             zero_copy: ZeroCopy::Off,
+            spool: None,
         };
         let agreed = Agreed { codec: Codec::Raw, block_bytes: Bytes::from(BLOCK) };
         let (inbox, events) = unbounded_channel();

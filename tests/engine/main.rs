@@ -3,6 +3,7 @@
 
 mod by_hand;
 mod pair;
+mod spool;
 mod weather;
 
 use std::time::Duration;

@@ -18,7 +18,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use zferry::engine::progress::Progress;
 use zferry::engine::receiver::{self, Agreed, Feed, Receiver, Sink};
 use zferry::engine::sender::{self, Sender};
-use zferry::engine::settings::{Compression, Settings, ZeroCopy};
+use zferry::engine::settings::{Compression, Settings, Spool, ZeroCopy};
 use zferry::error::Class;
 use zferry::protocol::window::Credit;
 use zferry::units::{Bytes, TransferId};
@@ -50,6 +50,8 @@ pub struct Plan {
     pub sink_waits: bool,
     /// The caches, in blocks for each lane.
     pub receiver_blocks: u64,
+    /// Breakpoint files of the sender.
+    pub spool: Option<Spool>,
 }
 
 /// What came of it.
@@ -64,6 +66,8 @@ pub struct Outcome {
     /// Bytes that were sent again, and those that came again.
     pub resent: u64,
     pub came_twice: u64,
+    /// Bytes of the stream that went by way of files.
+    pub spooled: u64,
     pub failed: Option<String>,
     pub took: Duration,
 }
@@ -109,6 +113,7 @@ impl Default for Plan {
             slow_sink: false,
             sink_waits: false,
             receiver_blocks: 2,
+            spool: None,
         }
     }
 }
@@ -126,6 +131,7 @@ impl Plan {
             compression: self.compression,
             flush_after: Duration::from_millis(100),
             zero_copy: if self.tcp { ZeroCopy::On } else { ZeroCopy::Off },
+            spool: self.spool.clone(),
         }
     }
 }
@@ -231,6 +237,27 @@ impl Pair {
         (self.progress.wire().0, self.receiver.progress().wire().0)
     }
 
+    /// Drives until the source has given all that it has. `false`: it waits, and has for long.
+    pub fn is_read_whole(&mut self) -> bool {
+        loop {
+            let before = self.progress.read().0;
+            if before == self.plan.bytes {
+                return true;
+            }
+            self.drive_for(Duration::from_millis(400));
+            // It has begun, and given nothing since.
+            let stands_still = before > 0 && self.progress.read().0 == before;
+            if stands_still || self.started.elapsed() > LIMIT {
+                return false;
+            }
+        }
+    }
+
+    /// Bytes of the stream that went to files.
+    pub fn spooled(&self) -> u64 {
+        self.progress.spooled().0
+    }
+
     /// Tells the sender what the receiver never said.
     pub fn lie(&self, credit: Credit) {
         self.sender.credit(credit);
@@ -276,6 +303,7 @@ impl Pair {
             wrong: self.wrong,
             resent: self.progress.resent().0,
             came_twice,
+            spooled: self.progress.spooled().0,
             failed: self.failed,
             took,
         }

@@ -73,6 +73,7 @@ impl Carrying {
             read: self.progress.read(),
             wire: self.progress.wire(),
             fed: self.reached.fed.bytes_before(),
+            spooled: self.progress.spooled(),
             stands_still: self.watchdog.blamed(),
         }
     }

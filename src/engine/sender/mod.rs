@@ -1,10 +1,11 @@
-//! The sender's way: read, compress, send.
+//! The sender's way: read, compress, send; and beside it, where one was asked for, the spool.
 
 mod acknowledge;
 mod compress;
 mod lanes;
 mod read;
 mod send;
+mod spool;
 
 use std::collections::VecDeque;
 use std::io;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use sys::arena::{Arena, PAGE_BYTES};
+use sys::backend::Backend;
 use sys::loan::Pool;
 use sys::port::Port;
 use sys::wake::Waker;
@@ -24,13 +26,15 @@ use self::lanes::Lanes;
 use self::read::{Job, Reader};
 pub use self::send::Sent;
 use self::send::{Dealer, Inbox, ToSend};
+use self::spool::{Passed, Spooler, State};
 use super::block::RunningCrc;
 use super::fault::Fault;
 use super::halt::Halt;
 use super::progress::Progress;
-use super::settings::{Compression, Settings};
+use super::settings::{Compression, Settings, Spool, slots_per_block};
 use super::stage;
 use crate::error::{Failure, Side};
+use crate::protocol::frame::Codec;
 use crate::protocol::window::{Credit, SendWindow};
 use crate::units::{Sequence, TransferId};
 
@@ -57,6 +61,8 @@ pub struct Sender {
     jobs: Option<crossbeam_channel::Sender<Job>>,
     read_waker: Arc<Waker>,
     send: Option<Inbox>,
+    /// Where frames go first: to the spool, or at once to be sent.
+    frames: Option<Inbox>,
     halt: Arc<Halt>,
     threads: Vec<JoinHandle<Option<()>>>,
 }
@@ -99,6 +105,7 @@ impl Sender {
             jobs: Some(jobs),
             read_waker: Arc::clone(&read_waker),
             send: Some(send.clone()),
+            frames: Some(send.clone()),
             halt: Arc::clone(&halt),
             threads: Vec::new(),
         };
@@ -108,10 +115,19 @@ impl Sender {
             move |fault| drop(events.send(Event::Failed(fault)))
         };
 
-        let pool = Pool::split(&arena, 1, &read_waker).remove(0);
+        let (pool, frames) = match &settings.spool {
+            None => (Pool::split(&arena, 1, &read_waker).remove(0), send.clone()),
+            Some(spool) => {
+                let (pool, frames, spooler) =
+                    spooling(settings, spool, &arena, &read_waker, &halt, &send)?;
+                sender.threads.push(stage::spawn("spool", &halt, report(), spooler)?);
+                (pool, frames)
+            }
+        };
+        sender.frames = Some(frames.clone());
         let read = {
             let (settings, arena) = (settings.clone(), Arc::clone(&arena));
-            let (halt, send) = (Arc::clone(&halt), send.clone());
+            let (halt, send) = (Arc::clone(&halt), frames.clone());
             move || {
                 let port = Port::new(settings.backend, &arena, &read_waker, 1)
                     .map_err(|error| Fault::Setup("read", error))?;
@@ -135,7 +151,7 @@ impl Sender {
 
         if let Compression::Zstd { level } = settings.compression {
             for worker in 0..settings.workers.max(1) {
-                let (blocks, send) = (block_inbox.clone(), send.clone());
+                let (blocks, send) = (block_inbox.clone(), frames.clone());
                 let compressor = Compressor { blocks, send, level };
                 let core = stage::core_of(&settings.cores, worker);
                 let run = move || {
@@ -187,8 +203,8 @@ impl Sender {
         source: OwnedFd,
         progress: &Arc<Progress>,
     ) {
-        if let (Some(jobs), Some(send)) = (&self.jobs, &self.send) {
-            send.put(ToSend::Open { progress: Arc::clone(progress) });
+        if let (Some(jobs), Some(frames)) = (&self.jobs, &self.frames) {
+            frames.put(ToSend::Open { progress: Arc::clone(progress) });
             let job = Job { transfer, epoch, source, progress: Arc::clone(progress) };
             // A reader that has ended has reported why.
             if jobs.send(job).is_ok() {
@@ -226,8 +242,82 @@ impl Drop for Sender {
         self.halt.turn_on();
         self.jobs = None;
         self.send = None;
+        self.frames = None;
         for thread in self.threads.drain(..) {
             let _reported = thread.join();
         }
+    }
+}
+
+/// How the slots are shared where there is a spool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Shares {
+    /// For blocks on their way from the source.
+    fresh: u32,
+    /// Of these, how many frames may wait in them before new ones go to files. The rest goes
+    /// around between the source and the disk.
+    most: u32,
+}
+
+/// Half of the slots takes what comes back from files: a receiver with the same cache says what it
+/// has taken after each quarter of it, and with no more than that on its way the wire would be idle
+/// until then. Of those for new blocks an eighth goes around while the cache is full; half where
+/// blocks are packed, for workers hold two slots each.
+fn shares(slots: u32, codec: Codec) -> Shares {
+    let fresh = slots - slots / 2;
+    let around = match codec {
+        Codec::Raw => fresh / 8,
+        Codec::Zstd => fresh / 2,
+    };
+    let around = around.max(2 * slots_per_block(codec));
+    Shares { fresh, most: fresh.saturating_sub(around) }
+}
+
+/// The pool of the source, the place where frames go, and the stage that takes them from there.
+fn spooling(
+    settings: &Settings,
+    spool: &Spool,
+    arena: &Arc<Arena>,
+    read_waker: &Arc<Waker>,
+    halt: &Arc<Halt>,
+    send: &Inbox,
+) -> io::Result<(Pool, Inbox, impl FnOnce() -> Result<(), Fault> + Send + use<>)> {
+    let Shares { fresh, most } = shares(arena.slots(), settings.compression.codec());
+    let waker = Arc::new(Waker::new()?);
+    halt.wakes(&waker);
+    let [pool, loading] = Pool::part(arena, fresh, [read_waker, &waker]);
+    let (messages, inbox) = crossbeam_channel::unbounded();
+    let frames = Inbox { messages, waker: Arc::clone(&waker) };
+    // A write of a registered buffer may spin for ever there (openzfs#16133).
+    let on_zfs = sys::direct::on_zfs(std::fs::File::open(&spool.folder)?)?;
+    let backend = if on_zfs { Backend::Threads } else { settings.backend };
+    let (spool, block_bytes) = (spool.clone(), settings.block_bytes);
+    let (arena, halt, send) = (Arc::clone(arena), Arc::clone(halt), send.clone());
+    let run = move || {
+        let port = Port::new(backend, &arena, &waker, spool::DEPTH)
+            .map_err(|error| Fault::Setup("spool", error))?;
+        let passed = Passed::new(most as usize);
+        let state = State::default();
+        Spooler { port, inbox, send, halt, spool, block_bytes, loading, passed, state }.run()
+    };
+    Ok((pool, frames, run))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_cache_leaves_slots_to_read_with_and_to_load_with() {
+        for codec in [Codec::Raw, Codec::Zstd] {
+            let least = 2 * slots_per_block(codec);
+            for slots in least..2000 {
+                let Shares { fresh, most } = shares(slots, codec);
+                assert!(fresh < slots && fresh >= slots_per_block(codec), "{slots} {codec:?}");
+                assert!(most == 0 || fresh - most >= 2 * slots_per_block(codec));
+            }
+        }
+        assert_eq!(shares(127, Codec::Raw), Shares { fresh: 64, most: 56 });
+        assert_eq!(shares(127, Codec::Zstd), Shares { fresh: 64, most: 32 });
     }
 }

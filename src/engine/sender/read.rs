@@ -192,9 +192,10 @@ impl Reader {
         self.port.wait(timeout, &mut completions).map_err(|error| Fault::Source(at, error))?;
         Ok(completions.pop().and_then(|completion| match completion {
             Completion::Filled { loan, result, .. } => Some((loan, result)),
-            Completion::Sent { .. } | Completion::Released { .. } | Completion::Watched { .. } => {
-                None
-            }
+            Completion::Sent { .. }
+            | Completion::Written { .. }
+            | Completion::Released { .. }
+            | Completion::Watched { .. } => None,
         }))
     }
 }

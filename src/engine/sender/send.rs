@@ -155,7 +155,7 @@ impl Dealer {
                 self.lanes.released(id_of(key), copied);
                 return Ok(());
             }
-            Completion::Filled { .. } => return Ok(()),
+            Completion::Filled { .. } | Completion::Written { .. } => return Ok(()),
         };
         match outcome {
             Outcome::Done => Ok(()),
