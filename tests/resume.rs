@@ -210,7 +210,7 @@ fn a_killed_client_is_followed_by_one_that_goes_on() {
 }
 
 #[test]
-fn a_killed_server_is_followed_by_one_that_goes_on_and_the_client_waits_for_it() {
+fn a_killed_server_is_followed_by_one_that_knows_no_session_and_the_copy_goes_on() {
     let hosts = Hosts::new("filesystem");
     let server = hosts.serve();
     slow(&hosts.source);
@@ -219,11 +219,12 @@ fn a_killed_server_is_followed_by_one_that_goes_on_and_the_client_waits_for_it()
     let address = server.address.to_string();
     server.running.signal("KILL");
     drop(server);
-    wait_for_words(&client, "interrupted, tried again");
     at_full_speed(&hosts.source);
     let words = ["serve", "--listen", &address, "--plain", "--root", "backup", "--cache", "16MiB"];
     let _server = Server::start(&mut host::zferry_on(&hosts.target, &words));
-    let told = told(client.ended());
+    let ended = client.ended().succeeded();
+    assert_eq!(ended.stderr.matches("interrupted, tried again").count(), 1, "{}", ended.stderr);
+    let told = told(ended);
     assert!(told.contains("tank/a@s3 -> ") && told.contains("had been sent before"), "{told}");
     hosts.are_alike(&["s1", "s2", "s3"]);
     assert!(hosts.resumed_at()[0] > 300_000, "{:?}", hosts.resumed_at());
@@ -276,13 +277,12 @@ fn what_a_person_must_mend_is_told_at_once_and_so_is_a_server_that_was_never_the
 fn a_signal_ends_a_client_that_waits_for_its_next_attempt() {
     let hosts = Hosts::new("filesystem");
     let server = hosts.serve();
-    slow(&hosts.source);
+    let words = "cannot receive new filesystem stream: out of space";
+    hosts.target.fail_receive(&Failing { after_bytes: 700_000, status: "1", words });
     let client = hosts.replicate_for(3600, &server, &["--no-snapshot"]);
-    wait_for_a_part(&hosts);
-    drop(server);
     wait_for_words(&client, "interrupted, tried again");
     client.signal("INT");
-    client.ended().failed_with(2, &[]);
+    client.ended().failed_with(2, &["out of space", "make room in backup"]);
 }
 
 #[test]

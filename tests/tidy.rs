@@ -93,6 +93,34 @@ fn tidy() {
     assert!(untidy.is_empty(), "\n{}", untidy.join("\n"));
 }
 
+/// A rule whose test was renamed would look tested for ever.
+#[test]
+fn every_test_that_the_architecture_names_exists() {
+    let page = fs::read_to_string("ARCHITECTURE.md").unwrap();
+    let rules = page.split("## The rules, and the test of each").nth(1).expect("the section");
+    let rules = rules.split("\n## ").next().unwrap_or_default();
+    let named: Vec<&str> =
+        rules.split('`').skip(1).step_by(2).filter(|word| is_name(word)).collect();
+    let sources: Vec<String> = ["src", "tests"]
+        .iter()
+        .flat_map(|folder| rust_files(Path::new(folder)))
+        .map(|path| fs::read_to_string(path).unwrap())
+        .collect();
+    let exists = |name: &str| {
+        let declared = [format!("fn {name}("), format!("    {name},\n"), format!("({name})")];
+        let is_there = |source: &String| declared.iter().any(|text| source.contains(text));
+        sources.iter().any(is_there)
+    };
+    let missing: Vec<&str> = named.iter().copied().filter(|name| !exists(name)).collect();
+    assert!(named.len() > 20, "the section names its tests");
+    assert_eq!(missing, [""; 0]);
+}
+
+fn is_name(word: &str) -> bool {
+    let of_words = word.contains('_') || word.chars().filter(char::is_ascii_uppercase).count() > 1;
+    of_words && word.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
 /// All that is wrong with one file; `path` is relative to the package.
 fn check(path: &str, text: &str) -> Vec<String> {
     if path == "Cargo.toml" {

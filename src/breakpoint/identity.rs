@@ -35,8 +35,8 @@ identity! {
 }
 
 identity! {
-    /// A session, as both sides name it. Whoever knows it can join nothing: the join secret is
-    /// another number, and does not belong on a disk.
+    /// A session, as the side that writes the file names it. Whoever knows it can join nothing: the
+    /// join secret is another number, and does not belong on a disk.
     SessionId
 }
 
@@ -59,6 +59,23 @@ pub struct SlotIndex(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(transparent)]
 pub struct RingSlots(NonZeroU32);
+
+impl FileId {
+    /// The file with this name: 32 hexadecimal digits, as [`FileId`] is shown.
+    pub fn parse(text: &str) -> Option<FileId> {
+        let digits =
+            text.len() == 32 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        let number = digits.then(|| u128::from_str_radix(text, 16).ok())??;
+        Some(FileId(number.to_be_bytes()))
+    }
+}
+
+impl BootId {
+    /// The boot with this name, as the kernel writes it: 32 hexadecimal digits with dashes.
+    pub fn parse(text: &str) -> Option<BootId> {
+        FileId::parse(&text.trim().replace('-', "")).map(|FileId(bytes)| BootId(bytes))
+    }
+}
 
 impl RecordSequence {
     /// The first record of a file.
@@ -156,6 +173,17 @@ mod tests {
     fn a_ring_has_two_slots_at_least() {
         assert_eq!((RingSlots::new(0), RingSlots::new(1)), (None, None));
         assert_eq!(RingSlots::new(2).unwrap().get(), 2);
+    }
+
+    #[test]
+    fn what_is_shown_can_be_read_and_nothing_else() {
+        let file = FileId(*b"0123456789abcdef");
+        assert_eq!(FileId::parse(&file.to_string()), Some(file));
+        for text in ["", "a", "../../../../etc/passwd", &"A".repeat(32), &"+".repeat(32)] {
+            assert_eq!(FileId::parse(text), None, "{text}");
+        }
+        let boot = BootId::parse("01234567-89ab-cdef-0123-456789abcdef\n").unwrap();
+        assert_eq!(boot.to_string(), "0123456789abcdef".repeat(2));
     }
 
     #[test]

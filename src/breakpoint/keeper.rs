@@ -53,6 +53,15 @@ pub enum Release {
     PeerAcknowledged,
 }
 
+/// How far a stream is at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reached {
+    /// The place.
+    pub mark: Mark,
+    /// The number of the frame behind it.
+    pub next_frame: Sequence,
+}
+
 /// How far a stream had come that goes on from its breakpoint files; all zero for a new one.
 #[derive(Clone, Debug, Default)]
 pub struct Kept {

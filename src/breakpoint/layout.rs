@@ -8,8 +8,8 @@ use std::ops::Range;
 
 use super::identity::{BootId, FileId, RecordSequence, RingSlots, SessionId};
 use super::record::{
-    Cargo, Checksum, Job, Mark, Progress, RECORD_BYTES, Record, RecordError, Role, SegmentNumber,
-    SpoolExtent, State,
+    Cargo, Checksum, Job, Mark, Progress, RECORD_BYTES, Record, RecordError, Role, SLOT_BYTES,
+    SegmentNumber, SpoolExtent, State,
 };
 use crate::dataset::Guid;
 use crate::error::Class;
@@ -118,8 +118,42 @@ const CLASSES: [(u8, Option<Class>); 10] = [
     (9, Some(Class::Internal)),
 ];
 
+impl Record {
+    /// Its bytes.
+    ///
+    /// # Panics
+    ///
+    /// When its fields contradict each other: that is our own mistake, and must not reach a disk.
+    pub fn encode(&self) -> [u8; RECORD_BYTES] {
+        assert_eq!(self.check(), Ok(()), "a record of our own is wrong: {self:?}");
+        encode(self)
+    }
+
+    /// The bytes of its whole slot: as many copies as fit.
+    pub fn encode_slot(&self) -> [u8; SLOT_BYTES] {
+        let record = self.encode();
+        let mut slot = [0; SLOT_BYTES];
+        for copy in slot.as_chunks_mut::<RECORD_BYTES>().0 {
+            *copy = record;
+        }
+        slot
+    }
+
+    /// The record in `bytes`, every field checked.
+    pub fn decode(bytes: &[u8; RECORD_BYTES]) -> Result<Record, RecordError> {
+        let record = decode(bytes)?;
+        record.check()?;
+        Ok(record)
+    }
+
+    /// What the next record names as its parent.
+    pub fn checksum(&self) -> Checksum {
+        checksum(&self.encode())
+    }
+}
+
 /// The bytes of a record.
-pub(super) fn encode(record: &Record) -> Raw {
+fn encode(record: &Record) -> Raw {
     let mut bytes = [0; RECORD_BYTES];
     bytes[MAGIC].copy_from_slice(&MAGIC_VALUE);
     bytes[VERSION].copy_from_slice(&VERSION_VALUE.to_le_bytes());
@@ -190,7 +224,7 @@ fn flags(record: &Record) -> u8 {
 }
 
 /// What the bytes say; whether the fields go together is asked elsewhere.
-pub(super) fn decode(bytes: &Raw) -> Result<Record, RecordError> {
+fn decode(bytes: &Raw) -> Result<Record, RecordError> {
     check_envelope(bytes)?;
     let ring = RingSlots::new(u32_at(bytes, SLOTS)).ok_or(contradiction("slot count"))?;
     let sequence = RecordSequence::new(u64_at(bytes, SEQUENCE));
@@ -273,7 +307,7 @@ fn decode_spool(bytes: &Raw) -> SpoolExtent {
 }
 
 /// The checksum that a record carries, right or wrong.
-pub(super) fn checksum(bytes: &Raw) -> Checksum {
+fn checksum(bytes: &Raw) -> Checksum {
     Checksum(u32_at(bytes, CHECKSUM))
 }
 

@@ -4,12 +4,12 @@
 //! record is a lower bound, so that every older one may be believed too. The layout of its bytes
 //! is the neighbouring file; here is what a record can say, and what it cannot.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::identity::{BootId, FileId, RecordSequence, RingSlots, SessionId, SlotIndex};
-use super::layout;
 use crate::dataset::Guid;
 use crate::error::Class;
+use crate::protocol::message::{DatasetStream, Stream};
 use crate::units::{Bytes, Sequence, StreamOffset, TransferId};
 
 /// The length of a record: one sector, the most that a disk writes whole or not at all.
@@ -65,7 +65,7 @@ pub struct Job {
 }
 
 /// The side that writes a record file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
     /// It holds the snapshot.
@@ -200,40 +200,8 @@ impl Record {
         self.sequence.slot(self.ring)
     }
 
-    /// Its bytes.
-    ///
-    /// # Panics
-    ///
-    /// When its fields contradict each other: that is our own mistake, and must not reach a disk.
-    pub fn encode(&self) -> [u8; RECORD_BYTES] {
-        assert_eq!(self.check(), Ok(()), "a record of our own is wrong: {self:?}");
-        layout::encode(self)
-    }
-
-    /// The bytes of its whole slot: as many copies as fit.
-    pub fn encode_slot(&self) -> [u8; SLOT_BYTES] {
-        let record = self.encode();
-        let mut slot = [0; SLOT_BYTES];
-        for copy in slot.as_chunks_mut::<RECORD_BYTES>().0 {
-            *copy = record;
-        }
-        slot
-    }
-
-    /// The record in `bytes`, every field checked.
-    pub fn decode(bytes: &[u8; RECORD_BYTES]) -> Result<Record, RecordError> {
-        let record = layout::decode(bytes)?;
-        record.check()?;
-        Ok(record)
-    }
-
-    /// What the next record names as its parent.
-    pub fn checksum(&self) -> Checksum {
-        layout::checksum(&self.encode())
-    }
-
     /// Whether the fields go together: asked where we write and where we read.
-    fn check(&self) -> Result<(), RecordError> {
+    pub(super) fn check(&self) -> Result<(), RecordError> {
         let Record { sequence, parent, job, progress, .. } = self;
         let first = *sequence == RecordSequence::FIRST;
         let rules = [
@@ -250,6 +218,17 @@ impl Record {
 }
 
 impl Cargo {
+    /// What a stream is said to hold; `None` where no two snapshots of ZFS could have its guids.
+    pub fn of(stream: &Stream) -> Option<Cargo> {
+        let cargo = match stream {
+            Stream::Pipe => Cargo::Pipe,
+            &Stream::Dataset(DatasetStream { to, from, raw, resumed, .. }) => {
+                Cargo::Snapshot { to, from, raw, resumed }
+            }
+        };
+        cargo.is_consistent().then_some(cargo)
+    }
+
     /// ZFS gives no snapshot the guid 0, and no snapshot builds on itself.
     fn is_consistent(&self) -> bool {
         match self {

@@ -31,7 +31,8 @@ const FILE_BYTES_MAX: Bytes = Bytes(256 << 20);
 
 A write that was cut short by a crash is no damage: the record before it counts.")]
 pub(super) struct Arguments {
-    /// A file of records, or a segment of breakpoint files, as they lie in the `--spool` directory
+    /// A file of records, or a segment of breakpoint files, as they lie in the folder of `--state`
+    /// or `--spool`
     file: PathBuf,
     /// Show every record or block, not only what counts
     #[arg(long)]

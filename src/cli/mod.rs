@@ -13,6 +13,7 @@ mod send;
 mod serve;
 mod show;
 mod signals;
+mod state;
 mod status;
 mod target;
 

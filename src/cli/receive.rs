@@ -60,6 +60,7 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
             connections_max: CONNECTIONS_MAX,
             one_transfer: true,
             grace: arguments.grace,
+            records: None,
         };
         serve(Incoming::Network(listener), Destination::Pipe(pipe), options, stop).await
     })

@@ -1,6 +1,7 @@
 //! `zferry replicate`: one copy of one dataset, by command.
 
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -12,8 +13,9 @@ use tokio::sync::watch;
 use super::engine::{Flags, SendFlags};
 use super::show::{self, Show};
 use super::target::{Reach, Target, resolve};
-use super::{machine, require_plain, signals, usage};
-use crate::client::replicate::{Job, OnDeadToken, Outcome, Wanted, replicate};
+use super::{machine, require_plain, signals, state, usage};
+use crate::client::job::{Job, OnDeadToken, Outcome, Wanted};
+use crate::client::replicate::replicate;
 use crate::client::{Dial, Options, Stop};
 use crate::dataset::{DatasetName, SnapName};
 use crate::engine::settings::Settings;
@@ -52,6 +54,11 @@ pub(super) struct Arguments {
     /// interrupted first copy the copy begins at nothing. No snapshot is ever destroyed by it
     #[arg(long, value_name = "POLICY", value_enum, default_value_t = DeadToken::Ask)]
     on_dead_token: DeadToken,
+    /// Keep breakpoint records in this folder while a stream is on its way: how far it came, for
+    /// `zferry status --state` and for the next run after a crash. Several copies may share it
+    /// [default: none are kept]
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
     #[command(flatten)]
     reach: Reach,
     #[command(flatten)]
@@ -85,6 +92,7 @@ pub(super) fn run(arguments: Arguments, quiet: bool) -> Result<(), Failure> {
         arguments.source.parse().map_err(|error| usage(Side::Source, format!("source {error}")))?;
     let zfs = Zfs::find().map_err(|error| error.on(Side::Source))?;
     let engine = arguments.sending.apply(arguments.engine.settings(Side::Source)?)?;
+    let records = state::records(Side::Source, arguments.state.as_deref(), engine.backend)?;
     let wanted = match (arguments.snapshot, arguments.no_snapshot) {
         (Some(name), _) => Wanted::Named(name),
         (None, true) => Wanted::Newest,
@@ -108,6 +116,7 @@ pub(super) fn run(arguments: Arguments, quiet: bool) -> Result<(), Failure> {
         congestion: arguments.sending.congestion(),
         retry_for: arguments.reach.retry_for(),
         stall_timeout: arguments.reach.stall_timeout(),
+        records,
     };
     let copied = runtime.block_on(async {
         let stop = signals::listen(Stopping::Now)
@@ -205,6 +214,8 @@ impl LocalServer {
                         one_transfer: false,
                         // Within one process nobody goes away and comes back.
                         grace: Duration::ZERO,
+                        // Those of the client say all there is to say.
+                        records: None,
                     };
                     let destination = Destination::Pool(pool);
                     runtime.block_on(server::serve(

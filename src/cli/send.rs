@@ -1,6 +1,7 @@
 //! `zferry send`: carries one stream out of a pipe or a command.
 
 use std::io::IsTerminal;
+use std::path::PathBuf;
 
 use clap::Args;
 use sys::control::Runtime;
@@ -8,7 +9,7 @@ use sys::control::Runtime;
 use super::engine::{Flags, SendFlags};
 use super::show::{self, Show};
 use super::target::{Reach, resolve};
-use super::{machine, require_plain, signals, usage};
+use super::{machine, require_plain, signals, state, usage};
 use crate::client::send::{From, send};
 use crate::client::{Dial, Options, Stop};
 use crate::error::{Failure, Side};
@@ -25,6 +26,11 @@ pub(super) struct Arguments {
     /// Talk without encryption: anybody on the way can read along
     #[arg(long)]
     plain: bool,
+    /// Keep breakpoint records in this folder while a stream is on its way: how far it came, for
+    /// `zferry status --state` and for the next run after a crash. Several copies may share it
+    /// [default: none are kept]
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
     #[command(flatten)]
     reach: Reach,
     #[command(flatten)]
@@ -49,6 +55,7 @@ pub(super) fn run(arguments: Arguments, quiet: bool) -> Result<(), Failure> {
     };
     let sending = &arguments.sending;
     let engine = sending.apply(arguments.engine.settings(Side::Source)?)?;
+    let records = state::records(Side::Source, arguments.state.as_deref(), engine.backend)?;
     let addresses = resolve(&arguments.to)?;
     let dial = Dial::Network { name: arguments.to, addresses, limit: arguments.reach.limit() };
     let runtime = Runtime::new(engine.backend)
@@ -59,6 +66,7 @@ pub(super) fn run(arguments: Arguments, quiet: bool) -> Result<(), Failure> {
         congestion: sending.congestion(),
         retry_for: arguments.reach.retry_for(),
         stall_timeout: arguments.reach.stall_timeout(),
+        records,
     };
     runtime.block_on(async {
         let stop = signals::listen(Stopping::Now)

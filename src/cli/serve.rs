@@ -10,7 +10,7 @@ use clap::Args;
 use sys::control::{Listener, Runtime};
 
 use super::engine::Flags;
-use super::{duration, machine, require_plain, show, signals};
+use super::{duration, machine, require_plain, show, signals, state};
 use crate::dataset::DatasetName;
 use crate::error::{Class, Failure, Side};
 use crate::listing::TargetState;
@@ -35,7 +35,9 @@ pub(super) struct Arguments {
     /// Talk without encryption: anybody who reaches the port can send, and read along
     #[arg(long)]
     plain: bool,
-    /// A folder of the server's own, held while it runs: a second server with the same one stops
+    /// A folder of the server's own, held while it runs: a second server with the same one stops.
+    /// Breakpoint records are kept there while a stream comes in: how far it is, for `zferry status
+    /// --state` and after a crash [default: none are kept]
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
     /// How long a transfer waits for a client whose connection was lost. Then it ends, and what
@@ -48,11 +50,13 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
     require_plain(Side::Target, arguments.plain)?;
-    let _state = arguments.state.as_deref().map(hold).transpose()?;
+    let state = arguments.state.as_deref();
+    let _lock = state.map(hold).transpose()?;
     let zfs = Zfs::find().map_err(|error| error.on(Side::Target))?;
     let engine = arguments.engine.settings(Side::Target)?;
     check_root(&zfs, &arguments.root)?;
     let backend = engine.backend;
+    let records = state::records(Side::Target, state, backend)?;
     let runtime =
         Runtime::new(backend).map_err(|error| machine(Side::Target, "start the server", &error))?;
     runtime.block_on(async {
@@ -66,6 +70,7 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
             connections_max: CONNECTIONS_MAX,
             one_transfer: false,
             grace: arguments.grace,
+            records,
         };
         serve(Incoming::Network(listener), destination, options, stop).await
     })

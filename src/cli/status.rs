@@ -1,17 +1,20 @@
-//! `zferry status`: what interrupted copies have left on this host.
+//! `zferry status`: what interrupted copies have left on this host, and what is on its way.
+
+mod transfers;
 
 use std::io;
+use std::path::PathBuf;
 
 use clap::Args;
 use serde::Serialize;
 
-use super::{show, usage};
+use super::{machine, show, usage};
 use crate::client::orphans::{self, HeldSnapshot, Orphans, PartlyReceived};
 use crate::dataset::{DatasetName, typed};
 use crate::error::{Failure, Side};
 use crate::zfs::Zfs;
 
-/// Show what interrupted copies have left on this host, and let go of it
+/// Show transfers, and what interrupted copies have left on this host; let go of it
 ///
 /// While a snapshot is on its way, it and the snapshot that it builds on are held (zfs hold), so
 /// that nothing destroys them before the target has the whole. If a copy is cut off the holds stay,
@@ -25,7 +28,7 @@ pub(super) struct Arguments {
     #[arg(value_name = "DATASET")]
     datasets: Vec<String>,
     /// List the holds of zferry and the partly received datasets
-    #[arg(long, required_unless_present = "release")]
+    #[arg(long, required_unless_present_any = ["release", "state"])]
     orphans: bool,
     /// List the holds of zferry and release them, on the datasets that are named or with --all. A
     /// copy that was cut off loses what it has sent if its snapshot is destroyed afterwards. Holds
@@ -35,12 +38,19 @@ pub(super) struct Arguments {
     /// With --release: on all datasets of this host
     #[arg(long, requires = "release", conflicts_with = "datasets")]
     all: bool,
+    /// List the transfers that have breakpoint records in this folder, which a copy or a server was
+    /// given with --state: those that run and those that were interrupted, and how far they came
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["orphans", "release", "datasets"])]
+    state: Option<PathBuf>,
     /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    if let Some(state) = &arguments.state {
+        return transfers::run(state, arguments.json);
+    }
     let within = datasets(arguments)?;
     let zfs = Zfs::find().map_err(|error| error.on(Side::Source))?;
     let orphans = find(&zfs, &within)?;
@@ -148,7 +158,7 @@ fn print_lines(lines: &[String], nothing: &str) {
     }
 }
 
-fn print_json(report: &Report) {
+fn print_json(report: &impl Serialize) {
     // Strings and numbers: it cannot fail.
     let text = serde_json::to_string(report).unwrap_or_default();
     show::say(&mut io::stdout().lock(), &text);

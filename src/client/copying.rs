@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use super::hold::Holds;
-use super::replicate::{Job, OnDeadToken, Outcome, Wanted, blocking};
+use super::job::{Job, OnDeadToken, Outcome, Wanted, blocking};
 use super::send::stopped;
 use super::session::{Cargo, Open, Session};
 use super::source::Opened;
@@ -135,6 +135,7 @@ impl Copying<'_> {
             listed = self.session.list(self.job.target.clone()) => listed?,
             () = self.stop.pulled() => return Err(stopped()),
         };
+        self.session.forget_arrived(self.job.text(), &target).await;
         Ok(Listed { target_name, target })
     }
 
@@ -254,6 +255,7 @@ impl Copying<'_> {
     async fn carry(&mut self, load: Load<'_>) -> Result<(), Failure> {
         let (job, step) = (self.job, load.step);
         let cargo = Cargo {
+            job: job.text(),
             what: load.what,
             stream: Stream::Dataset(DatasetStream {
                 target: job.target.clone(),

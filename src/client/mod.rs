@@ -5,11 +5,12 @@ mod conversation;
 mod copying;
 mod dial;
 mod hold;
+pub mod job;
 mod lanes;
 pub mod orphans;
 mod reconnect;
 pub mod replicate;
-mod retry;
+pub mod retry;
 pub mod send;
 mod session;
 mod source;
@@ -22,6 +23,7 @@ pub use self::watch::{Moment, Stop, Summary, Watch};
 use std::time::Duration;
 
 use crate::engine::settings::Settings;
+use crate::spool::folder::Folder;
 
 /// How a client runs.
 #[derive(Clone, Debug)]
@@ -36,4 +38,6 @@ pub struct Options {
     pub retry_for: Duration,
     /// How long a stream may stand still before it says why.
     pub stall_timeout: Duration,
+    /// Where it keeps records of its transfers; `None` for nowhere.
+    pub records: Option<Folder>,
 }

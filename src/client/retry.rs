@@ -25,7 +25,7 @@ const BUSY_TEXTS: [&str; 2] = ["dataset is busy", "partially-complete state"];
 
 /// The attempts of one copy.
 #[derive(Debug)]
-pub(super) struct Attempts {
+pub struct Attempts {
     /// For how long without progress.
     limit: Duration,
     backoff: Backoff,
@@ -43,9 +43,14 @@ pub(super) struct Attempts {
 
 /// What to do after a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Next {
+pub enum Next {
     /// Wait so long, and try again. A `quiet` one is nothing to tell anybody.
-    Again { wait: Duration, quiet: bool },
+    Again {
+        /// How long.
+        wait: Duration,
+        /// Nobody need be told.
+        quiet: bool,
+    },
     /// Tell it.
     GiveUp,
 }

@@ -32,11 +32,13 @@ pub async fn send(
     stop: &mut Stop,
 ) -> Result<Summary, Failure> {
     let started = Instant::now();
+    let job = format!("{} -> {}", from.name(), dial.name());
     let mut session = tokio::select! {
         session = Session::open(dial, options) => session?,
         () = stop.pulled() => return Err(stopped()),
     };
     let cargo = Cargo {
+        job,
         what: from.name(),
         stream: Stream::Pipe,
         estimated: None,

@@ -6,6 +6,7 @@
 
 mod carrying;
 mod connections;
+mod records;
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -13,11 +14,13 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use self::carrying::{Carrying, SourceEnd};
+use self::records::Bookkeeping;
 use super::conversation::{Conversation, Heard};
 use super::lanes::{Lanes, Reopened};
 use super::source::{Opened, Source};
 use super::watch::{Moment, Stop, Watch};
 use super::{Dial, Options};
+use crate::breakpoint::record::Mark;
 use crate::dataset::DatasetName;
 use crate::engine::sender::{Event, Sender as Engine, Sent};
 use crate::error::{Class, Failure, Side};
@@ -45,10 +48,10 @@ pub struct Session {
     events: UnboundedReceiver<Event>,
     block_bytes: Bytes,
     codec: Codec,
-    epoch: u32,
     /// Lanes without a connection that wait for the server to be reached.
     missing: BTreeSet<u32>,
     stall_timeout: Duration,
+    records: Bookkeeping,
 }
 
 /// Opens a source.
@@ -59,6 +62,8 @@ pub(super) type Judge<'a> = dyn Fn(&Ended) -> Option<SendFailure> + 'a;
 
 /// A stream to carry: what the server is asked, and where the bytes come from.
 pub(super) struct Cargo<'a> {
+    /// What is copied where: the same in every run.
+    pub job: String,
     /// What it is, for whoever looks on.
     pub what: String,
     pub stream: Stream,
@@ -125,9 +130,9 @@ impl Session {
             events,
             block_bytes: engine.block_bytes,
             codec,
-            epoch: 0,
             missing: BTreeSet::new(),
             stall_timeout: options.stall_timeout,
+            records: Bookkeeping::new(options.records.clone()),
         })
     }
 
@@ -173,21 +178,22 @@ impl Session {
         watch: &mut dyn Watch,
         stop: &mut Stop,
     ) -> Result<Carried, Failure> {
-        self.epoch += 1;
+        let mut carrying = Carrying::new(self.stall_timeout);
+        let (epoch, interrupted_at) = self.keep_records(&cargo, &mut carrying).await;
         let request = Request {
             stream: cargo.stream.clone(),
-            epoch: self.epoch,
+            epoch,
             estimated_bytes: cargo.estimated,
             block_bytes: self.block_bytes,
             codec: self.codec,
-            interrupted_at: None,
+            interrupted_at,
         };
         watch.begin(&cargo.what, cargo.estimated);
-        let mut carrying = Carrying::new(self.stall_timeout);
         let carried = self.carry_through(request, cargo, &mut carrying, watch, stop).await;
         if let Some(source) = carrying.source.take() {
             source.stop().await;
         }
+        self.close_records(&mut carrying, carried.as_ref().err()).await;
         let moment = carrying.moment();
         let applied = carried?;
         watch.moment(moment);
@@ -346,9 +352,12 @@ impl Session {
         transfer: TransferId,
         carrying: &mut Carrying,
     ) -> Result<(), Failure> {
+        if let Some(records) = &carrying.records {
+            records.opened();
+        }
         let Opened { fd, process } = open()?;
         carrying.source = Some(Source::watch(process));
-        self.engine.carry(transfer, self.epoch, fd, &carrying.progress);
+        self.engine.carry(transfer, carrying.epoch, fd, &carrying.progress);
         Ok(())
     }
 
@@ -376,6 +385,9 @@ impl Session {
         else {
             return Ok(Vec::new());
         };
+        if let Some(records) = &carrying.records {
+            records.ended(Mark { to: total, crc32 });
+        }
         self.conversation.advance(Input::StreamEnded { total, crc32 }).await
     }
 

@@ -16,6 +16,7 @@ pub mod block;
 pub mod fault;
 pub mod halt;
 pub mod progress;
+mod reached;
 pub mod receiver;
 pub mod sender;
 pub mod settings;

@@ -2,22 +2,31 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::units::{Bytes, StreamOffset};
+use super::reached::ReachedCell;
+use crate::breakpoint::keeper::Reached;
+use crate::units::{Bytes, StreamOffset, TransferId};
 
 /// Counters of one transfer or one session; each only grows.
 #[derive(Debug, Default)]
 pub struct Progress {
     read: AtomicU64,
+    sent: AtomicU64,
     wire: AtomicU64,
     resent: AtomicU64,
     received: AtomicU64,
     fed: AtomicU64,
+    reached: ReachedCell,
 }
 
 impl Progress {
     /// Stream bytes that came out of the source.
     pub fn read(&self) -> Bytes {
         Bytes(self.read.load(Ordering::Relaxed))
+    }
+
+    /// Stream bytes in the blocks that were given to a connection, each block counted once.
+    pub fn sent(&self) -> StreamOffset {
+        StreamOffset(self.sent.load(Ordering::Relaxed))
     }
 
     /// Bytes that the sockets took or gave, headers included.
@@ -41,8 +50,24 @@ impl Progress {
         StreamOffset(self.fed.load(Ordering::Relaxed))
     }
 
+    /// How far a transfer is, place and CRC32 of the same moment: at the sender what the receiver
+    /// has taken, at the receiver what the sink has taken. All zero before its first block.
+    pub fn reached(&self, transfer: TransferId) -> Reached {
+        let (of, reached) = self.reached.get();
+        if of == transfer { reached } else { Reached::default() }
+    }
+
+    /// Only by the one stage that knows.
+    pub(super) fn set_reached(&self, transfer: TransferId, reached: Reached) {
+        self.reached.set(transfer, reached);
+    }
+
     pub(super) fn add_read(&self, bytes: usize) {
         self.read.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn add_sent(&self, bytes: usize) {
+        self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     pub(super) fn add_wire(&self, bytes: usize) {

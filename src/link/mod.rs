@@ -177,6 +177,11 @@ impl Link {
 }
 
 impl LinkError {
+    /// Whether the connection was lost, and not what came over it wrong.
+    pub fn is_loss(&self) -> bool {
+        !matches!(self, LinkError::Garbled(_) | LinkError::Contradicted(_))
+    }
+
     /// Whether the peer was lost without a word: then nothing else reaches it either.
     pub fn is_silence(&self) -> bool {
         match self {

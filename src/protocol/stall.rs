@@ -2,8 +2,8 @@
 //!
 //! Pure. The source may be slow, the network may be gone without a word, `zfs receive` may wait for
 //! its disks: from far away all three look alike, and only one of them can be mended from here. A
-//! slow part must never be taken for one that stands still: any byte that reaches the far end is
-//! progress.
+//! slow part must never be taken for one that stands still: any byte that reaches the far end, and
+//! any for which there is room at last, is progress.
 
 use std::fmt;
 use std::time::Duration;
@@ -28,6 +28,8 @@ pub struct Way {
     pub read: StreamOffset,
     /// The source has ended.
     pub ended: bool,
+    /// What was given to a connection; the rest waits for room at the receiver, or for its turn.
+    pub sent: StreamOffset,
     /// Whether there is a connection to the other side at all.
     pub connected: bool,
     /// What the receiver has got.
@@ -58,6 +60,7 @@ pub enum News {
 pub struct Watchdog {
     timeout: Duration,
     fed: StreamOffset,
+    sent: StreamOffset,
     moved: Duration,
     /// What stands still, and when that was said last.
     blamed: Option<(Culprit, Duration)>,
@@ -67,14 +70,16 @@ impl Watchdog {
     /// Watches a stream that begins at `now`, the time since any fixed moment; speaks when nothing
     /// has moved for `timeout`.
     pub fn new(timeout: Duration, now: Duration) -> Watchdog {
-        Watchdog { timeout, fed: StreamOffset(0), moved: now, blamed: None }
+        let start = StreamOffset(0);
+        Watchdog { timeout, fed: start, sent: start, moved: now, blamed: None }
     }
 
     /// Looks at the stream at `now`. A stall is told again whenever it has lasted as long again.
     pub fn look(&mut self, now: Duration, way: Way) -> Option<News> {
         let since = now.saturating_sub(self.moved);
-        if way.fed > self.fed {
-            (self.fed, self.moved) = (way.fed, now);
+        // What can be sent now had room made for it, and has yet to show whether it arrives.
+        if way.fed > self.fed || way.sent > self.sent {
+            (self.fed, self.sent, self.moved) = (way.fed, way.sent, now);
             return self.blamed.take().map(|_| News::Moves { after: since });
         }
         let culprit = way.culprit();
@@ -100,7 +105,8 @@ impl Way {
             Culprit::Wire
         } else if self.fed == self.read && !self.ended {
             Culprit::SourceRead
-        } else if self.fed == self.read || self.received > self.fed {
+        } else if self.sent == self.received || self.received > self.fed {
+            // All that was sent has arrived. For the rest the receiver has no room.
             Culprit::Receive
         } else {
             Culprit::Wire
@@ -128,6 +134,7 @@ mod tests {
         Way {
             read: StreamOffset(read),
             ended: false,
+            sent: StreamOffset(read),
             connected: true,
             received: StreamOffset(received),
             fed: StreamOffset(fed),
@@ -146,6 +153,8 @@ mod tests {
             (way(9, 6, 5), Culprit::Receive),
             (Way { ended: true, ..way(5, 5, 5) }, Culprit::Receive),
             (way(9, 5, 5), Culprit::Wire),
+            (Way { sent: StreamOffset(5), ..way(9, 5, 5) }, Culprit::Receive),
+            (Way { sent: StreamOffset(7), ..way(9, 5, 5) }, Culprit::Wire),
             (Way { ended: true, ..way(9, 5, 5) }, Culprit::Wire),
             (Way { connected: false, ..way(9, 6, 5) }, Culprit::Wire),
         ] {
@@ -155,7 +164,8 @@ mod tests {
 
     #[test]
     fn a_stall_is_told_every_so_often_and_so_is_its_end() {
-        let mut dog = Watchdog::new(TIMEOUT, s(100));
+        let mut dog = Watchdog::new(TIMEOUT, s(90));
+        assert_eq!(dog.look(s(100), way(9, 0, 0)), None);
         assert_eq!(dog.look(s(129), way(9, 0, 0)), None);
         let told = News::StandsStill { culprit: Culprit::Wire, since: s(30) };
         assert_eq!(dog.look(s(130), way(9, 0, 0)), Some(told));

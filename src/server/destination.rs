@@ -12,6 +12,7 @@ use crate::error::{Class, Failure, Side};
 use crate::listing::TargetState;
 use crate::process::{Ended, Process, Stderr};
 use crate::protocol::message::{DatasetStream, RelativeName, Stream};
+use crate::spool::keeping::Keeping;
 use crate::zfs::{Zfs, ZfsError, failure};
 
 /// Where streams go.
@@ -50,6 +51,8 @@ pub(super) struct Prepared {
     /// What reads the sink, where that is a process of ours.
     pub process: Option<Process>,
     pub sink: Sink,
+    /// Where it is recorded how far it came.
+    pub records: Option<Keeping>,
 }
 
 impl Destination {
@@ -161,7 +164,8 @@ impl Pool {
         let (process, fd) =
             self.zfs.receive(&dataset, stream.dataset, stream.first).map_err(on_target)?;
         // ZFS copies what it reads from the pipe (kernel_read), so its pages may be lent.
-        Ok(Prepared { sink: Sink { fd, feed: Feed::Splice }, process: Some(process) })
+        let sink = Sink { fd, feed: Feed::Splice };
+        Ok(Prepared { sink, process: Some(process), records: None })
     }
 
     /// Nothing but the partial state that the client was told of is ever thrown away: whatever
@@ -212,7 +216,8 @@ impl Pipe {
                     .as_fd()
                     .try_clone_to_owned()
                     .map_err(|error| machine(format!("use our own stdout: {error}")))?;
-                Ok(Prepared { sink: Sink { fd, feed: Feed::Foreign }, process: None })
+                let sink = Sink { fd, feed: Feed::Foreign };
+                Ok(Prepared { sink, process: None, records: None })
             }
             Pipe::Command(words) => {
                 let (program, arguments) = words.split_first().ok_or_else(|| {
@@ -222,7 +227,8 @@ impl Pipe {
                 command.args(arguments);
                 let (process, fd) = Process::reading(command, Stderr::Shown)
                     .map_err(|error| machine(format!("start {program}: {error}")))?;
-                Ok(Prepared { sink: Sink { fd, feed: feed_of(program) }, process: Some(process) })
+                let sink = Sink { fd, feed: feed_of(program) };
+                Ok(Prepared { sink, process: Some(process), records: None })
             }
         }
     }

@@ -29,6 +29,11 @@ impl Lanes {
         roster.expect(secret, self.inbox.clone());
     }
 
+    /// Whether there is a secret to show: the session stands.
+    pub fn are_expected(&self) -> bool {
+        !self.places.is_empty()
+    }
+
     /// The next connection that showed the secret; waits for ever where none comes.
     pub async fn next(&mut self) -> Arrival {
         match self.arrivals.recv().await {

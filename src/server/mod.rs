@@ -23,12 +23,14 @@ pub use self::destination::{Destination, Pipe, Pool};
 pub use self::incoming::Incoming;
 use self::incoming::Introduced;
 use self::roster::{Arrival, Lane, Returning, Roster};
+use crate::breakpoint::record::Role;
 use crate::dataset::DatasetName;
 use crate::engine::settings::Settings;
 use crate::error::{Class, Failure, Side};
 use crate::link::{self, Link};
 use crate::listing::TargetState;
 use crate::protocol::secret::JoinSecret;
+use crate::spool::folder::Folder;
 
 /// How long a connection may take to say what it is.
 const PREAMBLE_LIMIT: Duration = Duration::from_secs(5);
@@ -61,6 +63,8 @@ pub struct Options {
     pub one_transfer: bool,
     /// How long a transfer waits for a client that went away.
     pub grace: Duration,
+    /// Where it keeps records of its transfers; `None` for nowhere.
+    pub records: Option<Folder>,
 }
 
 /// What all sessions of a server share.
@@ -173,7 +177,15 @@ impl Shared {
     async fn look_up(&self, dataset: &DatasetName) -> Result<TargetState, Failure> {
         self.roster.free(dataset).await?;
         let (destination, dataset) = (self.destination.clone(), dataset.clone());
-        match tokio::task::spawn_blocking(move || destination.look_up(&dataset)).await {
+        let records = self.options.records.clone();
+        let look = move || {
+            let target = destination.look_up(&dataset)?;
+            if let Some(records) = records {
+                records.forget_arrived(Role::Server, dataset.as_str(), &target);
+            }
+            Ok(target)
+        };
+        match tokio::task::spawn_blocking(look).await {
             Ok(found) => found,
             Err(panicked) => {
                 let what = format!("read the target: {panicked}");

@@ -7,6 +7,7 @@
 
 mod away;
 mod receiving;
+mod records;
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -20,6 +21,8 @@ use super::lanes::Lanes;
 use super::roster::{Arrival, Claim, Presence};
 use super::transfer::Transfer;
 use super::{Shared, Stopping};
+use crate::breakpoint::identity::SessionId;
+use crate::breakpoint::record::Mark;
 use crate::dataset::{DatasetName, Guid};
 use crate::engine::receiver::{Agreed, Event, Receiver as Engine};
 use crate::error::{Class, Failure, Side};
@@ -73,6 +76,8 @@ struct Session {
     inputs: VecDeque<Input>,
     lanes: Lanes,
     secret: JoinSecret,
+    /// What its records call it.
+    id: SessionId,
     engine: Option<Engine>,
     agreed: Option<Agreed>,
     events: UnboundedReceiver<Event>,
@@ -94,8 +99,8 @@ struct Session {
 
 /// Runs a session to its end.
 pub(super) async fn run(shared: Rc<Shared>, stream: Stream, version: Version, peer: String) {
-    let secret = match new_secret() {
-        Ok(secret) => secret,
+    let (secret, id) = match random().and_then(|secret| Ok((secret, random()?))) {
+        Ok((secret, id)) => (JoinSecret::new(secret), SessionId(id)),
         Err(error) => return tracing::error!(%error, "no random bytes for a session"),
     };
     let offer = Offer {
@@ -120,6 +125,7 @@ pub(super) async fn run(shared: Rc<Shared>, stream: Stream, version: Version, pe
         inputs: VecDeque::new(),
         lanes: Lanes::new(),
         secret,
+        id,
         engine: None,
         agreed: None,
         events,
@@ -228,8 +234,8 @@ impl Session {
         match machine.handle(input, &mut orders) {
             Ok(machine) => self.machine = Some(machine),
             Err(misbehaved) => {
-                self.stop_transfer().await;
                 self.failure = Some(misbehaved.failure(Side::Source));
+                self.stop_transfer().await;
                 self.say(&misbehaved.farewell(Side::Source)).await;
                 self.closing = true;
             }
@@ -253,12 +259,15 @@ impl Session {
             Output::Finish(ended) => {
                 if let (Some(engine), Some(transfer)) = (&self.engine, &mut self.transfer) {
                     engine.end(ended.transfer(), ended.total(), ended.crc32());
+                    if let Some(records) = &transfer.records {
+                        records.ended(Mark { to: ended.total(), crc32: ended.crc32() });
+                    }
                     transfer.ended = Some(ended);
                 }
             }
             Output::Abandon(failure) => {
-                self.stop_transfer().await;
                 self.failure = Some(failure);
+                self.stop_transfer().await;
             }
             Output::Close => self.closing = true,
         }
@@ -374,8 +383,8 @@ fn stopping() -> Failure {
     Failure::new(Side::Target, Class::Interrupted, "the server is stopping")
 }
 
-fn new_secret() -> Result<JoinSecret, getrandom::Error> {
+fn random() -> Result<[u8; 16], getrandom::Error> {
     let mut random = [0; 16];
     getrandom::fill(&mut random)?;
-    Ok(JoinSecret::new(random))
+    Ok(random)
 }

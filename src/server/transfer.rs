@@ -11,6 +11,7 @@ use crate::engine::receiver::Receiver as Engine;
 use crate::process::{Ended as ProcessEnded, Stopper};
 use crate::protocol::message::{Stream, Watermarks};
 use crate::protocol::receiver::Ended;
+use crate::spool::keeping::Keeping;
 use crate::units::{StreamOffset, TransferId};
 
 /// How long a `zfs receive` whose stream was cut may take to keep what it has: it waits for a
@@ -41,6 +42,8 @@ pub(super) struct Transfer {
     pub ended: Option<Ended>,
     /// The sink has taken all of it.
     pub fed: bool,
+    /// Where it is recorded how far it came.
+    pub records: Option<Keeping>,
     /// Held for its drop.
     pub _claim: Option<Claim>,
 }

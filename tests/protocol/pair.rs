@@ -122,7 +122,6 @@ pub struct Server {
     target: TargetState,
     must_look_up: bool,
     must_abort: bool,
-    pub aborted: usize,
     must_prepare: Option<(TransferId, Stream)>,
     incoming: Option<(TransferId, Stream)>,
     fed: u64,
@@ -146,7 +145,6 @@ const GUID: Guid = Guid(7);
 
 /// The blocks that a server has slots for.
 pub const BLOCKS: u64 = 4;
-const TOKEN: &str = "1-f00-8-ba4";
 
 fn limits(connections: u16) -> Limits {
     let codecs = [Codec::Raw, Codec::Zstd].into_iter().collect();
@@ -213,7 +211,6 @@ impl Pair {
             target,
             must_look_up: false,
             must_abort: false,
-            aborted: 0,
             must_prepare: None,
             incoming: None,
             fed: 0,
@@ -399,7 +396,6 @@ impl Pair {
             return self.server_handles(found);
         }
         if std::mem::take(&mut self.server.must_abort) {
-            self.server.aborted += 1;
             return self.server_handles(receiver::Input::Aborted);
         }
         if let Some(prepared) = self.server.must_prepare.take() {
@@ -452,12 +448,10 @@ impl Pair {
 
 impl Client {
     fn next_wish(&mut self) -> Option<sender::Input> {
+        let dataset = "hosts/a".parse().unwrap();
         Some(match self.jobs.pop_front()? {
-            Job::List => sender::Input::List("hosts/a".parse().unwrap()),
-            Job::Abort => {
-                let dataset = "hosts/a".parse().unwrap();
-                sender::Input::Abort { dataset, token: TOKEN.to_owned() }
-            }
+            Job::List => sender::Input::List(dataset),
+            Job::Abort => sender::Input::Abort { dataset, token: "1-f00-8-ba4".to_owned() },
             Job::Bye => sender::Input::Bye,
             Job::Send { bytes, dataset } => {
                 self.asked_bytes = bytes;

@@ -2,11 +2,12 @@
 
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use zferry_chaos::{Ending, Proxy, Who};
+use zferry_chaos::{Ending, Plan, Proxy, Who};
 
-use super::host::{Server, replicate, running_zfs, wait_for, wait_for_words};
+use super::host::{Server, replicate_for, running_zfs, wait_for, wait_for_words};
 use super::journey::Journey;
 use super::stand_in::StandIn;
 
@@ -83,7 +84,7 @@ fn a_dataset_arrives_over_connections_that_are_cut() {
     let proxy = Proxy::start(server.address, &plan.parse().unwrap()).unwrap();
     let url = format!("zferry://{}/a", proxy.address());
     let flags = ["--no-snapshot", "--cache", "8MiB", "--block-size", "64KiB", "--connections", "2"];
-    replicate(&source, "tank/a", &url, &flags).ended().succeeded();
+    replicate_for(60, &source, "tank/a", &url, &flags).ended().succeeded();
     for name in ["s1", "s2"] {
         let (ours, theirs) = (format!("tank/a@{name}"), format!("backup/a@{name}"));
         assert_eq!(target.guid(&theirs), source.guid(&ours));
@@ -96,6 +97,41 @@ fn a_dataset_arrives_over_connections_that_are_cut() {
     assert!(target.partly_received("backup/a").is_none());
     assert_eq!((running_zfs(&source), running_zfs(&target)), (Vec::new(), Vec::new()));
     assert_eq!(server.stopped().succeeded().stderr.matches("session failed").count(), 0);
+}
+
+#[test]
+fn connections_that_are_lost_between_two_streams_are_replaced() {
+    thread::scope(|scope| {
+        for who in [Who::Lanes, Who::Control, Who::Any] {
+            scope.spawn(move || lose_between_two_streams(who));
+        }
+    });
+}
+
+fn lose_between_two_streams(who: Who) {
+    let (source, target) = (StandIn::new(), StandIn::new());
+    source.dataset("tank/a", "filesystem");
+    source.snapshot("tank/a", "s1", &content());
+    source.snapshot("tank/a", "s2", b"two");
+    source.slow_send(512 << 10, Duration::from_millis(100));
+    let server = Server::serve(&target, &["--cache", "8MiB"]);
+    let proxy = Proxy::start(server.address, &Plan::none()).unwrap();
+    let url = format!("zferry://{}/a", proxy.address());
+    let client = replicate_for(60, &source, "tank/a", &url, &["--no-snapshot", "--cache", "8MiB"]);
+    wait_for("the first stream", || target.partly_received("backup/a"));
+    // What the client does between its streams takes long enough to be met at it.
+    source.pause_before("hold", Duration::from_secs(1));
+    let is_held_next =
+        |call: &Vec<String>| call[0] == "hold" && call.ends_with(&["tank/a@s2".into()]);
+    wait_for("the next hold", || source.calls().iter().any(is_held_next).then_some(()));
+    assert!(target.exists("backup/a@s1") && !target.exists("backup/a@s2"));
+    proxy.cut(who, Ending::Rst);
+    client.ended().succeeded();
+    assert_eq!(target.content("backup/a@s2"), b"two", "{who:?}");
+    assert!(proxy.counters().connections() > 2, "{who:?}: {}", proxy.counters());
+    for snapshot in ["tank/a@s1", "tank/a@s2"] {
+        assert_eq!(source.holds(snapshot), [""; 0], "{snapshot} is still held");
+    }
 }
 
 #[test]

@@ -42,6 +42,14 @@ fn two_hundred_random_cuts_lose_nothing() {
 }
 
 #[test]
+fn a_storm_of_all_kinds_of_faults_loses_nothing() {
+    let storm = Storm { lanes: 60, controls: 10, lane_bytes: 200_000, pauses: true };
+    let plan = storm.plan(4);
+    let faults = plan.rules.len() as u64;
+    Journey::new(&plan.to_string()).send(&["--connections", "3"]).until(faults).arrives();
+}
+
+#[test]
 fn random_cuts_of_compressed_blocks_lose_nothing() {
     let storm = Storm { lanes: 50, controls: 5, lane_bytes: 64 << 10, pauses: false };
     let flags = ["--connections", "3", "--compress", "zstd:1"];

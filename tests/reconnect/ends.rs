@@ -1,4 +1,4 @@
-//! The end of a stream: its last words are heard whatever happens to the connection.
+//! The first and the last words of a stream: they are heard whatever happens to the connection.
 
 use zferry::protocol::envelope::encode;
 use zferry::protocol::message::{Ending, Message};
@@ -29,11 +29,24 @@ fn last_words() -> (u64, u64) {
 }
 
 #[test]
-fn a_result_that_was_lost_with_its_connection_is_told_again() {
+fn a_result_whose_connection_was_lost_before_it_is_told_over_the_next() {
     let before_bye = carried("").control.up_bytes - last_words().1;
     for ending in ["fin", "rst"] {
         let counters = carried(&format!("control#1 up {before_bye} cut {ending}"));
         assert_eq!((counters.control.connections, counters.done("cut")), (2, 1), "{counters}");
+    }
+}
+
+#[test]
+fn a_connection_may_end_at_any_byte_of_the_opening_of_a_stream() {
+    let (whole, (end, bye)) = (carried("").control, last_words());
+    let request = carried("control#1 up 160 cut rst").control;
+    assert_eq!(request.connections, 2, "there was no session yet, or nothing was lost");
+    for at in (160..whole.up_bytes - end - bye).step_by(13) {
+        carried(&format!("control#1 up {at} cut rst"));
+    }
+    for at in (195..330).step_by(13) {
+        carried(&format!("control#1 down {at} cut rst"));
     }
 }
 

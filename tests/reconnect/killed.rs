@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::host::{Running, Server, replicate, running_zfs, wait_for};
+use super::host::{Running, Server, replicate_for, running_zfs, wait_for, zferry_on};
 use super::stand_in::StandIn;
 
 /// Within this a new run goes on: nothing waits for the old one to be missed.
@@ -28,7 +28,7 @@ impl Hosts {
     /// A transfer that has sent something and takes seconds more.
     fn under_way(&self, server: &Server) -> Running {
         self.source.slow_send(128 << 10, Duration::from_millis(100));
-        let client = replicate(&self.source, "tank/a", &server.url("a"), &FLAGS);
+        let client = replicate_for(60, &self.source, "tank/a", &server.url("a"), &FLAGS);
         wait_for("the first bytes", || {
             self.target.partly_received("backup/a").filter(|part| !part.is_empty())
         });
@@ -60,7 +60,7 @@ fn a_run_after_a_client_was_killed_takes_over_at_once() {
     client.signal("KILL");
     client.ended();
     let started = Instant::now();
-    replicate(&hosts.source, "tank/a", &server.url("a"), &FLAGS).ended().succeeded();
+    replicate_for(60, &hosts.source, "tank/a", &server.url("a"), &FLAGS).ended().succeeded();
     assert!(started.elapsed() < AT_ONCE, "{:?}", started.elapsed());
     hosts.hold_the_same();
     hosts.rest();
@@ -70,14 +70,16 @@ fn a_run_after_a_client_was_killed_takes_over_at_once() {
 fn a_run_after_both_sides_were_killed_goes_on() {
     let hosts = Hosts::new();
     let server = Server::serve(&hosts.target, &["--cache", "8MiB"]);
-    let client = hosts.under_way(&server);
+    let (client, address) = (hosts.under_way(&server), server.address.to_string());
     client.signal("KILL");
     server.running.signal("KILL");
     client.ended();
     server.running.ended();
     hosts.rest();
-    let server = Server::serve(&hosts.target, &["--cache", "8MiB"]);
-    replicate(&hosts.source, "tank/a", &server.url("a"), &FLAGS).ended().succeeded();
+    // Where it was before: what is held for a target is held for its address.
+    let words = ["serve", "--listen", &address, "--plain", "--root", "backup"];
+    let server = Server::start(&mut zferry_on(&hosts.target, &words));
+    replicate_for(60, &hosts.source, "tank/a", &server.url("a"), &FLAGS).ended().succeeded();
     hosts.hold_the_same();
     hosts.rest();
 }

@@ -16,8 +16,8 @@ mod journey;
 mod killed;
 mod silence;
 
-/// What takes half a minute, for so long a peer may be silent. By its name it is the first to begin,
-/// and runs beside all others.
+/// What takes half a minute, for so long a peer may be silent. By its name it is the first to
+/// begin, and runs beside all others.
 #[test]
 fn a_silence_is_waited_out_or_mended_and_nothing_is_lost() {
     silence::all_at_once();

@@ -19,6 +19,7 @@ const MENDED: Duration = Duration::from_secs(45);
 pub fn all_at_once() {
     let facts: &[fn()] = &[
         a_control_connection_that_is_silent_for_ever_is_replaced,
+        a_return_that_nobody_answers_is_tried_again,
         a_lane_that_is_silent_for_ever_is_replaced,
         a_lane_of_four_that_is_silent_for_ever_does_not_stop_the_others,
         a_line_that_is_silent_for_longer_than_a_peer_may_be_goes_on,
@@ -43,18 +44,23 @@ fn mended(journey: Journey) -> Arrived {
 }
 
 fn a_control_connection_that_is_silent_for_ever_is_replaced() {
-    for_each_way("control#1 down 400 hole", "control#1 down 400 hole-both");
-}
-
-fn for_each_way(one: &str, both: &str) {
+    // Each side finds out by itself, or both do. Up, it is in the first sign of life.
+    let plans = ["down 400 hole", "up 270 hole", "down 400 hole-both"];
     thread::scope(|scope| {
-        for plan in [one, both] {
+        for plan in plans {
             scope.spawn(move || {
-                let arrived = mended(Journey::new(plan).until(1));
+                let arrived = mended(Journey::new(&format!("control#1 {plan}")).until(1));
                 assert!(arrived.counters.control.connections >= 2, "{}", arrived.counters);
             });
         }
     });
+}
+
+fn a_return_that_nobody_answers_is_tried_again() {
+    let plan = "control#1 down 400 cut rst\ncontrol#2 down 0 hole\ncontrol#3 up 40 hole";
+    let journey = Journey::new(plan).send(&["--connect-timeout", "2"]).until(3);
+    let arrived = mended(journey);
+    assert!(arrived.counters.control.connections >= 4, "{}", arrived.counters);
 }
 
 fn a_lane_that_is_silent_for_ever_is_replaced() {

@@ -118,6 +118,11 @@ impl Running {
         assert!(Command::new("sh").args(["-c", &order]).status().unwrap().success());
     }
 
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Whether it still runs.
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()

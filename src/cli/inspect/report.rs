@@ -10,6 +10,7 @@ use crate::breakpoint::record::SegmentNumber;
 use crate::breakpoint::recovery::{self, Damage, Recovered, recover, survey};
 use crate::breakpoint::segment::{self, End, Scan};
 use crate::breakpoint::slot::Slot;
+use crate::spool::names::Names;
 use crate::units::{Bytes, StreamOffset};
 
 /// What a file is good for.
@@ -48,6 +49,11 @@ pub(super) struct Segment {
     pub scan: Scan,
 }
 
+/// What a record file is about, if that stands beside it.
+pub(super) fn names_beside(path: &Path) -> Option<Names> {
+    Names::read(&Names::beside(path)).ok()
+}
+
 impl Verdict {
     pub fn exit_code(self) -> u8 {
         match self {
@@ -84,6 +90,9 @@ impl Report {
         };
         object["path"] = json!(path.to_string_lossy());
         object["verdict"] = json!(self.verdict());
+        if let Some(names) = names_beside(path) {
+            object["names"] = json!(names);
+        }
         object
     }
 }

@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::path::Path;
 
-use super::report::{Records, Report, Segment, Verdict};
+use super::report::{Records, Report, Segment, Verdict, names_beside};
 use crate::breakpoint::record::{Cargo, Mark, Record, Role, SpoolExtent};
 use crate::breakpoint::recovery::Damage;
 use crate::breakpoint::segment::End;
@@ -28,6 +28,10 @@ pub(super) fn write(
         Verdict::Unusable => "of no use",
     };
     line(to, "verdict", verdict)?;
+    if let Some(names) = names_beside(path) {
+        line(to, "copy", names.job)?;
+        line(to, "carries", names.transfer)?;
+    }
     match report {
         Report::Records(records) => write_records(records, all, to),
         Report::Segment(segment) => write_segment(segment, all, to),

@@ -11,6 +11,7 @@ use crate::engine::sender::Sent;
 use crate::error::{Failure, Side};
 use crate::protocol::message::{Applied, Watermarks};
 use crate::protocol::stall::Watchdog;
+use crate::spool::keeping::Keeping;
 
 /// When the server cannot take more, the reason may be on its way on the control connection.
 const REASON_LIMIT: Duration = Duration::from_secs(2);
@@ -18,6 +19,10 @@ const REASON_LIMIT: Duration = Duration::from_secs(2);
 /// One stream on its way.
 pub(super) struct Carrying {
     pub progress: Arc<Progress>,
+    /// The run of `zfs send` that the stream comes out of.
+    pub epoch: u32,
+    /// Where it is recorded how far it came.
+    pub records: Option<Keeping>,
     pub source: Option<Source>,
     pub sent: Option<Sent>,
     pub source_end: Option<SourceEnd>,
@@ -47,6 +52,8 @@ impl Carrying {
         let now = Instant::now();
         Carrying {
             progress: Arc::default(),
+            epoch: 0,
+            records: None,
             source: None,
             sent: None,
             source_end: None,

@@ -48,6 +48,7 @@ impl Session {
         let way = Way {
             read: StreamOffset(carrying.progress.read().0),
             ended: carrying.source_end.is_some(),
+            sent: carrying.progress.sent(),
             connected: self.conversation.is_up(),
             received: carrying.reached.received,
             fed: carrying.reached.fed,

@@ -15,6 +15,8 @@ use sys::splicer::Splicer;
 
 use super::Event;
 use super::arrivals::{Arrivals, Origin};
+use crate::breakpoint::keeper::Reached;
+use crate::breakpoint::record::Mark;
 use crate::engine::block::{Block, RunningCrc};
 use crate::engine::fault::{Fault, advance};
 use crate::engine::halt::Halt;
@@ -183,6 +185,9 @@ impl Feeder {
         let halt = &self.halt;
         feeding.take(block, &|| !halt.is_on())?;
         self.progress.add_fed(length);
+        let mark = Mark { to: feeding.offset, crc32: feeding.crc.value() };
+        let next_frame = place.sequence.next();
+        self.progress.set_reached(place.transfer, Reached { mark, next_frame });
         Ok(())
     }
 

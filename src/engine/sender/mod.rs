@@ -1,5 +1,6 @@
 //! The sender's way: read, compress, send.
 
+mod acknowledge;
 mod compress;
 mod lanes;
 mod read;
@@ -17,6 +18,7 @@ use sys::port::Port;
 use sys::wake::Waker;
 use tokio::sync::mpsc::UnboundedSender;
 
+use self::acknowledge::Acknowledged;
 use self::compress::Compressor;
 use self::lanes::Lanes;
 use self::read::{Job, Reader};
@@ -162,6 +164,7 @@ impl Sender {
                     closing: VecDeque::new(),
                     crc: RunningCrc::default(),
                     progress: Arc::default(),
+                    acknowledged: Acknowledged::default(),
                 }
                 .run()
             }

@@ -15,6 +15,7 @@ use sys::port::{Completion, Port};
 use sys::wake::Waker;
 
 use super::Event;
+use super::acknowledge::Acknowledged;
 use super::lanes::{Lanes, Outcome, id_of};
 use crate::engine::block::{Frame, RunningCrc};
 use crate::engine::fault::Fault;
@@ -69,6 +70,7 @@ pub(super) struct Dealer {
     pub closing: VecDeque<(TransferId, Sequence, StreamOffset)>,
     pub crc: RunningCrc,
     pub progress: Arc<Progress>,
+    pub acknowledged: Acknowledged,
 }
 
 impl Inbox {
@@ -121,7 +123,10 @@ impl Dealer {
             }
             ToSend::Leave { lane } => self.leave(lane),
             // The slots of what was taken go home here.
-            ToSend::Credit(credit) => drop(self.window.credit(credit).map_err(Fault::Credit)?),
+            ToSend::Credit(credit) => {
+                let taken = self.window.credit(credit).map_err(Fault::Credit)?;
+                self.acknowledged.advance(&taken, &self.progress);
+            }
         }
         Ok(())
     }
@@ -135,6 +140,7 @@ impl Dealer {
                 self.progress.add_resent(range.len());
             } else {
                 self.crc.append(header.crc32, header.plain_bytes as usize);
+                self.progress.add_sent(header.plain_bytes as usize);
             }
             self.lanes.send(id, loan, range, &mut self.port).map_err(broken)?;
         }

@@ -16,9 +16,12 @@ use crate::server::roster::Returning;
 /// How long a result waits for a client that has not heard it.
 const RESULT_GRACE: Duration = Duration::from_secs(30);
 
+/// How long a session in which nothing was asked for yet waits for a client that may have asked.
+const OPENING_GRACE: Duration = Duration::from_secs(30);
+
 impl Session {
     /// The control connection is gone. A session with nothing under way and nothing left to say is
-    /// over.
+    /// over; before its first transfer the client may have asked for that, and will ask again.
     pub(super) async fn lose(&mut self, error: LinkError) {
         let grace = self.shared.options.grace;
         if self.machine.is_none() || self.failure.is_some() {
@@ -27,6 +30,8 @@ impl Session {
             self.wait_for_client(grace, &error);
         } else if self.applied && !self.line.is_heard() {
             self.wait_for_client(grace.min(RESULT_GRACE), &error);
+        } else if !self.applied && self.lanes.are_expected() && error.is_loss() {
+            self.wait_for_client(grace.min(OPENING_GRACE), &error);
         } else {
             if !matches!(error, LinkError::Closed) {
                 self.give_up(error.failure(&self.peer)).await;

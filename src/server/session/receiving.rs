@@ -17,6 +17,7 @@ use crate::protocol::receiver::Input;
 use crate::server::Stopping;
 use crate::server::destination::Prepared;
 use crate::server::transfer::{ProcessState, Transfer};
+use crate::spool::keeping::Over;
 
 /// When a process stops to read, how it ends is known a little later.
 const REASON_LIMIT: Duration = Duration::from_secs(2);
@@ -28,8 +29,11 @@ impl Session {
         }
         self.preparing = true;
         let destination = self.shared.destination.clone();
+        let begin_records = self.begin_records(&open);
         self.ask(move || {
             let prepared = destination.prepare(&open.request.stream);
+            let prepared =
+                prepared.map(|prepared| Prepared { records: begin_records(), ..prepared });
             News::Prepared(Box::new(open), prepared)
         });
     }
@@ -59,7 +63,10 @@ impl Session {
     pub(super) fn begin(&mut self, open: Open, prepared: Prepared) {
         let Some(engine) = &self.engine else { return };
         let credit = engine.credit();
-        let Prepared { sink, process } = prepared;
+        let Prepared { sink, process, records } = prepared;
+        if let Some(records) = &records {
+            records.opened();
+        }
         let stopper = process.as_ref().map(Process::stopper);
         let state = match process {
             None => ProcessState::None,
@@ -77,6 +84,7 @@ impl Session {
             process: state,
             ended: None,
             fed: false,
+            records,
             _claim: self.claim.take(),
         });
         engine.begin(open.transfer, open.request.epoch, sink);
@@ -173,7 +181,15 @@ impl Session {
         let destination = self.shared.destination.clone();
         let stream = transfer.stream.clone();
         let ended = transfer.process_ended().cloned();
-        self.ask(move || News::Verified(destination.verify(&stream, ended.as_ref())));
+        let records = transfer.records.take();
+        self.ask(move || {
+            let verified = destination.verify(&stream, ended.as_ref());
+            if let Some(records) = records {
+                let failed = verified.as_ref().err().map(|failure| Over::Failed(failure.class));
+                records.over(failed.unwrap_or(Over::Applied));
+            }
+            News::Verified(verified)
+        });
     }
 
     pub(super) fn applied(&mut self, guid: Option<Guid>) {
@@ -198,7 +214,8 @@ impl Session {
     pub(super) async fn stop_transfer(&mut self) {
         self.stop_preparing().await;
         self.claim = None;
-        let Some(transfer) = self.transfer.take() else { return };
+        let Some(mut transfer) = self.transfer.take() else { return };
+        let records = transfer.records.take();
         let (news, line, stop) = (&mut self.news, &mut self.line, self.shared.stop.clone());
         let process_ended = async {
             loop {
@@ -213,6 +230,7 @@ impl Session {
             }
         };
         transfer.cut(self.engine.take(), process_ended, stop).await;
+        self.close_records(records).await;
     }
 
     /// Ends a process that was being started: it got nothing yet, and shall not see that as the

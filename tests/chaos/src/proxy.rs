@@ -245,7 +245,9 @@ async fn listen(shared: Rc<Shared>, listener: TcpListener) {
         tokio::select! {
             () = shared.refusing.notified() => {}
             accepted = open.accept() => match accepted {
-                Ok((client, _)) => drop(tokio::task::spawn_local(relay(Rc::clone(&shared), client))),
+                Ok((client, _)) => {
+                    tokio::task::spawn_local(relay(Rc::clone(&shared), client));
+                }
                 Err(_) => sleep(AFTER_ERROR).await,
             },
         }

@@ -1,0 +1,97 @@
+//! What a record file is about, in words: a small file beside it, written once.
+//!
+//! Records have numbers only. Whoever looks at one wants to know which copy it is of, and the next
+//! run of a copy has to find the records of the last one. The words are for people and for finding:
+//! no place in a stream is ever taken from here.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::breakpoint::record::Role;
+
+/// A longer file is none of ours.
+const BYTES_MAX: u64 = 64 << 10;
+
+/// What a record file is about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Names {
+    /// The side that keeps it.
+    pub role: Role,
+    /// What is copied where: the same for all transfers of one job.
+    pub job: String,
+    /// What this transfer carries.
+    pub transfer: String,
+}
+
+impl Names {
+    /// Where the names of a record file stand.
+    pub fn beside(records: &Path) -> PathBuf {
+        records.with_extension("names")
+    }
+
+    /// Writes them; whole and durable when this returns, or not there at all.
+    pub(super) fn write(&self, path: &Path) -> io::Result<()> {
+        let unfinished = path.with_extension("names.new");
+        let written = self.write_to(&unfinished).and_then(|()| fs::rename(&unfinished, path));
+        if let Err(error) = written {
+            let _ = fs::remove_file(&unfinished);
+            let text = format!("write {}: {error}", path.display());
+            return Err(io::Error::new(error.kind(), text));
+        }
+        File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+    }
+
+    fn write_to(&self, path: &Path) -> io::Result<()> {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        serde_json::to_writer(&mut file, self)?;
+        file.write_all(b"\n")?;
+        file.sync_all()
+    }
+
+    /// Reads the names at `path`; what would spoil a terminal comes back as `_`.
+    pub fn read(path: &Path) -> io::Result<Names> {
+        let mut text = Vec::new();
+        File::open(path)?.take(BYTES_MAX).read_to_end(&mut text)?;
+        let Names { role, job, transfer } = serde_json::from_slice(&text)?;
+        Ok(Names { role, job: printable(&job), transfer: printable(&transfer) })
+    }
+}
+
+/// The same words as they are read again.
+pub(super) fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '_' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_as_they_were_written_but_for_what_spoils_a_terminal() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = Names::beside(&folder.path().join("a.breakpoint"));
+        let names = |job: &str| Names {
+            role: Role::Client,
+            job: job.to_owned(),
+            transfer: "tank/a@s (full)".to_owned(),
+        };
+        names("tank/a\u{1b}[2J -> b").write(&path).unwrap();
+        assert_eq!(Names::read(&path).unwrap(), names("tank/a_[2J -> b"));
+        let left: Vec<_> = fs::read_dir(folder.path()).unwrap().collect();
+        assert_eq!(left.len(), 1, "{left:?}");
+    }
+
+    #[test]
+    fn what_is_not_names_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.names");
+        for text in ["", "{}", "{\"role\":\"client\",\"job\":7}", &"[".repeat(100_000)] {
+            fs::write(&path, text).unwrap();
+            assert!(Names::read(&path).is_err(), "{text:.40}");
+        }
+    }
+}

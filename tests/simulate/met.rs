@@ -1,0 +1,72 @@
+//! What runs come by: a simulator that never meets a case proves nothing about it.
+
+/// One case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Met {
+    /// A session went on over another control connection.
+    ControlReturned,
+    /// A client came back to a server that had not missed it.
+    ReturnedUnmissed,
+    /// A client was told that its session is gone.
+    ReturnRefused,
+    /// The other end was silent for too long.
+    Silence,
+    /// A data connection took the place of a lost one.
+    LaneReplaced,
+    /// A block came that was here already.
+    CameAgain,
+    /// A block was not what was sent.
+    Rejected,
+    /// A copy of such a block had come meanwhile, over another lane.
+    CopyRejected,
+    /// The wire stood still, and was connected anew.
+    WireRenewed,
+    /// A session whose client was away made room for another.
+    MadeRoom,
+    /// A client found the dataset busy.
+    Busy,
+    /// A stream went on from a token.
+    FromToken,
+    /// The target had the snapshot already when a client asked.
+    FoundDone,
+    /// A record was found after a crash.
+    RecordFound,
+    /// A write of a record was cut, and recovery said so.
+    RecordTorn,
+    /// A record was missing or in the wrong place, and recovery said so.
+    RecordLost,
+    /// A segment was deleted.
+    Trimmed,
+    /// A write failed, and its file was retired.
+    Retired,
+    /// What the server called durable was acknowledged.
+    SpoolAcknowledged,
+    /// The operator had to be asked.
+    Asked,
+    /// A partial state was given up, as was allowed.
+    Aborted,
+}
+
+pub const ALL: [Met; 21] = [
+    Met::ControlReturned,
+    Met::ReturnedUnmissed,
+    Met::ReturnRefused,
+    Met::Silence,
+    Met::LaneReplaced,
+    Met::CameAgain,
+    Met::Rejected,
+    Met::CopyRejected,
+    Met::WireRenewed,
+    Met::MadeRoom,
+    Met::Busy,
+    Met::FromToken,
+    Met::FoundDone,
+    Met::RecordFound,
+    Met::RecordTorn,
+    Met::RecordLost,
+    Met::Trimmed,
+    Met::Retired,
+    Met::SpoolAcknowledged,
+    Met::Asked,
+    Met::Aborted,
+];
