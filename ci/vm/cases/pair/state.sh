@@ -20,7 +20,7 @@ second_is_cut_off() {
   client_ends 0
   on source 'head -c 24M /dev/urandom >/mnt/data/more; zfs snapshot $dataset@two; narrow 16mbit'
   on source 'snapshot=two start_client'
-  wait_until 60 "the target has a part" on target 'zfs list -Hp -o used $copy/%recv | awk "\$1 < 4000000 { exit 1 }"'
+  wait_until 60 "the target has a part" on target '[ "$(property used $copy/%recv)" -ge 4000000 ]'
   on source 'pkill -KILL -x zferry; narrow 1gbit'
   wait_until 60 "the target keeps the part" on target 'has_token $copy'
 }
