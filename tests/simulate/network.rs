@@ -172,6 +172,8 @@ impl Environment {
 
     /// Cuts a connection; `whole`: behind the last byte that is on its way.
     fn cut_after(&mut self, whole: bool, id: u32) {
+        // Cut again and again, a stream may begin to move just when it is wondered at.
+        self.hinder(self.now);
         for to in [End::Client, End::Server] {
             let in_flight: usize = self.network.way(to, id).pieces.iter().map(Vec::len).sum();
             let cut = self.random.index(in_flight + 1);
