@@ -33,6 +33,8 @@ struct Opener {
 
 #[derive(Default)]
 struct State {
+    /// It has no connection, and nobody tries to open one yet.
+    missing: bool,
     /// An attempt is under way.
     opening: bool,
     /// What is left of the patience with this lane.
@@ -72,8 +74,23 @@ impl Lanes {
         self.retry_for.is_zero()
     }
 
-    /// Begins to open a lane again, unless that is under way.
-    pub fn reopen(&mut self, lane: u16) {
+    /// A lane has no connection any more.
+    pub fn lose(&mut self, lane: u32) {
+        if let Some(state) = usize::try_from(lane).ok().and_then(|lane| self.states.get_mut(lane)) {
+            state.missing = true;
+        }
+    }
+
+    /// Begins to open again what was lost, but for lanes where that is under way.
+    pub fn reopen(&mut self) {
+        for lane in self.all() {
+            if std::mem::take(&mut self.states[usize::from(lane)].missing) {
+                self.reopen_one(lane);
+            }
+        }
+    }
+
+    fn reopen_one(&mut self, lane: u16) {
         let Some(state) = self.states.get_mut(usize::from(lane)) else { return };
         if std::mem::replace(&mut state.opening, true) {
             return;

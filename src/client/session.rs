@@ -8,7 +8,6 @@ mod carrying;
 mod connections;
 mod records;
 
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -48,8 +47,6 @@ pub struct Session {
     events: UnboundedReceiver<Event>,
     block_bytes: Bytes,
     codec: Codec,
-    /// Lanes without a connection that wait for the server to be reached.
-    missing: BTreeSet<u32>,
     stall_timeout: Duration,
     records: Bookkeeping,
 }
@@ -130,7 +127,6 @@ impl Session {
             events,
             block_bytes: engine.block_bytes,
             codec,
-            missing: BTreeSet::new(),
             stall_timeout: options.stall_timeout,
             records: Bookkeeping::new(options.records.clone()),
         })

@@ -15,15 +15,9 @@ impl Session {
             return carrying.wait_for_reason(fault.failure(Side::Source));
         }
         tracing::info!(lane, %fault, "lost a data connection; connecting again");
-        self.missing.insert(lane);
+        self.lanes.lose(lane);
         if self.conversation.is_up() {
-            self.reopen_missing();
-        }
-    }
-
-    fn reopen_missing(&mut self) {
-        for lane in std::mem::take(&mut self.missing) {
-            self.lanes.reopen(u16::try_from(lane).unwrap_or(u16::MAX));
+            self.lanes.reopen();
         }
     }
 
@@ -33,13 +27,13 @@ impl Session {
         if std::mem::take(&mut carrying.lost_in_silence) {
             self.renew_lanes();
         }
-        self.reopen_missing();
+        self.lanes.reopen();
     }
 
     fn renew_lanes(&mut self) {
-        for lane in self.lanes.all() {
-            self.engine.leave(u32::from(lane));
-            self.missing.insert(u32::from(lane));
+        for lane in self.lanes.all().map(u32::from) {
+            self.engine.leave(lane);
+            self.lanes.lose(lane);
         }
     }
 
@@ -59,7 +53,7 @@ impl Session {
                 tracing::warn!(%culprit, seconds, "the stream stands still");
                 if culprit == Culprit::Wire && self.conversation.is_up() {
                     self.renew_lanes();
-                    self.reopen_missing();
+                    self.lanes.reopen();
                 }
             }
             Some(News::Moves { after }) => {
