@@ -14,6 +14,7 @@ pub mod decision;
 pub mod identity;
 pub mod keeper;
 mod layout;
+pub mod prefix;
 pub mod record;
 pub mod recovery;
 pub mod segment;

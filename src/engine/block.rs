@@ -12,7 +12,7 @@ use sys::loan::Loan;
 
 use crate::engine::fault::Fault;
 use crate::protocol::frame::{HEADER_BYTES, Header};
-use crate::units::{Bytes, Sequence, StreamOffset, TransferId};
+use crate::units::{Sequence, StreamOffset, TransferId};
 
 /// Where the block begins in its slot.
 pub(super) const HEADROOM: usize = PAGE_BYTES;
@@ -74,35 +74,4 @@ impl Frame {
 /// Where a frame's header stands in its slot.
 pub(super) fn header_range() -> Range<usize> {
     HEADROOM - HEADER_BYTES..HEADROOM
-}
-
-/// The CRC32 of a stream, put together from those of its blocks in order.
-#[derive(Clone, Debug, Default)]
-pub(super) struct RunningCrc(crc32fast::Hasher);
-
-impl RunningCrc {
-    pub fn append(&mut self, crc32: u32, length: usize) {
-        let block = crc32fast::Hasher::new_with_initial_len(crc32, Bytes::from(length).0);
-        self.0.combine(&block);
-    }
-
-    pub fn value(&self) -> u32 {
-        self.0.clone().finalize()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_crc_of_a_stream_is_that_of_its_blocks_together() {
-        let stream: Vec<u8> = (0..100_000u32).map(|i| (i * 7 / 8).to_le_bytes()[0]).collect();
-        let mut running = RunningCrc::default();
-        assert_eq!(running.value(), crc32fast::hash(b""));
-        for block in stream.chunks(1234) {
-            running.append(crc32fast::hash(block), block.len());
-        }
-        assert_eq!(running.value(), crc32fast::hash(&stream));
-    }
 }

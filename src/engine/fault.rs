@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::breakpoint::record::Mark;
 use crate::error::{Class, Failure, Side};
 use crate::protocol::frame::FrameError;
 use crate::protocol::window::{BeyondRoom, CreditError};
@@ -82,18 +83,15 @@ pub enum Fault {
     },
     /// The stream as a whole is not the one that was sent.
     #[error(
-        "the stream ended at byte {got} with CRC32 {got_crc32:#010x}; \
-         sent were {expected} bytes with CRC32 {expected_crc32:#010x}"
+        "the stream ended at byte {} with CRC32 {:#010x}; \
+         sent were {} bytes with CRC32 {:#010x}",
+        got.to, got.crc32, expected.to, expected.crc32
     )]
     Total {
-        /// Bytes sent.
-        expected: StreamOffset,
-        /// Their CRC32.
-        expected_crc32: u32,
-        /// Bytes fed.
-        got: StreamOffset,
-        /// Their CRC32.
-        got_crc32: u32,
+        /// What was sent.
+        expected: Mark,
+        /// What was fed.
+        got: Mark,
     },
     /// The process that takes the stream does not take it any more.
     #[error("feed the stream at byte {0}: {1}")]

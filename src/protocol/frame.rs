@@ -145,6 +145,11 @@ const _: () = {
 const MAGIC_VALUE: u32 = u32::from_le_bytes(*b"\xf0zfF");
 
 impl Header {
+    /// How much of the stream the block is.
+    pub fn length(&self) -> Bytes {
+        Bytes(self.plain_bytes.into())
+    }
+
     /// The bytes for the wire.
     ///
     /// # Panics

@@ -16,9 +16,10 @@ use sys::splicer::Splicer;
 use super::Event;
 use super::arrivals::{Arrivals, Origin};
 use crate::breakpoint::keeper::Reached;
+use crate::breakpoint::prefix::Prefix;
 use crate::breakpoint::record::Mark;
-use crate::engine::block::{Block, RunningCrc};
-use crate::engine::fault::{Fault, advance};
+use crate::engine::block::Block;
+use crate::engine::fault::Fault;
 use crate::engine::halt::Halt;
 use crate::engine::progress::Progress;
 use crate::protocol::frame::Header;
@@ -84,9 +85,8 @@ pub(super) struct Feeding {
     epoch: u32,
     splicer: Splicer,
     feed: Feed,
-    offset: StreamOffset,
-    crc: RunningCrc,
-    end: Option<(StreamOffset, u32)>,
+    fed: Prefix,
+    end: Option<Mark>,
 }
 
 /// A sink that did not get its whole stream: still open, so that its process can be told before it
@@ -162,7 +162,7 @@ impl Feeder {
                 if let Some(feeding) = &mut self.feeding
                     && feeding.transfer == transfer
                 {
-                    feeding.end = Some((total, crc32));
+                    feeding.end = Some(Mark { to: total, crc32 });
                 }
                 Ok(())
             }
@@ -173,10 +173,11 @@ impl Feeder {
         let place = block.place;
         let due = self.feeding.as_mut().filter(|feeding| {
             (feeding.transfer, feeding.epoch) == (place.transfer, place.epoch)
-                && feeding.offset == place.offset
+                && feeding.fed.to() == place.offset
         });
         let Some(feeding) = due else {
-            let expected = self.feeding.as_ref().map_or(StreamOffset(0), |feeding| feeding.offset);
+            let expected =
+                self.feeding.as_ref().map_or(StreamOffset(0), |feeding| feeding.fed.to());
             let got_transfer = place.transfer;
             return Err(Fault::OutOfPlace { expected, got: place.offset, got_transfer });
         };
@@ -185,8 +186,7 @@ impl Feeder {
         let halt = &self.halt;
         feeding.take(block, &|| !halt.is_on())?;
         self.progress.add_fed(length);
-        let mark = Mark { to: feeding.offset, crc32: feeding.crc.value() };
-        let next_frame = place.sequence.next();
+        let (mark, next_frame) = (feeding.fed.mark(), place.sequence.next());
         self.progress.set_reached(place.transfer, Reached { mark, next_frame });
         Ok(())
     }
@@ -194,7 +194,7 @@ impl Feeder {
     fn reclaim(&mut self) -> Result<(), Fault> {
         match &mut self.feeding {
             Some(feeding) => {
-                feeding.splicer.reclaim().map_err(|error| Fault::Sink(feeding.offset, error))
+                feeding.splicer.reclaim().map_err(|error| Fault::Sink(feeding.fed.to(), error))
             }
             None => Ok(()),
         }
@@ -203,19 +203,15 @@ impl Feeder {
     /// Closes the sink when the whole stream is in it, and every byte of it proved.
     fn finish(&mut self) -> Result<(), Fault> {
         let Some(feeding) = &mut self.feeding else { return Ok(()) };
-        let Some((total, crc32)) = feeding.end else { return Ok(()) };
-        if feeding.offset < total {
+        let Some(expected) = feeding.end else { return Ok(()) };
+        let got = feeding.fed.mark();
+        if got.to < expected.to {
             return Ok(());
         }
-        let got_crc32 = feeding.crc.value();
-        if feeding.offset != total || got_crc32 != crc32 {
-            return Err(Fault::Total {
-                expected: total,
-                expected_crc32: crc32,
-                got: feeding.offset,
-                got_crc32,
-            });
+        if got != expected {
+            return Err(Fault::Total { expected, got });
         }
+        let total = got.to;
         let halt = &self.halt;
         // Also when the reader has gone without reading to the end: its exit status decides then.
         feeding.splicer.drain(|| !halt.is_on()).map_err(|error| Fault::Sink(total, error))?;
@@ -238,15 +234,7 @@ impl Feeding {
             Feed::Foreign => Ok(Splicer::foreign(sink.fd)),
         }
         .map_err(|error| Fault::Sink(StreamOffset(0), error))?;
-        Ok(Feeding {
-            transfer,
-            epoch,
-            splicer,
-            feed: sink.feed,
-            offset: StreamOffset(0),
-            crc: RunningCrc::default(),
-            end: None,
-        })
+        Ok(Feeding { transfer, epoch, splicer, feed: sink.feed, fed: Prefix::default(), end: None })
     }
 
     fn take(&mut self, block: Block, wanted: &dyn Fn() -> bool) -> Result<(), Fault> {
@@ -256,9 +244,8 @@ impl Feeding {
         } else {
             self.splicer.write(&block.loan[range], wanted)
         };
-        taken.map_err(|error| Fault::Sink(self.offset, error))?;
-        self.crc.append(crc32, length);
-        self.offset = advance(self.offset, length);
+        taken.map_err(|error| Fault::Sink(self.fed.to(), error))?;
+        self.fed.append(crc32, length.into());
         Ok(())
     }
 }

@@ -4,19 +4,17 @@
 //! stage that deals frames, which hears the credit.
 
 use crate::breakpoint::keeper::Reached;
-use crate::breakpoint::record::Mark;
-use crate::engine::block::{Frame, RunningCrc};
-use crate::engine::fault::advance;
+use crate::breakpoint::prefix::Prefix;
+use crate::engine::block::Frame;
 use crate::engine::progress::Progress;
 use crate::protocol::frame::Header;
-use crate::units::{StreamOffset, TransferId};
+use crate::units::TransferId;
 
 /// How far the current transfer was taken.
 #[derive(Debug, Default)]
 pub(super) struct Acknowledged {
     transfer: TransferId,
-    to: StreamOffset,
-    crc: RunningCrc,
+    prefix: Prefix,
 }
 
 impl Acknowledged {
@@ -28,20 +26,17 @@ impl Acknowledged {
             self.append(header);
         }
         if let Some(last) = headers.last() {
-            let mark = Mark { to: self.to, crc32: self.crc.value() };
-            let next_frame = last.sequence.next();
+            let (mark, next_frame) = (self.prefix.mark(), last.sequence.next());
             progress.set_reached(self.transfer, Reached { mark, next_frame });
         }
     }
 
     fn append(&mut self, header: &Header) {
         if header.transfer != self.transfer {
-            let (to, crc) = (StreamOffset(0), RunningCrc::default());
-            *self = Acknowledged { transfer: header.transfer, to, crc };
+            *self = Acknowledged { transfer: header.transfer, prefix: Prefix::default() };
         }
-        assert_eq!(header.offset, self.to, "a frame was taken before the one in front of it");
-        let length = header.plain_bytes as usize;
-        self.crc.append(header.crc32, length);
-        self.to = advance(self.to, length);
+        let to = self.prefix.to();
+        assert_eq!(header.offset, to, "a frame was taken before the one in front of it");
+        self.prefix.append(header.crc32, header.length());
     }
 }

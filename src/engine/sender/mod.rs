@@ -27,12 +27,12 @@ use self::read::{Job, Reader};
 pub use self::send::Sent;
 use self::send::{Dealer, Inbox, ToSend};
 use self::spool::{Passed, Spooler, State};
-use super::block::RunningCrc;
 use super::fault::Fault;
 use super::halt::Halt;
 use super::progress::Progress;
 use super::settings::{Compression, Settings, Spool, slots_per_block};
 use super::stage;
+use crate::breakpoint::prefix::Prefix;
 use crate::error::{Failure, Side};
 use crate::protocol::frame::Codec;
 use crate::protocol::window::{Credit, SendWindow};
@@ -178,7 +178,7 @@ impl Sender {
                     lanes: Lanes::new(zero_copy),
                     window: SendWindow::new(),
                     closing: VecDeque::new(),
-                    crc: RunningCrc::default(),
+                    dealt: Prefix::default(),
                     progress: Arc::default(),
                     acknowledged: Acknowledged::default(),
                 }

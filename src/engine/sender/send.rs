@@ -17,7 +17,9 @@ use sys::wake::Waker;
 use super::Event;
 use super::acknowledge::Acknowledged;
 use super::lanes::{Lanes, Outcome, id_of};
-use crate::engine::block::{Frame, RunningCrc};
+use crate::breakpoint::prefix::Prefix;
+use crate::breakpoint::record::Mark;
+use crate::engine::block::Frame;
 use crate::engine::fault::Fault;
 use crate::engine::halt::Halt;
 use crate::engine::progress::Progress;
@@ -68,7 +70,8 @@ pub(super) struct Dealer {
     pub lanes: Lanes,
     pub window: SendWindow<Frame>,
     pub closing: VecDeque<(TransferId, Sequence, StreamOffset)>,
-    pub crc: RunningCrc,
+    /// What was dealt of the current stream.
+    pub dealt: Prefix,
     pub progress: Arc<Progress>,
     pub acknowledged: Acknowledged,
 }
@@ -139,7 +142,7 @@ impl Dealer {
             if again {
                 self.progress.add_resent(range.len());
             } else {
-                self.crc.append(header.crc32, header.plain_bytes as usize);
+                self.dealt.append(header.crc32, header.length());
                 self.progress.add_sent(header.plain_bytes as usize);
             }
             self.lanes.send(id, loan, range, &mut self.port).map_err(broken)?;
@@ -195,7 +198,7 @@ impl Dealer {
                 return;
             }
             self.closing.pop_front();
-            let crc32 = std::mem::take(&mut self.crc).value();
+            let Mark { crc32, .. } = std::mem::take(&mut self.dealt).mark();
             (self.report)(Event::Sent(Sent { transfer, total, crc32 }));
         }
     }
