@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 
 use super::usage;
 use crate::breakpoint::segment::SegmentPages;
-use crate::engine::settings::Spool;
+use crate::engine::settings::{Spool, When};
 use crate::error::{Failure, Side};
 use crate::spool::folder;
 use crate::units::Bytes;
@@ -68,7 +68,7 @@ impl SpoolFlags {
                 folder.display()
             );
         }
-        Ok(Some(Spool { folder, segment, max: self.spool_max }))
+        Ok(Some(Spool { when: When::Full, folder, segment, max: self.spool_max }))
     }
 }
 

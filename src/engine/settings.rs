@@ -1,14 +1,13 @@
 //! How an engine is built: what the flags of the command line come to.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use sys::arena::PAGE_BYTES;
 use sys::backend::Backend;
 
-use crate::breakpoint::segment::SegmentPages;
 use crate::error::{Class, Failure, Side};
 use crate::protocol::frame::Codec;
+pub use crate::spool::segments::{Spool, When};
 use crate::units::Bytes;
 
 /// The same for both directions; each side has its own, only `codec` and `block_bytes` are agreed.
@@ -34,17 +33,6 @@ pub struct Settings {
     /// Where the sender puts blocks that the cache has no room for; `None`: nowhere, and the source
     /// waits.
     pub spool: Option<Spool>,
-}
-
-/// Breakpoint files beside the cache.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Spool {
-    /// The folder that they are made in, each sender's in one of its own.
-    pub folder: PathBuf,
-    /// How large one is.
-    pub segment: SegmentPages,
-    /// What they may take together; `None`: all but a twentieth of the file system.
-    pub max: Option<Bytes>,
 }
 
 /// What happens to the payload of a block.

@@ -8,12 +8,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 pub const VARIABLE: &str = "ZFERRY_DIE_AT";
 
 /// All points, in the order in which a transfer comes by them.
-pub const POINTS: [&str; 7] = [
+pub const POINTS: [&str; 9] = [
     "file-made",
     "names-written",
     "record-due",
     "record-written",
     "opened",
+    "segment-due",
+    "segment-durable",
     "file-removed",
     "names-removed",
 ];

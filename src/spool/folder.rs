@@ -1,9 +1,11 @@
-//! The folder that the breakpoint files of one process stand in, and what dead ones have left.
+//! The folders that breakpoint files stand in, and what dead processes have left.
 //!
-//! Made with a name of its own inside the folder that the user gave, locked while it is used, and
-//! removed at the end. What a process that was killed leaves is known by its name, and by a lock
-//! that nobody holds. What must never happen here: a file removed that this program did not make,
-//! or one that a living process uses.
+//! Made inside the folder that the user gave, and locked while they are used. One for what the
+//! cache has no room for has a name of its own, and is removed at the end; what a process that was
+//! killed leaves of it is known by that name, and by a lock that nobody holds. One for a stream
+//! that shall outlive its process is called after its record file, and stays until that goes. What
+//! must never happen here: a file removed that this program did not make, or one that a living
+//! process uses.
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
@@ -13,8 +15,12 @@ use std::path::{Path, PathBuf};
 use crate::breakpoint::identity::FileId;
 use crate::units::Bytes;
 
-/// How the names of such folders begin; the number of the files in it follows.
+/// How the names of folders begin that go with their process; the number of the files in it
+/// follows.
 const FOLDER_PREFIX: &str = "zferry-spool-";
+
+/// The same for a stream that outlives its process; the number of its record file follows.
+const STREAM_PREFIX: &str = "zferry-stream-";
 
 /// How the names of the files in it begin.
 pub(super) const SEGMENT_PREFIX: &str = "segment-";
@@ -22,11 +28,13 @@ pub(super) const SEGMENT_PREFIX: &str = "segment-";
 /// How often another name is tried. A folder may be taken for a leftover before it is locked.
 const ATTEMPTS: usize = 8;
 
-/// A locked folder, removed with all that this program has put there when it is dropped.
+/// A locked folder. Dropped, it is removed with all that this program has put there, unless it is
+/// that of a stream.
 #[derive(Debug)]
 pub struct Folder {
     path: PathBuf,
     id: FileId,
+    outlives: bool,
     /// Held for its lock.
     _locked: File,
 }
@@ -50,10 +58,36 @@ impl Folder {
             let path = parent.join(format!("{FOLDER_PREFIX}{id}"));
             DirBuilder::new().mode(0o700).create(&path)?;
             if let Some(locked) = lock(&path)? {
-                return Ok(Folder { path, id, _locked: locked });
+                return Ok(Folder { path, id, outlives: false, _locked: locked });
             }
         }
         Err(io::Error::other("somebody removes every folder that is made there"))
+    }
+
+    /// Where that of a stream is, by the number of its record file.
+    pub fn of_stream(parent: &Path, id: FileId) -> PathBuf {
+        parent.join(format!("{STREAM_PREFIX}{id}"))
+    }
+
+    /// Makes the folder of a stream; it is durable under its name when this returns.
+    pub fn create_for_stream(path: &Path) -> io::Result<Folder> {
+        DirBuilder::new().mode(0o700).create(path)?;
+        File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()?;
+        Folder::open_stream(path)
+    }
+
+    /// Opens the folder of a stream whose process has died.
+    ///
+    /// Fails with `ResourceBusy` where somebody uses it.
+    pub fn open_stream(path: &Path) -> io::Result<Folder> {
+        let id = stream_id(path).ok_or(io::ErrorKind::InvalidFilename)?;
+        let locked = lock(path)?.ok_or(io::ErrorKind::ResourceBusy)?;
+        Ok(Folder { path: path.to_owned(), id, outlives: true, _locked: locked })
+    }
+
+    /// Whether it stays when this process ends.
+    pub fn outlives(&self) -> bool {
+        self.outlives
     }
 
     /// Where it is.
@@ -69,10 +103,29 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        if let Err(error) = empty_and_remove(&self.path) {
+        if !self.outlives
+            && let Err(error) = empty_and_remove(&self.path)
+        {
             tracing::warn!("remove {}: {error}", self.path.display());
         }
     }
+}
+
+/// Removes the folder of a stream that nobody needs any more; that it is gone is as good.
+pub(super) fn remove_stream(path: &Path) {
+    if stream_id(path).is_none() {
+        return;
+    }
+    match empty_and_remove(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!("remove {}: {error}", path.display());
+        }
+        _ => {}
+    }
+}
+
+fn stream_id(path: &Path) -> Option<FileId> {
+    FileId::parse(path.file_name()?.to_str()?.strip_prefix(STREAM_PREFIX)?)
 }
 
 /// Finds out whether breakpoint files can be made inside of `parent`, and removes those that dead
@@ -205,6 +258,36 @@ mod tests {
         assert_eq!(prepare(parent.path()).unwrap(), Leftovers::default());
         assert_eq!(fs::read(path.join("letter")).unwrap(), b"mine");
         assert_eq!(names(parent.path()).len(), 4);
+    }
+
+    #[test]
+    fn the_folder_of_a_stream_outlives_its_process_and_everybody_who_clears_up() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = Folder::of_stream(parent.path(), FileId([7; 16]));
+        let folder = Folder::create_for_stream(&path).unwrap();
+        assert!(Folder::create_for_stream(&path).is_err(), "made twice");
+        let busy = Folder::open_stream(&path).unwrap_err();
+        assert_eq!(busy.kind(), io::ErrorKind::ResourceBusy);
+        fs::write(path.join("segment-00000001"), b"x").unwrap();
+        drop(folder);
+        assert_eq!(prepare(parent.path()).unwrap(), Leftovers::default());
+        assert_eq!(Folder::open_stream(&path).unwrap().id(), FileId([7; 16]));
+        assert!(path.join("segment-00000001").exists());
+        remove_stream(&path);
+        assert!(names(parent.path()).is_empty());
+    }
+
+    #[test]
+    fn only_the_folder_of_a_stream_is_removed_as_one() {
+        let parent = tempfile::tempdir().unwrap();
+        for name in ["mine", "zferry-stream-mine"] {
+            let path = parent.path().join(name);
+            fs::create_dir(&path).unwrap();
+            remove_stream(&path);
+            assert!(path.exists());
+            let strange = Folder::open_stream(&path).unwrap_err();
+            assert_eq!(strange.kind(), io::ErrorKind::InvalidFilename);
+        }
     }
 
     #[test]

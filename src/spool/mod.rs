@@ -8,7 +8,9 @@
 pub mod fault;
 pub mod folder;
 pub mod keeping;
+pub mod left;
 pub mod names;
 pub mod record_file;
 pub mod segments;
+mod trail;
 pub mod transfers;

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::folder;
 use crate::breakpoint::record::Role;
 
 /// A longer file is none of ours.
@@ -25,9 +26,17 @@ pub struct Names {
     pub job: String,
     /// What this transfer carries.
     pub transfer: String,
+    /// The folder of its breakpoint files, where it has some that outlive its process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<PathBuf>,
 }
 
 impl Names {
+    /// Of a transfer without breakpoint files that outlive its process.
+    pub fn new(role: Role, job: String, transfer: String) -> Names {
+        Names { role, job, transfer, stream: None }
+    }
+
     /// Where the names of a record file stand.
     pub fn beside(records: &Path) -> PathBuf {
         records.with_extension("names")
@@ -52,12 +61,19 @@ impl Names {
         file.sync_all()
     }
 
+    /// Removes the breakpoint files: nothing goes on from them.
+    pub(super) fn remove_stream(&self) {
+        if let Some(stream) = &self.stream {
+            folder::remove_stream(stream);
+        }
+    }
+
     /// Reads the names at `path`; what would spoil a terminal comes back as `_`.
     pub fn read(path: &Path) -> io::Result<Names> {
         let mut text = Vec::new();
         File::open(path)?.take(BYTES_MAX).read_to_end(&mut text)?;
-        let Names { role, job, transfer } = serde_json::from_slice(&text)?;
-        Ok(Names { role, job: printable(&job), transfer: printable(&transfer) })
+        let Names { role, job, transfer, stream } = serde_json::from_slice(&text)?;
+        Ok(Names { role, job: printable(&job), transfer: printable(&transfer), stream })
     }
 }
 
@@ -75,9 +91,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = Names::beside(&folder.path().join("a.breakpoint"));
         let names = |job: &str| Names {
-            role: Role::Client,
-            job: job.to_owned(),
-            transfer: "tank/a@s (full)".to_owned(),
+            stream: Some(folder.path().join("zferry-stream-0")),
+            ..Names::new(Role::Client, job.to_owned(), "tank/a@s (full)".to_owned())
         };
         names("tank/a\u{1b}[2J -> b").write(&path).unwrap();
         assert_eq!(Names::read(&path).unwrap(), names("tank/a_[2J -> b"));

@@ -1,9 +1,11 @@
-//! Breakpoint files for what the cache has no room for: made, placed, opened, deleted.
+//! Breakpoint files: made, placed, opened, deleted.
 //!
-//! They live as long as the process, so nothing in them is made durable; `inspect` reads them all
-//! the same, for an entry looks as it always does. A file is deleted as soon as all that stands in
-//! it has been read back, and its number is never given again. The bytes themselves are moved by
-//! whoever asks where: from and to the slots of the cache, without a copy.
+//! Those for what the cache has no room for live as long as the process, so nothing in them is
+//! made durable; `inspect` reads them all the same, for an entry looks as it always does. A file
+//! is deleted as soon as all that stands in it has been read back. Those of a stream that shall
+//! outlive its process stay until the records of that stream do not claim them any more. No number
+//! is ever given again. The bytes themselves are moved by whoever asks where: from and to the
+//! slots of the cache, without a copy.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -28,7 +30,29 @@ const LEFT_FREE: u64 = 20;
 /// Where the first entry goes.
 pub const START: Position = Position { segment: SegmentNumber(1), page: 0 };
 
-/// The breakpoint files of one process. Dropped, they are removed.
+/// Where breakpoint files go, and when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spool {
+    /// What goes to them.
+    pub when: When,
+    /// The folder that they are made in, those of each stream or process in one of its own.
+    pub folder: PathBuf,
+    /// How large one is.
+    pub segment: SegmentPages,
+    /// What they may take together; `None`: all but a twentieth of the file system.
+    pub max: Option<Bytes>,
+}
+
+/// Which blocks are written to breakpoint files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// Those that the cache has no room for.
+    Full,
+    /// All, durably: the stream outlives the process.
+    Always,
+}
+
+/// The breakpoint files in one folder.
 #[derive(Debug)]
 pub struct Segments {
     folder: Folder,
@@ -68,6 +92,42 @@ impl Segments {
         Ok(Segments { folder, size, max, next: START, live, writing, reading })
     }
 
+    /// The files of a stream that outlives its process, none so far; otherwise as
+    /// [`Segments::create`].
+    pub fn of_stream(folder: Folder, size: SegmentPages, max: Option<Bytes>) -> Segments {
+        let (live, writing, reading) = (VecDeque::new(), None, None);
+        Segments { folder, size, max, next: START, live, writing, reading }
+    }
+
+    /// The same where a dead process has left files, of which those from `first` on count, up to
+    /// `end`: what stands there otherwise is removed, and what is written now goes to a new file.
+    ///
+    /// Fails where it cannot be removed: then it could be taken for what is written now.
+    pub fn go_on(
+        folder: Folder,
+        size: SegmentPages,
+        max: Option<Bytes>,
+        first: SegmentNumber,
+        end: Position,
+    ) -> io::Result<Segments> {
+        let found = numbers(folder.path())?;
+        let highest = found.last().copied().unwrap_or(end.segment).max(end.segment);
+        let (counts, not): (Vec<_>, Vec<_>) =
+            found.into_iter().partition(|number| (first..=end.segment).contains(number));
+        for number in not {
+            fs::remove_file(path_in(folder.path(), number))?;
+        }
+        if counts.last() == Some(&end.segment) {
+            let last = fs::File::options().write(true).open(path_in(folder.path(), end.segment))?;
+            last.set_len(end.file_offset().0)?;
+            last.sync_all()?;
+        }
+        let left = |number| Live { number, direct: false, entries: 0 };
+        let live = counts.into_iter().map(left).collect();
+        let next = Position { segment: highest, page: size.get() };
+        Ok(Segments { folder, size, max, next, live, writing: None, reading: None })
+    }
+
     /// Takes the next place for an entry. `None`: the limit is reached, until files are deleted.
     ///
     /// Fails where a file cannot be made.
@@ -102,7 +162,20 @@ impl Segments {
         Ok(fd)
     }
 
-    /// An entry of a segment is of no more use there: it was read back, or never written.
+    /// The folder that they stand in.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Deletes the files before one: no record claims them any more.
+    pub fn trim(&mut self, before: SegmentNumber) {
+        while self.live.front().is_some_and(|first| first.number < before) {
+            let Some(first) = self.live.pop_front() else { return };
+            self.delete(first.number);
+        }
+    }
+
+    /// An entry of a segment is of no more use to this process: it was read back, or never written.
     pub fn release(&mut self, segment: SegmentNumber) {
         if let Some(live) = self.live.iter_mut().find(|live| live.number == segment) {
             live.entries = live.entries.saturating_sub(1);
@@ -112,7 +185,7 @@ impl Segments {
 
     /// The file of a segment.
     pub fn path(&self, segment: SegmentNumber) -> PathBuf {
-        self.folder.path().join(format!("{SEGMENT_PREFIX}{:08}", segment.0))
+        path_in(self.folder.path(), segment)
     }
 
     /// The header of an entry, for [`ENTRY_HEADER`] of its first page.
@@ -161,6 +234,9 @@ impl Segments {
 
     /// Deletes the files at the front of which all has been read back; the last is being written.
     fn delete_read(&mut self) {
+        if self.folder.outlives() {
+            return;
+        }
         while self.live.len() > 1 && self.live.front().is_some_and(|first| first.entries == 0) {
             let Some(first) = self.live.pop_front() else { return };
             self.delete(first.number);
@@ -178,9 +254,27 @@ impl Segments {
     }
 }
 
+/// The file of a segment in a folder.
+pub(super) fn path_in(folder: &Path, segment: SegmentNumber) -> PathBuf {
+    folder.join(format!("{SEGMENT_PREFIX}{:08}", segment.0))
+}
+
+/// The segments that have a file in a folder, in order.
+pub(super) fn numbers(folder: &Path) -> io::Result<Vec<SegmentNumber>> {
+    let mut numbers = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let name = entry?.file_name();
+        let number = name.to_str().and_then(|name| name.strip_prefix(SEGMENT_PREFIX)?.parse().ok());
+        numbers.extend(number.map(SegmentNumber));
+    }
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::breakpoint::identity::FileId;
 
     const SMALL: SegmentPages = SegmentPages::new(4).unwrap();
 
@@ -233,6 +327,33 @@ mod tests {
         assert_eq!(place(&mut segments), None);
         segments.release(SegmentNumber(1));
         assert_eq!(place(&mut segments), Some((3, 0)));
+    }
+
+    #[test]
+    fn files_of_a_stream_stay_until_they_are_trimmed_and_go_on_behind_those_of_the_dead() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = Folder::of_stream(parent.path(), FileId([3; 16]));
+        let folder = Folder::create_for_stream(&path).unwrap();
+        let mut first = Segments::of_stream(folder, SMALL, None);
+        for _ in 0..5 {
+            place(&mut first).unwrap();
+        }
+        (1..=3).for_each(|number| first.release(SegmentNumber(number)));
+        first.trim(SegmentNumber(2));
+        drop(first);
+        let folder = Folder::open_stream(&path).unwrap();
+        fs::write(path.join("segment-00000004"), b"never recorded").unwrap();
+        let (first, end) = (SegmentNumber(2), Position { segment: SegmentNumber(3), page: 2 });
+        let max = Some(Bytes(3 * 4 * 4096));
+        let mut second = Segments::go_on(folder, SMALL, max, first, end).unwrap();
+        assert_eq!(files(&second), ["segment-00000002", "segment-00000003"]);
+        assert_eq!(fs::metadata(path.join("segment-00000003")).unwrap().len(), 2 * 4096);
+        assert_eq!((place(&mut second), place(&mut second)), (Some((5, 0)), Some((5, 2))));
+        assert_eq!(place(&mut second), None, "the limit counts what was left");
+        second.trim(SegmentNumber(5));
+        assert_eq!(files(&second), ["segment-00000005"]);
+        assert_eq!(place(&mut second), Some((6, 0)));
+        assert!(second.reader(SegmentNumber(5)).is_ok());
     }
 
     #[test]

@@ -133,6 +133,15 @@ impl Transfers {
         useless.for_each(|entry| remove_unless_open(&entry.path));
     }
 
+    /// The record file of the newest transfer of a job that does not run.
+    pub(super) fn newest_of(&self, role: Role, job: &str) -> Option<(PathBuf, Names)> {
+        let job = printable(job);
+        let entries = entries(&self.path).unwrap_or_default().into_iter();
+        let idle = entries.filter(|entry| !entry.running && entry.is_of(role, &job));
+        let newest = idle.max_by_key(|entry| entry.newest.map(|record| record.job.epoch))?;
+        Some((newest.path, newest.names?))
+    }
+
     fn clean(&self) -> io::Result<()> {
         let idle = entries(&self.path)?.into_iter().filter(|entry| !entry.running);
         let (useless, mut kept): (Vec<_>, Vec<_>) = idle.partition(Entry::is_useless);
@@ -210,6 +219,7 @@ pub fn list(state: &Path) -> io::Result<Vec<Entry>> {
 /// Removes a record file that is ours or that nobody has, and its names: behind it, so that no
 /// record is ever there without them.
 pub(super) fn remove(records: &Path) {
+    remove_stream_of(records);
     let removed = fs::remove_file(records);
     fault::reach("file-removed");
     let removed = removed.and_then(|()| fs::remove_file(Names::beside(records)));
@@ -223,8 +233,16 @@ fn remove_unless_open(records: &Path) {
     // The lock is that of the one who writes the file.
     let Ok(file) = File::open(records) else { return };
     if file.try_lock().is_ok() {
+        remove_stream_of(records);
         let _ = fs::remove_file(records);
         let _ = fs::remove_file(Names::beside(records));
+    }
+}
+
+/// Removes the breakpoint files that belong to a record file.
+fn remove_stream_of(records: &Path) {
+    if let Ok(names) = Names::read(&Names::beside(records)) {
+        names.remove_stream();
     }
 }
 
@@ -237,7 +255,7 @@ fn record_files(folder: &Path) -> io::Result<Vec<PathBuf>> {
     files.filter(|path| path.as_ref().map_or(true, |path| file_id(path).is_some())).collect()
 }
 
-fn file_id(path: &Path) -> Option<FileId> {
+pub(super) fn file_id(path: &Path) -> Option<FileId> {
     FileId::parse(path.file_name()?.to_str()?.strip_suffix(".breakpoint")?)
 }
 

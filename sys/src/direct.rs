@@ -20,7 +20,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, FcntlArg, Flock, FlockArg, OFlag, fallocate, fcntl};
 use nix::sys::statfs::{FsType, fstatfs};
 
-pub use self::bulk::{BulkFile, Space, space};
+pub use self::bulk::{BulkFile, Space, space, sync};
 pub use self::writer::{PageWriter, Way};
 
 /// The unit of every length and place: no disk, and no page cache of a machine with 4 KiB pages,

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use zferry::breakpoint::segment::SegmentPages;
-use zferry::engine::settings::Spool;
+use zferry::engine::settings::{Spool, When};
 use zferry::units::Bytes;
 
 use crate::pair::{Outcome, Pair, Plan};
@@ -21,7 +21,8 @@ const SEGMENT: SegmentPages = SegmentPages::new(192).unwrap();
 const SEGMENT_BYTES: u64 = 192 * 4096;
 
 fn spool(folder: &Path, max: Option<u64>) -> Spool {
-    Spool { folder: folder.to_owned(), segment: SEGMENT, max: max.map(Bytes) }
+    let (when, folder) = (When::Full, folder.to_owned());
+    Spool { when, folder, segment: SEGMENT, max: max.map(Bytes) }
 }
 
 /// A receiver that stands still from the start: credit for its cache, and no more.

@@ -50,8 +50,7 @@ impl Session {
         let (transfer, least, session) = (books.transfer, books.epoch, books.session);
         let kept = books.folder.clone().zip(record::Cargo::of(&cargo.stream));
         let Some((folder, carried)) = kept else { return (least, None) };
-        let names =
-            Names { role: Role::Client, job: cargo.job.clone(), transfer: cargo.what.clone() };
+        let names = Names::new(Role::Client, cargo.job.clone(), cargo.what.clone());
         let progress = Arc::clone(&carrying.progress);
         let look: Look = Box::new(move || progress.reached(transfer));
         let prepare = move || {

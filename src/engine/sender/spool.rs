@@ -198,7 +198,7 @@ impl Spooler {
         let segments = match &mut self.state.segments {
             Some(segments) => segments,
             none => {
-                let Spool { folder, segment, max } = &self.spool;
+                let Spool { folder, segment, max, .. } = &self.spool;
                 none.insert(Segments::create(folder, *segment, *max)?)
             }
         };

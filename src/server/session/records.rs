@@ -36,7 +36,7 @@ impl Session {
             Stream::Dataset(stream) => format!("{dataset}@{} from {}", stream.snapshot, self.peer),
             Stream::Pipe => format!("a stream from {}", self.peer),
         };
-        Some((job, Names { role, job: dataset, transfer }))
+        Some((job, Names::new(role, dataset, transfer)))
     }
 
     /// Has the records of a transfer that failed say so.

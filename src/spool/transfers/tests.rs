@@ -38,7 +38,7 @@ impl State {
         let (id, path) = (FileId([number; 16]), self.records_of(number));
         let mut file = RecordFile::create(&path, id, Existing::Refuse, Backend::Threads).unwrap();
         let (job, transfer) = ("a".to_owned(), String::new());
-        Names { role: Role::Client, job, transfer }.write(&Names::beside(&path)).unwrap();
+        Names::new(Role::Client, job, transfer).write(&Names::beside(&path)).unwrap();
         let (role, session) = (Role::Client, SessionId([7; 16]));
         let record = Record {
             file: id,

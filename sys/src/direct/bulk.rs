@@ -1,12 +1,12 @@
-//! Files for blocks that only this process will read again: past the page cache, nothing durable.
+//! Files for blocks: past the page cache, and durable when somebody asks for that.
 //!
-//! Their space is reserved when they are made, so that no write finds the disk full; nothing is
-//! synced, for what they hold is of no use to anybody once the process has ended. What must never
-//! happen here: a file of somebody else opened or overwritten.
+//! Their space is reserved when they are made, so that no write finds the disk full. Nothing is
+//! synced by itself: most of what they hold is of no use to anybody once the process has ended.
+//! What must never happen here: a file of somebody else opened or overwritten.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -70,6 +70,19 @@ impl BulkFile {
         let file = options.read(true).custom_flags(OFlag::O_NOFOLLOW.bits()).open(path)?;
         set_direct(&file, direct)?;
         Ok(Arc::new(file.into()))
+    }
+}
+
+/// Returns when all that was written to a file is durable, with its place on the disk.
+///
+/// After an error nobody knows what the disk has, and a second call may say that all is well
+/// (<https://lwn.net/Articles/752063/>): then nothing of the file may be relied on.
+pub fn sync(file: impl AsFd) -> io::Result<()> {
+    loop {
+        match nix::unistd::fdatasync(file.as_fd()) {
+            Err(Errno::EINTR) => {}
+            ended => return Ok(ended?),
+        }
     }
 }
 
