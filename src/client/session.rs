@@ -273,6 +273,7 @@ impl Session {
                     carrying.sent = Some(sent);
                     news = self.end_if_over(carrying).await?;
                 }
+                Happening::Engine(Event::Kept(_)) => {}
                 Happening::Engine(Event::LaneLost { lane, fault }) => {
                     self.lose(lane, &fault, carrying);
                 }
@@ -353,7 +354,7 @@ impl Session {
         }
         let Opened { fd, process } = open()?;
         carrying.source = Some(Source::watch(process));
-        self.engine.carry(transfer, carrying.epoch, fd, &carrying.progress);
+        self.engine.carry(transfer, carrying.epoch, fd, &carrying.progress, None);
         Ok(())
     }
 

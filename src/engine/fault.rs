@@ -107,7 +107,8 @@ impl Fault {
     pub fn failure(&self, here: Side) -> Failure {
         let (side, class) = match self {
             Fault::Setup(..) => (here, Class::Machine),
-            Fault::Source(..) | Fault::Spool { .. } => (Side::Source, Class::Interrupted),
+            Fault::Source(..) => (Side::Source, Class::Interrupted),
+            Fault::Spool { .. } => (here, Class::Interrupted),
             Fault::Connection(..) | Fault::Closed(_) | Fault::Copy(_) => {
                 (Side::Network, Class::Interrupted)
             }

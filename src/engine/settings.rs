@@ -1,5 +1,8 @@
 //! How an engine is built: what the flags of the command line come to.
 
+use std::fs::File;
+use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use sys::arena::PAGE_BYTES;
@@ -74,6 +77,13 @@ pub(super) fn slots_per_block(codec: Codec) -> u32 {
         Codec::Raw => 1,
         Codec::Zstd => 2,
     }
+}
+
+/// How breakpoint files in a folder are moved: on ZFS by plain calls, for a write of a registered
+/// buffer may spin for ever there (openzfs#16133).
+pub(super) fn file_backend(backend: Backend, folder: &Path) -> io::Result<Backend> {
+    let on_zfs = sys::direct::on_zfs(File::open(folder)?)?;
+    Ok(if on_zfs { Backend::Threads } else { backend })
 }
 
 impl Settings {

@@ -12,5 +12,5 @@ pub mod left;
 pub mod names;
 pub mod record_file;
 pub mod segments;
-mod trail;
+pub mod trail;
 pub mod transfers;

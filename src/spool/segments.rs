@@ -167,6 +167,11 @@ impl Segments {
         self.folder.path()
     }
 
+    /// Whether they stay when this process ends.
+    pub fn outlive(&self) -> bool {
+        self.folder.outlives()
+    }
+
     /// Deletes the files before one: no record claims them any more.
     pub fn trim(&mut self, before: SegmentNumber) {
         while self.live.front().is_some_and(|first| first.number < before) {

@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -35,7 +36,7 @@ pub struct Splicer {
     ours: bool,
     fed_bytes: u64,
     /// Slots lent to the pipe, each with the value of `fed_bytes` at its end; oldest first.
-    lent: VecDeque<(u64, Loan)>,
+    lent: VecDeque<(u64, Arc<Loan>)>,
 }
 
 impl Splicer {
@@ -70,10 +71,10 @@ impl Splicer {
     ///
     /// Fails with `BrokenPipe` when the reader is gone, with `Interrupted` when the bytes were no
     /// longer wanted. The slot stays lent in any case until [`Splicer::reclaim`] proves it read, or
-    /// `self` is dropped.
+    /// `self` is dropped; others may read it meanwhile, but nobody can write it.
     pub fn splice(
         &mut self,
-        loan: Loan,
+        loan: Arc<Loan>,
         range: Range<usize>,
         wanted: &dyn Fn() -> bool,
     ) -> io::Result<()> {
@@ -192,7 +193,6 @@ mod tests {
     use crate::pipe::Pipe;
     use crate::wake::Waker;
     use std::io::Read;
-    use std::sync::Arc;
 
     const SLOT: usize = 256 << 10;
 
@@ -232,7 +232,7 @@ mod tests {
                 }
             };
             loan.fill(u8::try_from(block % 251).unwrap());
-            splicer.splice(loan, 0..SLOT, &|| true).unwrap();
+            splicer.splice(loan.into(), 0..SLOT, &|| true).unwrap();
         }
         assert!(splicer.drain(|| true).unwrap());
         assert_eq!((splicer.fed_bytes(), pool.free()), (512 * SLOT as u64, 8));
@@ -246,7 +246,7 @@ mod tests {
         let pipe = Pipe::new(1 << 20).unwrap();
         let mut splicer = Splicer::new(pipe.writer).unwrap();
         let [loan] = pool.take().unwrap();
-        splicer.splice(loan, 0..SLOT, &|| true).unwrap();
+        splicer.splice(loan.into(), 0..SLOT, &|| true).unwrap();
         assert_eq!((pool.free(), splicer.lent()), (1, 1));
         assert!(!splicer.drain(|| false).unwrap());
         assert_eq!(pool.free(), 1, "a slot went home with its pages still in the pipe");
@@ -265,7 +265,7 @@ mod tests {
         let pipe = Pipe::new(1 << 20).unwrap();
         let mut splicer = Splicer::new(pipe.writer).unwrap();
         let blocked = std::iter::from_fn(|| pool.take::<1>())
-            .find_map(|[loan]| splicer.splice(loan, 0..SLOT, &|| false).err());
+            .find_map(|[loan]| splicer.splice(loan.into(), 0..SLOT, &|| false).err());
         assert_eq!(blocked.map(|error| error.kind()), Some(io::ErrorKind::Interrupted));
         drop(pipe.reader);
     }
@@ -303,7 +303,7 @@ mod tests {
         let pipe = Pipe::new(1 << 20).unwrap();
         let mut splicer = Splicer::new(pipe.writer).unwrap();
         let [loan] = pool.take().unwrap();
-        splicer.splice(loan, 0..SLOT, &|| true).unwrap();
+        splicer.splice(loan.into(), 0..SLOT, &|| true).unwrap();
         drop(pipe.reader);
         assert!(!splicer.drain(|| true).unwrap());
         assert_eq!(splicer.write(b"x", &|| true).unwrap_err().kind(), io::ErrorKind::BrokenPipe);

@@ -67,7 +67,7 @@ impl Bench {
         let places = theirs.into_iter().map(|theirs| Some(theirs.into())).collect();
         let receiver = Receiver::start(&settings, agreed, places, &inbox).unwrap();
         let pipe = Pipe::new(1 << 20).unwrap();
-        receiver.begin(TRANSFER, 1, Sink { fd: pipe.writer, feed: Feed::Splice });
+        receiver.begin(TRANSFER, 1, Sink { fd: pipe.writer, feed: Feed::Splice }, None);
         Bench { receiver, events, lanes: ours, sink: Some(pipe.reader.into()) }
     }
 

@@ -192,9 +192,10 @@ impl Pair {
             let _ = starts.recv();
             read_out(File::from(to.reader), slow_sink)
         }));
-        self.receiver.begin(TRANSFER, 1, Sink { fd: to.writer, feed: Feed::Splice });
+        let sink = Sink { fd: to.writer, feed: Feed::Splice };
+        self.receiver.begin(TRANSFER, 1, sink, None);
         self.sender.credit(self.receiver.credit());
-        self.sender.carry(TRANSFER, 1, from.reader, &self.progress);
+        self.sender.carry(TRANSFER, 1, from.reader, &self.progress, None);
     }
 
     /// Gives a lane a new connection at both ends.
@@ -328,6 +329,7 @@ impl Pair {
                 sender::Event::Sent(sent) => {
                     self.receiver.end(sent.transfer, sent.total, sent.crc32);
                 }
+                sender::Event::Kept(_) => {}
                 sender::Event::LaneLost { lane, .. } => {
                     self.lost += 1;
                     self.join(lane);

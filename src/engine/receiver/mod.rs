@@ -2,12 +2,15 @@
 
 mod arrivals;
 mod decompress;
+mod keep;
+mod kept;
 mod receive;
 mod splice;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -19,13 +22,14 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use self::arrivals::{Arrivals, Order};
 use self::decompress::Decompressor;
+use self::keep::{Done, Keeper, Shelf};
 use self::receive::{Intake, Strikes};
 use self::splice::{Delivery, Feeder};
-pub use self::splice::{Fed, Feed, Sink, Unfinished};
+pub use self::splice::{Fed, Feed, Keeping, Sink, Unfinished};
 use super::fault::Fault;
 use super::halt::Halt;
 use super::progress::Progress;
-use super::settings::{Settings, slots_per_block};
+use super::settings::{Settings, Spool, When, file_backend, slots_per_block};
 use super::stage;
 use crate::error::{Failure, Side};
 use crate::protocol::frame::Codec;
@@ -126,6 +130,7 @@ impl Receiver {
             move |fault| drop(events.send(Event::Failed(fault)))
         };
 
+        let shelf = receiver.start_shelf(settings, &arena, report())?;
         let feeder = Feeder {
             deliveries: delivery_inbox,
             halt: Arc::clone(&halt),
@@ -136,6 +141,9 @@ impl Receiver {
             arrivals: arrivals.clone(),
             feeding: None,
             progress: Arc::clone(&progress),
+            block_bytes: agreed.block_bytes,
+            shelf,
+            slots: VecDeque::new(),
         };
         receiver.feeder = Some(stage::spawn("splice", &halt, |_| (), {
             let (halt, report) = (Arc::clone(&halt), report());
@@ -201,15 +209,31 @@ impl Receiver {
         Ok(receiver)
     }
 
+    /// Starts the stage that writes streams to breakpoint files, where they are to be kept.
+    fn start_shelf(
+        &mut self,
+        settings: &Settings,
+        arena: &Arc<Arena>,
+        report: impl FnOnce(Fault) + Send + 'static,
+    ) -> io::Result<Option<Shelf>> {
+        let Some(Spool { when: When::Always, folder, .. }) = &settings.spool else {
+            return Ok(None);
+        };
+        let (made, keep) = shelving(settings, folder, arena, &self.halt)?;
+        self.threads.push(stage::spawn("keep", &self.halt, report, keep)?);
+        Ok(Some(made))
+    }
+
     /// Counters over all transfers of the session.
     pub fn progress(&self) -> &Arc<Progress> {
         &self.progress
     }
 
-    /// Feeds what comes for a transfer to `sink`. Must be said before the sender is let go.
-    pub fn begin(&self, transfer: TransferId, epoch: u32, sink: Sink) {
+    /// Feeds what comes for a transfer to `sink`, and keeps it in breakpoint files, which takes a
+    /// spool. Must be said before the sender is let go.
+    pub fn begin(&self, transfer: TransferId, epoch: u32, sink: Sink, kept: Option<Keeping>) {
         self.arrivals.set_feeding(true);
-        self.deliver(Delivery::Begin { transfer, epoch, sink });
+        self.deliver(Delivery::Begin { transfer, epoch, sink, kept: kept.map(Box::new) });
     }
 
     /// Says how the stream was when it was sent; answered by [`Event::Fed`] when it has been fed
@@ -254,6 +278,28 @@ impl Receiver {
         }
         self.feeder.take()?.join().ok()??
     }
+}
+
+/// The stage that writes what is kept, and the way to it.
+fn shelving(
+    settings: &Settings,
+    folder: &Path,
+    arena: &Arc<Arena>,
+    halt: &Arc<Halt>,
+) -> io::Result<(Shelf, impl FnOnce() -> Result<(), Fault> + Send + use<>)> {
+    let waker = Arc::new(Waker::new()?);
+    halt.wakes(&waker);
+    let (sender, orders) = crossbeam_channel::unbounded();
+    let done = Arc::new(Done::default());
+    let shelf = Shelf { orders: sender, waker: Arc::clone(&waker), done: Arc::clone(&done) };
+    let backend = file_backend(settings.backend, folder)?;
+    let (arena, halt) = (Arc::clone(arena), Arc::clone(halt));
+    let keep = move || {
+        let port = Port::new(backend, &arena, &waker, keep::DEPTH)
+            .map_err(|error| Fault::Setup("keep", error))?;
+        Keeper { port, orders, halt, done, state: keep::State::default() }.run()
+    };
+    Ok((shelf, keep))
 }
 
 impl Drop for Receiver {

@@ -5,8 +5,10 @@
 //! stream that is not whole must never look whole: unless its end was announced and every byte
 //! proved, the sink is handed back open, for whoever runs the process to end it first.
 
+use std::collections::VecDeque;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
@@ -15,15 +17,19 @@ use sys::splicer::Splicer;
 
 use super::Event;
 use super::arrivals::{Arrivals, Origin};
+use super::keep::Shelf;
+use super::kept::Kept;
 use crate::breakpoint::keeper::Reached;
 use crate::breakpoint::prefix::Prefix;
 use crate::breakpoint::record::Mark;
 use crate::engine::block::Block;
-use crate::engine::fault::Fault;
+use crate::engine::fault::{Fault, advance};
 use crate::engine::halt::Halt;
 use crate::engine::progress::Progress;
 use crate::protocol::frame::Header;
-use crate::units::{StreamOffset, TransferId};
+use crate::spool::keeping::Stream;
+use crate::spool::left::Found;
+use crate::units::{Bytes, Sequence, StreamOffset, TransferId};
 
 /// Where a stream goes.
 #[derive(Debug)]
@@ -49,14 +55,23 @@ pub enum Feed {
 #[derive(Debug)]
 pub(super) enum Delivery {
     /// A transfer begins.
-    Begin { transfer: TransferId, epoch: u32, sink: Sink },
-    /// A block of it was unpacked; the window has it.
+    Begin { transfer: TransferId, epoch: u32, sink: Sink, kept: Option<Box<Keeping>> },
+    /// A block of it was unpacked, and the window has it; or there is other news to look at.
     Unpacked,
     /// A block of it that travelled raw, to be proved: here, where its bytes go into this core's
     /// cache just before they are copied or lent. A worker would only pull them into another's.
     Raw(Origin, Header, Loan),
     /// The stream was read to its end, and this is what it was.
     End { transfer: TransferId, total: StreamOffset, crc32: u32 },
+}
+
+/// How a stream is kept in breakpoint files.
+#[derive(Debug)]
+pub struct Keeping {
+    /// The files.
+    pub stream: Stream,
+    /// What a process before this one has left in them: the sink gets that first.
+    pub found: Option<Found>,
 }
 
 /// A stream that its sink has taken whole.
@@ -76,6 +91,10 @@ pub(super) struct Feeder {
     pub arrivals: Arrivals,
     pub feeding: Option<Feeding>,
     pub progress: Arc<Progress>,
+    pub block_bytes: Bytes,
+    /// Where streams are kept in breakpoint files, and the slots that may be on their way there.
+    pub shelf: Option<Shelf>,
+    pub slots: VecDeque<Weak<Loan>>,
 }
 
 /// The transfer that is being fed.
@@ -85,8 +104,11 @@ pub(super) struct Feeding {
     epoch: u32,
     splicer: Splicer,
     feed: Feed,
+    /// The end of what came in order.
+    arrived: StreamOffset,
     fed: Prefix,
     end: Option<Mark>,
+    kept: Option<Kept>,
 }
 
 /// A sink that did not get its whole stream: still open, so that its process can be told before it
@@ -112,8 +134,12 @@ impl Feeder {
 
     fn feed_all(&mut self) -> Result<(), Fault> {
         while !self.halt.is_on() {
-            let due_soon = self.lent() > 0 || self.arrivals.has_untold();
-            let patience = if due_soon { RECLAIM_EVERY } else { IDLE };
+            let due_soon = self.held() > 0 || self.arrivals.has_untold();
+            let patience = match self.catch_up()? {
+                true => Duration::ZERO,
+                false if due_soon || self.is_behind() => RECLAIM_EVERY,
+                false => IDLE,
+            };
             let mut quiet = false;
             match self.deliveries.recv_timeout(patience) {
                 Ok(delivery) => self.take_in(delivery)?,
@@ -126,6 +152,9 @@ impl Feeder {
             while let Some(block) = self.arrivals.take() {
                 self.feed(block)?;
                 self.account(false);
+                if self.is_behind() {
+                    break;
+                }
             }
             self.account(quiet);
             self.finish()?;
@@ -133,21 +162,36 @@ impl Feeder {
         Ok(())
     }
 
-    fn lent(&self) -> usize {
-        self.feeding.as_ref().map_or(0, |feeding| feeding.splicer.lent())
+    /// How many of the blocks that were taken still have their slots.
+    fn held(&mut self) -> usize {
+        if self.shelf.is_none() {
+            return self.feeding.as_ref().map_or(0, |feeding| feeding.splicer.lent());
+        }
+        self.slots.retain(|slot| slot.strong_count() > 0);
+        self.slots.len()
     }
 
-    /// Gives room for as many blocks as the pipe has given slots back for.
-    fn account(&self, quiet: bool) {
-        if self.arrivals.hold(self.lent(), quiet) {
+    /// Gives room for as many blocks as the pipe and the files have given slots back for.
+    fn account(&mut self, quiet: bool) {
+        let held = self.held();
+        if self.arrivals.hold(held, quiet) {
             (self.report)(Event::Credit);
         }
     }
 
     fn take_in(&mut self, delivery: Delivery) -> Result<(), Fault> {
         match delivery {
-            Delivery::Begin { transfer, epoch, sink } => {
-                self.feeding = Some(Feeding::new(transfer, epoch, sink)?);
+            Delivery::Begin { transfer, epoch, sink, kept } => {
+                let mut feeding = Feeding::new(transfer, epoch, sink)?;
+                if let Some((kept, shelf)) = kept.zip(self.shelf.clone()) {
+                    let Keeping { stream, found } = *kept;
+                    feeding.arrived = found.as_ref().map_or(StreamOffset(0), |found| found.end.to);
+                    self.progress.add_received(feeding.arrived.bytes_before().as_usize());
+                    let next = self.arrivals.taken();
+                    let kept = Kept::begin(stream, found.as_ref(), next, shelf, self.block_bytes);
+                    feeding.kept = Some(kept);
+                }
+                self.feeding = Some(feeding);
                 Ok(())
             }
             Delivery::Raw(origin, header, loan) => {
@@ -173,22 +217,53 @@ impl Feeder {
         let place = block.place;
         let due = self.feeding.as_mut().filter(|feeding| {
             (feeding.transfer, feeding.epoch) == (place.transfer, place.epoch)
-                && feeding.fed.to() == place.offset
+                && feeding.arrived == place.offset
         });
         let Some(feeding) = due else {
-            let expected =
-                self.feeding.as_ref().map_or(StreamOffset(0), |feeding| feeding.fed.to());
+            let expected = self.feeding.as_ref().map_or(StreamOffset(0), |feeding| feeding.arrived);
             let got_transfer = place.transfer;
             return Err(Fault::OutOfPlace { expected, got: place.offset, got_transfer });
         };
-        let length = block.length;
+        let (length, range, crc32) = (block.length, block.range(), block.crc32);
         self.progress.add_received(length);
+        feeding.arrived = advance(feeding.arrived, length);
+        let loan = match &mut feeding.kept {
+            Some(kept) => kept.write(block),
+            None => Arc::new(block.loan),
+        };
+        if self.shelf.is_some() {
+            self.slots.push_back(Arc::downgrade(&loan));
+        }
+        if feeding.is_behind() {
+            return Ok(());
+        }
         let halt = &self.halt;
-        feeding.take(block, &|| !halt.is_on())?;
-        self.progress.add_fed(length);
-        let (mark, next_frame) = (feeding.fed.mark(), place.sequence.next());
-        self.progress.set_reached(place.transfer, Reached { mark, next_frame });
+        feeding.lend(loan, range, crc32, &|| !halt.is_on())?;
+        self.note_fed(place.sequence, length);
         Ok(())
+    }
+
+    /// Feeds one block out of the files to a sink that has not got all that came. Whether it did.
+    fn catch_up(&mut self) -> Result<bool, Fault> {
+        let Some(Feeding { kept: Some(kept), .. }) = &mut self.feeding else { return Ok(false) };
+        let Some(read) = kept.read_back()? else { return Ok(false) };
+        let Some(feeding) = &mut self.feeding else { return Ok(false) };
+        let halt = &self.halt;
+        feeding.write(read.bytes(), read.frame.crc32, &|| !halt.is_on())?;
+        self.note_fed(read.frame.sequence, read.frame.length().as_usize());
+        self.finish()?;
+        Ok(true)
+    }
+
+    fn is_behind(&self) -> bool {
+        self.feeding.as_ref().is_some_and(Feeding::is_behind)
+    }
+
+    fn note_fed(&self, sequence: Sequence, length: usize) {
+        let Some(feeding) = &self.feeding else { return };
+        self.progress.add_fed(length);
+        let (mark, next_frame) = (feeding.fed.mark(), sequence.next());
+        self.progress.set_reached(feeding.transfer, Reached { mark, next_frame });
     }
 
     fn reclaim(&mut self) -> Result<(), Fault> {
@@ -234,18 +309,45 @@ impl Feeding {
             Feed::Foreign => Ok(Splicer::foreign(sink.fd)),
         }
         .map_err(|error| Fault::Sink(StreamOffset(0), error))?;
-        Ok(Feeding { transfer, epoch, splicer, feed: sink.feed, fed: Prefix::default(), end: None })
+        Ok(Feeding {
+            transfer,
+            epoch,
+            splicer,
+            feed: sink.feed,
+            arrived: StreamOffset(0),
+            fed: Prefix::default(),
+            end: None,
+            kept: None,
+        })
     }
 
-    fn take(&mut self, block: Block, wanted: &dyn Fn() -> bool) -> Result<(), Fault> {
-        let (crc32, length, range) = (block.crc32, block.length, block.range());
-        let taken = if self.feed == Feed::Splice && length >= SPLICE_BYTES_MIN {
-            self.splicer.splice(block.loan, range, wanted)
-        } else {
-            self.splicer.write(&block.loan[range], wanted)
-        };
-        taken.map_err(|error| Fault::Sink(self.fed.to(), error))?;
+    fn is_behind(&self) -> bool {
+        self.kept.as_ref().is_some_and(Kept::is_behind)
+    }
+
+    /// Gives the sink a block from its slot.
+    fn lend(
+        &mut self,
+        loan: Arc<Loan>,
+        range: Range<usize>,
+        crc32: u32,
+        wanted: &dyn Fn() -> bool,
+    ) -> Result<(), Fault> {
+        if self.feed != Feed::Splice || range.len() < SPLICE_BYTES_MIN {
+            return self.write(&loan[range], crc32, wanted);
+        }
+        let length = range.len();
+        let spliced = self.splicer.splice(loan, range, wanted);
+        spliced.map_err(|error| Fault::Sink(self.fed.to(), error))?;
         self.fed.append(crc32, length.into());
+        Ok(())
+    }
+
+    /// Gives the sink a copy of a block.
+    fn write(&mut self, bytes: &[u8], crc32: u32, wanted: &dyn Fn() -> bool) -> Result<(), Fault> {
+        let written = self.splicer.write(bytes, wanted);
+        written.map_err(|error| Fault::Sink(self.fed.to(), error))?;
+        self.fed.append(crc32, bytes.len().into());
         Ok(())
     }
 }

@@ -14,7 +14,6 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use sys::arena::{Arena, PAGE_BYTES};
-use sys::backend::Backend;
 use sys::loan::Pool;
 use sys::port::Port;
 use sys::wake::Waker;
@@ -30,12 +29,13 @@ use self::spool::{Passed, Spooler, State};
 use super::fault::Fault;
 use super::halt::Halt;
 use super::progress::Progress;
-use super::settings::{Compression, Settings, Spool, slots_per_block};
+use super::settings::{Compression, Settings, Spool, file_backend, slots_per_block};
 use super::stage;
 use crate::breakpoint::prefix::Prefix;
 use crate::error::{Failure, Side};
 use crate::protocol::frame::Codec;
 use crate::protocol::window::{Credit, SendWindow};
+use crate::spool::keeping::{Follow, Stream};
 use crate::units::{Sequence, TransferId};
 
 /// What a sender tells the one who started it.
@@ -43,6 +43,8 @@ use crate::units::{Sequence, TransferId};
 pub enum Event {
     /// Every frame of a stream has been dealt: its length and CRC32 are known.
     Sent(Sent),
+    /// Every frame of a stream that shall outlive its process stands in its breakpoint files.
+    Kept(Sent),
     /// A connection broke or was closed by the other side. What was on it is sent over the others;
     /// where there is none, the stages wait for [`Sender::join`].
     LaneLost {
@@ -119,7 +121,7 @@ impl Sender {
             None => (Pool::split(&arena, 1, &read_waker).remove(0), send.clone()),
             Some(spool) => {
                 let (pool, frames, spooler) =
-                    spooling(settings, spool, &arena, &read_waker, &halt, &send)?;
+                    spooling(settings, spool, &arena, &read_waker, &halt, &send, events)?;
                 sender.threads.push(stage::spawn("spool", &halt, report(), spooler)?);
                 (pool, frames)
             }
@@ -195,22 +197,33 @@ impl Sender {
     }
 
     /// Carries the stream that comes out of `source` to its end; answered by [`Event::Sent`]. One
-    /// transfer at a time.
+    /// transfer at a time. A `stream` is kept in its breakpoint files too, which takes a spool.
     pub fn carry(
         &self,
         transfer: TransferId,
         epoch: u32,
         source: OwnedFd,
         progress: &Arc<Progress>,
+        stream: Option<Stream>,
     ) {
         if let (Some(jobs), Some(frames)) = (&self.jobs, &self.frames) {
-            frames.put(ToSend::Open { progress: Arc::clone(progress) });
+            frames.put(ToSend::Open { progress: Arc::clone(progress), stream });
             let job = Job { transfer, epoch, source, progress: Arc::clone(progress) };
             // A reader that has ended has reported why.
             if jobs.send(job).is_ok() {
                 self.read_waker.wake();
             }
         }
+    }
+
+    /// Where the records of a stream say what follows from them.
+    pub fn follow(&self) -> Follow {
+        let frames = self.frames.clone();
+        Box::new(move |order| {
+            if let Some(frames) = &frames {
+                frames.put(ToSend::Follow(order));
+            }
+        })
     }
 
     /// Has a connection carry a lane: a blocking stream socket. One that the lane has already is
@@ -281,6 +294,7 @@ fn spooling(
     read_waker: &Arc<Waker>,
     halt: &Arc<Halt>,
     send: &Inbox,
+    events: &UnboundedSender<Event>,
 ) -> io::Result<(Pool, Inbox, impl FnOnce() -> Result<(), Fault> + Send + use<>)> {
     let Shares { fresh, most } = shares(arena.slots(), settings.compression.codec());
     let waker = Arc::new(Waker::new()?);
@@ -288,17 +302,18 @@ fn spooling(
     let [pool, loading] = Pool::part(arena, fresh, [read_waker, &waker]);
     let (messages, inbox) = crossbeam_channel::unbounded();
     let frames = Inbox { messages, waker: Arc::clone(&waker) };
-    // A write of a registered buffer may spin for ever there (openzfs#16133).
-    let on_zfs = sys::direct::on_zfs(std::fs::File::open(&spool.folder)?)?;
-    let backend = if on_zfs { Backend::Threads } else { settings.backend };
+    let backend = file_backend(settings.backend, &spool.folder)?;
     let (spool, block_bytes) = (spool.clone(), settings.block_bytes);
     let (arena, halt, send) = (Arc::clone(arena), Arc::clone(halt), send.clone());
+    let events = events.clone();
     let run = move || {
         let port = Port::new(backend, &arena, &waker, spool::DEPTH)
             .map_err(|error| Fault::Setup("spool", error))?;
         let passed = Passed::new(most as usize);
         let state = State::default();
-        Spooler { port, inbox, send, halt, spool, block_bytes, loading, passed, state }.run()
+        let report: Box<dyn Fn(Event) + Send> = Box::new(move |event| drop(events.send(event)));
+        Spooler { port, inbox, send, halt, report, spool, block_bytes, loading, passed, state }
+            .run()
     };
     Ok((pool, frames, run))
 }

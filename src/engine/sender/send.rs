@@ -24,13 +24,18 @@ use crate::engine::fault::Fault;
 use crate::engine::halt::Halt;
 use crate::engine::progress::Progress;
 use crate::protocol::window::{Credit, SendWindow};
+use crate::spool::keeping::{Order, Stream};
 use crate::units::{Bytes, Sequence, StreamOffset, TransferId};
 
 /// What the stage is told.
 #[derive(Debug)]
 pub(super) enum ToSend {
     /// A transfer begins; its bytes on the wire are counted there.
-    Open { progress: Arc<Progress> },
+    Open {
+        progress: Arc<Progress>,
+        /// Its breakpoint files, where it shall outlive its process.
+        stream: Option<Stream>,
+    },
     /// A frame to send.
     Frame(Frame),
     /// The stream has ended: report when all numbers before `after` have been dealt.
@@ -41,6 +46,8 @@ pub(super) enum ToSend {
     Leave { lane: u32 },
     /// What the receiver has taken, and how far it lets us go.
     Credit(Credit),
+    /// What follows from the records of a stream that outlives its process.
+    Follow(Order),
 }
 
 /// Where the other stages put what is to be sent.
@@ -113,7 +120,8 @@ impl Dealer {
 
     fn obey(&mut self, message: ToSend) -> Result<(), Fault> {
         match message {
-            ToSend::Open { progress } => self.progress = progress,
+            ToSend::Open { progress, .. } => self.progress = progress,
+            ToSend::Follow(_) => {}
             ToSend::Frame(frame) => {
                 self.window.put(frame.header.sequence, Bytes::from(frame.range.len()), frame);
             }

@@ -4,6 +4,8 @@
 //! by. When it is nearly full of frames that the receiver has not taken, new ones are written to
 //! files, from their slots as they lie, and the slots go home; from then on every new one is,
 //! until the files are empty. What stands in files is read back in order, into slots kept for that.
+//! A stream that shall outlive its process is written to files whole, and a frame that the cache
+//! has room for goes on at the same time.
 //!
 //! What must never happen here: a frame lost. It keeps its slot until its write has ended well; one
 //! that did not end well goes on from its slot, and nothing is written any more after it. And no
@@ -20,7 +22,9 @@ use sys::loan::{Loan, Pool};
 use sys::port::{Act, Completion, Port, Request};
 
 use self::backlog::{Backlog, Shelved};
-use super::send::{Inbox, ToSend};
+use super::Event;
+use super::send::{Inbox, Sent, ToSend};
+use crate::breakpoint::record::Mark;
 use crate::breakpoint::segment::{ENTRY_HEADER, Entry, PAGE_BYTES};
 use crate::engine::block::{Frame, HEADROOM, header_range};
 use crate::engine::fault::Fault;
@@ -28,8 +32,10 @@ use crate::engine::halt::Halt;
 use crate::engine::progress::Progress;
 use crate::engine::settings::Spool;
 use crate::protocol::frame::Codec;
+use crate::spool::keeping::{Order, Stream};
 use crate::spool::segments::{Place, Segments};
-use crate::units::{Bytes, Sequence};
+use crate::spool::trail::Trail;
+use crate::units::{Bytes, Sequence, StreamOffset, TransferId};
 
 /// The stamp of an entry stands in the page that a slot keeps free, right before the frame.
 const _: () = assert!(HEADROOM == PAGE_BYTES);
@@ -51,6 +57,7 @@ pub(super) struct Spooler {
     pub inbox: Receiver<ToSend>,
     pub send: Inbox,
     pub halt: Arc<Halt>,
+    pub report: Box<dyn Fn(Event) + Send>,
     pub spool: Spool,
     pub block_bytes: Bytes,
     /// The slots that frames are read back into.
@@ -68,6 +75,10 @@ pub(super) struct State {
     /// The frame that goes on next, to the sockets or to a file.
     next: Sequence,
     segments: Option<Segments>,
+    /// Of a stream that outlives its process: what is to be told of its writes.
+    trail: Option<Trail>,
+    /// The end of such a stream, once it was read.
+    closing: Option<(TransferId, Sequence, StreamOffset)>,
     backlog: Backlog,
     writing: BTreeMap<u32, Writing>,
     reading: BTreeMap<u32, Shelved>,
@@ -91,11 +102,16 @@ struct Writing {
     frame: Frame,
     place: Place,
     length: usize,
+    /// It went on from its slot at the same time.
+    passed: bool,
 }
 
 /// Where the frame that is due goes.
 enum Way {
     Pass,
+    /// To a file, and from its slot to the sockets at once.
+    Keep(Place),
+    /// To a file, until it is read back.
     Store(Place),
     /// It stays until an operation ends.
     Wait,
@@ -132,6 +148,7 @@ impl Spooler {
             for completion in completions.drain(..) {
                 self.settle(completion)?;
             }
+            self.report_kept();
             self.close_files();
         }
         Ok(())
@@ -143,14 +160,43 @@ impl Spooler {
                 Ok(ToSend::Frame(frame)) => {
                     self.state.sealed.insert(frame.header.sequence, frame);
                 }
-                Ok(ToSend::Open { progress }) => {
-                    self.state.progress = Arc::clone(&progress);
-                    self.send.put(ToSend::Open { progress });
+                Ok(ToSend::Open { progress, stream }) => {
+                    self.open(Arc::clone(&progress), stream);
+                    self.send.put(ToSend::Open { progress, stream: None });
+                }
+                Ok(ToSend::Follow(order)) => self.follow(order),
+                Ok(ToSend::Close { transfer, after, total }) => {
+                    self.state.closing = Some((transfer, after, total));
+                    self.send.put(ToSend::Close { transfer, after, total });
                 }
                 Ok(other) => self.send.put(other),
                 // Whoever hung up has turned the halt on.
                 Err(TryRecvError::Empty | TryRecvError::Disconnected) => return,
             }
+        }
+    }
+
+    /// Of the transfer before this one nothing is read or written any more.
+    fn open(&mut self, progress: Arc<Progress>, stream: Option<Stream>) {
+        self.state.progress = progress;
+        self.state.closing = None;
+        if let Some(Stream { segments, trail }) = stream {
+            self.state.segments = Some(segments);
+            self.state.trail = Some(trail);
+        }
+    }
+
+    /// What follows from the records of the stream.
+    fn follow(&mut self, order: Order) {
+        match order {
+            Order::Trim { before } => {
+                if let Some(segments) = &mut self.state.segments {
+                    segments.trim(before);
+                }
+            }
+            // That was said.
+            Order::Retired => (self.state.trail, self.state.retired) = (None, true),
+            Order::Durable { .. } => {}
         }
     }
 
@@ -165,7 +211,15 @@ impl Spooler {
             let Some(frame) = self.state.sealed.remove(&self.state.next) else { return Ok(()) };
             self.state.next = self.state.next.next();
             match way {
-                Way::Store(place) => self.write(frame, place)?,
+                Way::Keep(place) => {
+                    let frame = self.write(frame, place, true)?;
+                    self.pass(frame);
+                }
+                Way::Store(place) => {
+                    let at = place.at;
+                    let frame = self.write(frame, place, false)?;
+                    self.state.backlog.push(frame.header.sequence, payload_bytes, at);
+                }
                 Way::Pass | Way::Wait => self.pass(frame),
             }
         }
@@ -174,18 +228,21 @@ impl Spooler {
 
     fn way(&mut self, payload_bytes: u32) -> Way {
         let is_empty = self.state.backlog.is_empty();
-        if self.state.retired || (is_empty && self.passed.has_room()) {
+        let (is_kept, has_room) = (self.state.trail.is_some(), is_empty && self.passed.has_room());
+        if self.state.retired || (has_room && !is_kept) {
             return Way::Pass;
         }
         if self.state.writing.len() >= WRITES {
             return Way::Wait;
         }
         match self.place(payload_bytes) {
+            Ok(Some(place)) if has_room => Way::Keep(place),
             Ok(Some(place)) => Way::Store(place),
             Ok(None) => {
                 self.tell_full();
-                // With nothing to read back, no file would ever go.
-                if is_empty { Way::Pass } else { Way::Wait }
+                // With nothing to read back, no file would ever go; those of a stream that outlives
+                // its process go when their blocks have arrived.
+                if is_empty && !is_kept { Way::Pass } else { Way::Wait }
             }
             Err(error) => {
                 self.retire(&error);
@@ -210,8 +267,9 @@ impl Spooler {
         self.send.put(ToSend::Frame(frame));
     }
 
-    fn write(&mut self, mut frame: Frame, place: Place) -> Result<(), Fault> {
-        let Some(segments) = &self.state.segments else { return Ok(()) };
+    /// Begins to write a frame, and gives it back.
+    fn write(&mut self, mut frame: Frame, place: Place, passed: bool) -> Result<Frame, Fault> {
+        let Some(segments) = &self.state.segments else { return Ok(frame) };
         let loan = Arc::get_mut(&mut frame.loan).expect("nobody has a frame before it is passed");
         let payload = HEADROOM..frame.range.end;
         // The CRC32 of a raw block is that of its payload.
@@ -224,9 +282,13 @@ impl Spooler {
         let length = payload.end.next_multiple_of(PAGE_BYTES);
         let (key, fd) = (self.new_key(), Arc::clone(&place.fd));
         let act = Act::WriteAt(Arc::clone(&frame.loan), 0..length, place.at.file_offset().0);
-        self.state.backlog.push(frame.header.sequence, frame.header.payload_bytes);
-        self.state.writing.insert(key, Writing { frame, place, length });
-        self.port.submit(Request { key, fd, act }).map_err(broken)
+        if let Some(trail) = &mut self.state.trail {
+            trail.begin(frame.header, place.clone());
+        }
+        let writing = Writing { frame: frame.clone(), place, length, passed };
+        self.state.writing.insert(key, writing);
+        self.port.submit(Request { key, fd, act }).map_err(broken)?;
+        Ok(frame)
     }
 
     /// Reads what stands at the front of the files, as long as there are slots for it.
@@ -277,10 +339,15 @@ impl Spooler {
 
     /// The slot of a frame that is written goes home; a frame that is not goes on from its slot.
     fn settle_write(&mut self, writing: Writing, result: io::Result<usize>) {
-        let Writing { frame, place, length } = writing;
+        let Writing { frame, place, length, passed } = writing;
         let error = match result {
             Ok(written) if written == length => {
-                self.state.progress.add_spooled(frame.header.plain_bytes as usize);
+                if !passed {
+                    self.state.progress.add_spooled(frame.header.plain_bytes as usize);
+                }
+                if let Some(trail) = &mut self.state.trail {
+                    trail.written(frame.header.sequence);
+                }
                 return;
             }
             Ok(written) => {
@@ -295,8 +362,10 @@ impl Spooler {
             let text = format!("write {}: {error}", path.display());
             self.retire(&io::Error::new(error.kind(), text));
         }
-        self.state.unwritten.insert(frame.header.sequence);
-        self.pass(frame);
+        if !passed {
+            self.state.unwritten.insert(frame.header.sequence);
+            self.pass(frame);
+        }
     }
 
     fn settle_read(
@@ -332,15 +401,31 @@ impl Spooler {
     /// Once everything has been read back no file is needed, until the next time.
     fn close_files(&mut self) {
         let State { backlog, writing, reading, segments, .. } = &mut self.state;
-        if segments.is_some() && backlog.is_empty() && writing.is_empty() && reading.is_empty() {
+        let outlive = segments.as_ref().is_none_or(Segments::outlive);
+        if !outlive && backlog.is_empty() && writing.is_empty() && reading.is_empty() {
             *segments = None;
-            backlog.start_anew();
+        }
+    }
+
+    /// Says when all of a stream that outlives its process stands in files.
+    fn report_kept(&mut self) {
+        let (Some(trail), Some((transfer, after, total))) = (&self.state.trail, self.state.closing)
+        else {
+            return;
+        };
+        let Mark { to, crc32 } = trail.mark();
+        if to == total && trail.next().is_none_or(|next| next == after) {
+            self.state.closing = None;
+            (self.report)(Event::Kept(Sent { transfer, total, crc32 }));
         }
     }
 
     fn retire(&mut self, error: &io::Error) {
         if !std::mem::replace(&mut self.state.retired, true) {
             tracing::warn!("the spool is not used any more, the source has to wait: {error}");
+        }
+        if let Some(mut trail) = self.state.trail.take() {
+            trail.broken(io::Error::new(error.kind(), error.to_string()));
         }
     }
 

@@ -87,7 +87,7 @@ impl Session {
             records,
             _claim: self.claim.take(),
         });
-        engine.begin(open.transfer, open.request.epoch, sink);
+        engine.begin(open.transfer, open.request.epoch, sink, None);
         self.tell(Input::Prepared(Start::FromStart, credit));
     }
 

@@ -242,9 +242,8 @@ fn files_that_are_not_what_their_record_says_are_not_taken_up() {
         |folder| fs::write(folder.join("segment-00000003"), [0; 8192]).unwrap(),
         |folder| fs::write(folder.join("segment-00000001"), b"short").unwrap(),
         |folder| {
-            fs::copy(folder.join("segment-00000001"), folder.join("segment-00000002"))
-                .map(drop)
-                .unwrap()
+            let (one, other) = ("segment-00000001", "segment-00000002");
+            fs::copy(folder.join(one), folder.join(other)).unwrap();
         },
         |folder| {
             let file = fs::File::options().write(true).open(folder.join("segment-00000002"));

@@ -1,21 +1,20 @@
 //! Which frames stand in breakpoint files, in order, in little memory: four bytes for each.
 //!
-//! The place of an entry follows from the lengths of all before it, as when it was written. The
-//! rest of what there is to know of a frame stands in the file.
+//! The place of an entry follows from that of the first and the lengths of all between them, as
+//! when it was written. The rest of what there is to know of a frame stands in the file.
 
 use std::collections::VecDeque;
 
 use crate::breakpoint::segment::{PAGE_BYTES, Position, SegmentPages, entry_pages};
-use crate::spool::segments::START;
 use crate::units::Sequence;
 
 /// Frames in the order of their numbers, from the first that has not been read back.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Backlog {
     first: Sequence,
     /// The lengths of their payloads.
     payloads: VecDeque<u32>,
-    /// Behind the last one that was taken off.
+    /// Where the first stands, or behind the one before it.
     at: Position,
 }
 
@@ -35,21 +34,15 @@ impl Shelved {
     }
 }
 
-impl Default for Backlog {
-    fn default() -> Backlog {
-        Backlog { first: Sequence(0), payloads: VecDeque::new(), at: START }
-    }
-}
-
 impl Backlog {
-    /// Adds the frame behind all others.
+    /// Adds the frame behind all others, which was written `at` this place.
     ///
     /// # Panics
     ///
     /// When a number is left out: then it would be taken for another one.
-    pub fn push(&mut self, sequence: Sequence, payload_bytes: u32) {
+    pub fn push(&mut self, sequence: Sequence, payload_bytes: u32, at: Position) {
         if self.payloads.is_empty() {
-            self.first = sequence;
+            (self.first, self.at) = (sequence, at);
         }
         let next = self.first.0 + self.payloads.len() as u64;
         assert_eq!(sequence.0, next, "frames are written in order");
@@ -74,11 +67,6 @@ impl Backlog {
     pub fn is_empty(&self) -> bool {
         self.payloads.is_empty()
     }
-
-    /// The next frame goes to the first page of new files.
-    pub fn start_anew(&mut self) {
-        *self = Backlog::default();
-    }
 }
 
 #[cfg(test)]
@@ -91,11 +79,12 @@ mod tests {
         let size = SegmentPages::new(5).unwrap();
         let payloads = [1, 4096, 4097, 9000, 1, 16384];
         let mut backlog = Backlog::default();
-        let mut written = START;
+        let start = |segment| Position { segment: SegmentNumber(segment), page: 0 };
+        let mut written = start(1);
         let mut places = Vec::new();
         for (sequence, payload) in (7..).zip(payloads) {
-            backlog.push(Sequence(sequence), payload);
             let (at, behind) = written.place(payload, size).unwrap();
+            backlog.push(Sequence(sequence), payload, at);
             places.push((sequence, at));
             written = behind;
         }
@@ -107,16 +96,16 @@ mod tests {
         assert_eq!(found, places);
         assert_eq!(places[2].1, Position { segment: SegmentNumber(2), page: 0 });
         assert!(backlog.is_empty());
-        backlog.push(Sequence(13), 1);
-        backlog.start_anew();
-        assert_eq!((backlog.front(size), backlog.is_empty()), (None, true));
+        backlog.push(Sequence(13), 1, start(9));
+        assert_eq!(backlog.front(size).map(|shelved| shelved.at), Some(start(9)));
     }
 
     #[test]
     #[should_panic(expected = "frames are written in order")]
     fn no_number_is_left_out() {
         let mut backlog = Backlog::default();
-        backlog.push(Sequence(1), 1);
-        backlog.push(Sequence(3), 1);
+        let at = Position::default();
+        backlog.push(Sequence(1), 1, at);
+        backlog.push(Sequence(3), 1, at);
     }
 }
