@@ -41,6 +41,26 @@ pub(super) enum Heard {
     Gone(Failure),
 }
 
+/// Why a conversation does not go on over a new connection.
+pub(super) enum NotBack {
+    /// It was lost as well.
+    Lost(LinkError),
+    /// The conversation is over.
+    Over(Failure),
+}
+
+impl From<LinkError> for NotBack {
+    fn from(error: LinkError) -> NotBack {
+        NotBack::Lost(error)
+    }
+}
+
+impl From<Failure> for NotBack {
+    fn from(failure: Failure) -> NotBack {
+        NotBack::Over(failure)
+    }
+}
+
 impl Conversation {
     /// Says hello to the server at the other end of a fresh control connection.
     pub async fn greet(mut dial: Dial, hello: Hello, retry_for: Duration) -> Result<Self, Failure> {
@@ -138,8 +158,8 @@ impl Conversation {
         tracing::warn!(server = self.server(), %lost, "lost the connection; connecting again");
         let retry_for = self.retry_for;
         let patience = self.patience.get_or_insert_with(|| Patience::begin(retry_for)).clone();
-        let heard = self.line.heard();
-        self.reconnect = Some(Reconnect::start(self.dial.clone(), secret, heard, patience));
+        let client = self.line.returning();
+        self.reconnect = Some(Reconnect::start(self.dial.clone(), secret, client, patience));
         Ok(())
     }
 
@@ -150,14 +170,19 @@ impl Conversation {
         }
     }
 
-    /// Goes on over a new connection.
-    pub async fn come_back(&mut self, back: Back) -> Result<(), LinkError> {
+    /// Goes on over a new connection. What the machine orders follows from where a server stands
+    /// that has lost its memory.
+    pub async fn come_back(&mut self, back: Back) -> Result<Vec<Output>, NotBack> {
         self.reconnect = None;
-        let Back { link, heard, patience } = back;
-        self.line.go_on(link, heard).await?;
+        let Back { link, server, patience } = back;
+        self.line.accept(&server)?;
+        self.line.go_on(link).await?;
         tracing::info!(server = self.server(), attempts = patience.made(), "connected again");
         self.patience = Some(patience);
-        Ok(())
+        match server.standing {
+            Some(standing) => Ok(self.advance(Input::Stands(standing)).await?),
+            None => Ok(Vec::new()),
+        }
     }
 
     /// Waits for one message, and does what follows.
@@ -200,10 +225,11 @@ impl Conversation {
             Heard::Message(message) => self.advance(Input::Received(message)).await,
             Heard::Lost(error) => Err(error.failure(self.server())),
             Heard::Gone(failure) => Err(failure),
-            Heard::Back(back) => {
-                let back = self.come_back(*back).await;
-                back.map(|()| Vec::new()).map_err(|error| error.failure(self.server()))
-            }
+            Heard::Back(back) => match self.come_back(*back).await {
+                Ok(news) => Ok(news),
+                Err(NotBack::Lost(error)) => Err(error.failure(self.server())),
+                Err(NotBack::Over(failure)) => Err(failure),
+            },
         }
     }
 

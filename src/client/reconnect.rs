@@ -11,8 +11,9 @@ use tokio::sync::oneshot;
 use super::backoff::Backoff;
 use super::dial::Dial;
 use crate::error::{Class, Failure, Side};
-use crate::link::{self, Link, Returned};
+use crate::link::{self, Answer, Link};
 use crate::protocol::secret::JoinSecret;
+use crate::protocol::standing::{Return, Returned};
 
 /// The wait before the attempt that follows the first.
 const FIRST_WAIT: Duration = Duration::from_millis(10);
@@ -28,8 +29,8 @@ pub(super) struct Reconnect {
 /// A connection over which the session goes on.
 pub(super) struct Back {
     pub link: Link,
-    /// How many of our messages the server has heard.
-    pub heard: u64,
+    /// What the server knows.
+    pub server: Returned,
     /// Where the next series goes on, if this connection is lost before anything moved.
     pub patience: Patience,
 }
@@ -81,12 +82,12 @@ impl Patience {
 }
 
 impl Reconnect {
-    /// Begins. `heard` is how many of the server's messages were heard.
-    pub fn start(dial: Dial, secret: JoinSecret, heard: u64, patience: Patience) -> Reconnect {
+    /// Begins. `client` is what this end knows.
+    pub fn start(dial: Dial, secret: JoinSecret, client: Return, patience: Patience) -> Reconnect {
         let (mut tell, outcome) = oneshot::channel();
         control::spawn(async move {
             let back = tokio::select! {
-                back = try_all(&dial, secret, heard, patience) => back,
+                back = try_all(&dial, secret, client, patience) => back,
                 () = tell.closed() => return,
             };
             // Nobody waits any more when the session has ended.
@@ -107,14 +108,14 @@ impl Reconnect {
 async fn try_all(
     dial: &Dial,
     secret: JoinSecret,
-    heard: u64,
+    client: Return,
     mut patience: Patience,
 ) -> Result<Back, Failure> {
     let mut last = None;
     while patience.next().await {
-        match try_once(dial, secret, heard).await {
-            Ok((Returned::Taken { heard }, link)) => return Ok(Back { link, heard, patience }),
-            Ok((Returned::Refused(failure), _)) => return Err(failure),
+        match try_once(dial, secret, client).await {
+            Ok((Answer::Returned(server), link)) => return Ok(Back { link, server, patience }),
+            Ok((Answer::Refused(failure), _)) => return Err(failure),
             Err(failure) => {
                 tracing::debug!(attempt = patience.made, %failure, "connect again");
                 last = Some(failure);
@@ -127,12 +128,12 @@ async fn try_all(
 async fn try_once(
     dial: &Dial,
     secret: JoinSecret,
-    heard: u64,
-) -> Result<(Returned, Link), Failure> {
+    client: Return,
+) -> Result<(Answer, Link), Failure> {
     let mut link = Link::new(dial.control_again(secret).await?);
     let limit = dial.limit();
-    match tokio::time::timeout(limit, link::say_return(&mut link, heard)).await {
-        Ok(Ok(returned)) => Ok((returned, link)),
+    match tokio::time::timeout(limit, link::say_return(&mut link, client)).await {
+        Ok(Ok(answer)) => Ok((answer, link)),
         Ok(Err(error)) => Err(error.failure(dial.name())),
         Err(_elapsed) => {
             let what = format!("{} said nothing within {} s", dial.name(), limit.as_secs());

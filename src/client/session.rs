@@ -14,8 +14,9 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use self::carrying::{Carrying, SourceEnd};
 use self::records::Bookkeeping;
-use super::conversation::{Conversation, Heard};
+use super::conversation::{Conversation, Heard, NotBack};
 use super::lanes::{Lanes, Reopened};
+use super::reconnect::Back;
 use super::source::{Opened, Source};
 use super::watch::{Moment, Stop, Watch};
 use super::{Dial, Options};
@@ -263,10 +264,7 @@ impl Session {
                     self.conversation.reconnect(&error)?;
                 }
                 Happening::Heard(Heard::Back(back)) => {
-                    match self.conversation.come_back(*back).await {
-                        Ok(()) => self.reopen_lanes(carrying),
-                        Err(error) => self.conversation.reconnect(&error)?,
-                    }
+                    news = self.come_back(*back, carrying).await?;
                 }
                 Happening::Heard(Heard::Gone(failure)) => return Err(failure),
                 Happening::Engine(Event::Sent(sent)) => {
@@ -358,18 +356,41 @@ impl Session {
         Ok(())
     }
 
-    /// A message during a transfer. The machine must know of bytes before it hears that they have
-    /// arrived; what was read is at least what was sent.
+    /// The machine must know of bytes before it hears that they have arrived; what was read is at
+    /// least what was sent.
+    async fn tell_sent(&mut self, carrying: &Carrying) -> Result<Vec<Output>, Failure> {
+        if carrying.source.is_none() || self.conversation.is_idle() {
+            return Ok(Vec::new());
+        }
+        let read = carrying.progress.read();
+        self.conversation.advance(Input::Sent(StreamOffset(read.0))).await
+    }
+
+    /// The server can be reached again, and may have lost its memory meanwhile.
+    async fn come_back(
+        &mut self,
+        back: Back,
+        carrying: &mut Carrying,
+    ) -> Result<Vec<Output>, Failure> {
+        let mut news = self.tell_sent(carrying).await?;
+        match self.conversation.come_back(back).await {
+            Ok(orders) => {
+                news.extend(orders);
+                self.reopen_lanes(carrying);
+            }
+            Err(NotBack::Lost(error)) => self.conversation.reconnect(&error)?,
+            Err(NotBack::Over(failure)) => return Err(failure),
+        }
+        Ok(news)
+    }
+
+    /// A message during a transfer.
     async fn take_in(
         &mut self,
         message: Message,
         carrying: &Carrying,
     ) -> Result<Vec<Output>, Failure> {
-        let mut news = Vec::new();
-        if carrying.source.is_some() && !self.conversation.is_idle() {
-            let read = carrying.progress.read();
-            news = self.conversation.advance(Input::Sent(StreamOffset(read.0))).await?;
-        }
+        let mut news = self.tell_sent(carrying).await?;
         news.extend(self.conversation.advance(Input::Received(message)).await?);
         Ok(news)
     }

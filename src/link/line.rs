@@ -1,11 +1,13 @@
 //! What a session talks over: one link after another, and nothing that was said is lost.
 //!
 //! While there is no link, what is said is remembered and nothing is heard. What must never happen:
-//! that a message which the peer may have missed is not said again, or one that it has heard is.
+//! that a message which the peer may have missed is not said again, or one that it has heard is,
+//! unless one of both has lost its memory.
 
 use super::{Heard, Link, LinkError};
 use crate::protocol::journal::Journal;
 use crate::protocol::message::Message;
+use crate::protocol::standing::{Return, Returned, Standing};
 
 /// One end of a conversation.
 #[derive(Debug)]
@@ -18,6 +20,11 @@ impl Line {
     /// A conversation that begins over `link`.
     pub fn new(link: Link) -> Line {
         Line { link: Some(link), journal: Journal::default() }
+    }
+
+    /// A conversation that another process led before this one. It goes on over the next link.
+    pub fn restored() -> Line {
+        Line { link: None, journal: Journal::unknowing() }
     }
 
     /// Says something, now or over the next link.
@@ -61,15 +68,29 @@ impl Line {
         self.link = None;
     }
 
-    /// How many remembered messages of the peer were heard: what it is told at a return.
-    pub fn heard(&self) -> u64 {
-        self.journal.heard()
+    /// Client: what to tell the server over the next link.
+    pub fn returning(&self) -> Return {
+        self.journal.returning()
     }
 
-    /// Goes on over `link`, whose other end has heard so many of our messages: says the rest again.
-    pub async fn go_on(&mut self, mut link: Link, heard: u64) -> Result<(), LinkError> {
+    /// Client: takes what the server answered. [`Line::go_on`] follows.
+    pub fn accept(&mut self, server: &Returned) -> Result<(), LinkError> {
+        Ok(self.journal.accept(server)?)
+    }
+
+    /// Server: what to answer a client over the link that it came back with. [`Line::go_on`]
+    /// follows. `None`: it must be told where this end `stand`s, which cannot be said.
+    pub fn answer(
+        &mut self,
+        client: Return,
+        stand: impl FnOnce() -> Option<Standing>,
+    ) -> Result<Option<Returned>, LinkError> {
+        Ok(self.journal.answer(client, stand)?)
+    }
+
+    /// Goes on over `link`, where both ends know what the other has heard: says the rest again.
+    pub async fn go_on(&mut self, mut link: Link) -> Result<(), LinkError> {
         self.link = None;
-        self.journal.confirm(heard)?;
         for message in self.journal.unconfirmed() {
             link.send(message).await?;
         }

@@ -19,6 +19,7 @@ use crate::protocol::liveness::{Action, Liveness, Settings};
 use crate::protocol::message::Message;
 use crate::protocol::misbehaved::PeerMisbehaved;
 use crate::protocol::preamble::{PREAMBLE_BYTES, Preamble, PreambleError};
+use crate::protocol::standing::{Return, Returned};
 
 pub use self::line::Line;
 
@@ -234,22 +235,22 @@ pub async fn read_preamble(stream: &Stream) -> Result<Preamble, NoPreamble> {
     Ok(Preamble::decode(whole)?)
 }
 
-/// Server: reads how many of our messages a client has heard that comes back.
-pub async fn hear_return(link: &mut Link) -> Result<u64, LinkError> {
+/// Server: reads what a client knows that comes back.
+pub async fn hear_return(link: &mut Link) -> Result<Return, LinkError> {
     match link.next_message().await? {
-        Message::Return { heard } => Ok(heard),
+        Message::Return(client) => Ok(client),
         other => {
             Err(PeerMisbehaved::Unexpected { state: "ExpectReturn", message: other.name() }.into())
         }
     }
 }
 
-/// Client: says how many messages of the server were heard, and reads the same from it.
-pub async fn say_return(link: &mut Link, heard: u64) -> Result<Returned, LinkError> {
-    link.send(&Message::Return { heard }).await?;
+/// Client: says what it knows, and reads the same from the server.
+pub async fn say_return(link: &mut Link, client: Return) -> Result<Answer, LinkError> {
+    link.send(&Message::Return(client)).await?;
     match link.next_message().await? {
-        Message::Returned { heard } => Ok(Returned::Taken { heard }),
-        Message::Refused(failure) => Ok(Returned::Refused(failure)),
+        Message::Returned(server) => Ok(Answer::Returned(server)),
+        Message::Refused(failure) => Ok(Answer::Refused(failure)),
         other => {
             Err(PeerMisbehaved::Unexpected { state: "ExpectReturned", message: other.name() }
                 .into())
@@ -259,12 +260,9 @@ pub async fn say_return(link: &mut Link, heard: u64) -> Result<Returned, LinkErr
 
 /// What a server says to a client that comes back.
 #[derive(Debug)]
-pub enum Returned {
-    /// The session goes on; it has heard so many of our messages.
-    Taken {
-        /// How many.
-        heard: u64,
-    },
+pub enum Answer {
+    /// The session goes on; this is what it knows.
+    Returned(Returned),
     /// It does not, and why.
     Refused(Failure),
 }

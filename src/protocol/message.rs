@@ -13,6 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::frame::Codec;
 use super::secret::JoinSecret;
+use super::standing::{Return, Returned};
 use super::text::{self, TEXT_BYTES_MAX};
 use super::window::Credit;
 use crate::dataset::{DatasetName, Guid, Kind, NameError, SnapName};
@@ -101,15 +102,9 @@ pub enum Message {
         heard: u64,
     },
     /// Client, first on a control connection that goes on with a session: here I am again.
-    Return {
-        /// How many remembered messages of the server were heard in this session.
-        heard: u64,
-    },
+    Return(Return),
     /// Server: go on. Both say again what the other has not heard.
-    Returned {
-        /// How many remembered messages of the client were heard in this session.
-        heard: u64,
-    },
+    Returned(Returned),
     /// Client: nothing more to do.
     Bye,
 }
@@ -330,8 +325,8 @@ impl Message {
             Message::Result { .. } => "result",
             Message::Refused(_) => "refused",
             Message::Ping { .. } => "ping",
-            Message::Return { .. } => "return",
-            Message::Returned { .. } => "returned",
+            Message::Return(_) => "return",
+            Message::Returned(_) => "returned",
             Message::Bye => "bye",
         }
     }
@@ -341,10 +336,7 @@ impl Message {
     pub fn is_remembered(&self) -> bool {
         !matches!(
             self,
-            Message::Ack { .. }
-                | Message::Ping { .. }
-                | Message::Return { .. }
-                | Message::Returned { .. }
+            Message::Ack { .. } | Message::Ping { .. } | Message::Return(_) | Message::Returned(_)
         )
     }
 

@@ -11,7 +11,7 @@ use super::version::Versions;
 use super::window::Credit;
 use crate::dataset::Guid;
 use crate::error::{Class, Failure, Side};
-use crate::units::{Bytes, StreamOffset, TransferId};
+use crate::units::{Bytes, Sequence, StreamOffset, TransferId};
 
 /// The evidence.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -115,6 +115,23 @@ pub enum PeerMisbehaved {
         said: u64,
         /// What it says now.
         got: u64,
+    },
+    /// It goes on with a session of which this end knows nothing, and does not help.
+    #[error("it goes on with a session without a word of where it stands")]
+    NoStanding,
+    /// What it had acknowledged is gone, although it was to be durable.
+    #[error("it had taken the blocks before {told} for good, and has only those before {got}")]
+    TakenIsGone {
+        /// What it had told.
+        told: Sequence,
+        /// What it tells now.
+        got: Sequence,
+    },
+    /// It heard the end of a stream that this end has not ended.
+    #[error("it says that transfer {transfer} has ended, which this end never said")]
+    EndNeverSaid {
+        /// Which one.
+        transfer: TransferId,
     },
     /// More blocks than the stream has bytes, by its own `End`.
     #[error("it sent {received} bytes of a stream that ends at {total}")]

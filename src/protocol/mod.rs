@@ -16,7 +16,8 @@
 //!
 //! Either may say `Refused` before it hangs up. A session outlives its connections: [`journal`]
 //! remembers what was said, so that the machines never notice that a control connection was lost
-//! and another took its place, with `Return` and `Returned`.
+//! and another took its place, with `Return` and `Returned`. Where the process behind one end died
+//! and another has taken over, the server says where it stands ([`standing`]).
 
 pub mod envelope;
 pub mod frame;
@@ -30,6 +31,7 @@ pub mod receiver;
 pub mod secret;
 pub mod sender;
 pub mod stall;
+pub mod standing;
 pub mod version;
 pub mod window;
 

@@ -12,6 +12,7 @@ use super::message::{
 use super::misbehaved::{PeerMisbehaved, check_transfer};
 use super::negotiate::{Agreed, negotiate};
 use super::secret::JoinSecret;
+use super::standing::Standing;
 use super::version::Version;
 use super::window::Credit;
 use crate::dataset::{DatasetName, Guid};
@@ -133,6 +134,8 @@ struct Session {
     agreed: Agreed,
     /// The last transfer that ended; 0 before the first.
     done: TransferId,
+    /// Where it stood in the end, if it was one of this process.
+    stood: Option<Standing>,
 }
 
 #[derive(Debug)]
@@ -165,6 +168,14 @@ impl Receiver {
         Receiver(State::ExpectHello(offer))
     }
 
+    /// Takes a session over whose process died while it received `open`. `reached` and `credit` say
+    /// what was durable.
+    pub fn restored(agreed: Agreed, open: Open, reached: Watermarks, credit: Credit) -> Receiver {
+        let done = TransferId(open.transfer.0.saturating_sub(1));
+        let session = Session { agreed, done, stood: None };
+        Receiver(State::Receiving(session, Transfer { open, reached, credit }))
+    }
+
     /// Advances by one input. Consumes the state, so that no caller can keep a stale one. After
     /// an error: stop whatever runs for the client as if [`Output::Abandon`] had come, tell it with
     /// [`PeerMisbehaved::farewell`], and close.
@@ -180,6 +191,18 @@ impl Receiver {
         match input {
             Input::Received(message) => self.0.hear(message, output).map(Receiver),
             news => self.0.learn(news, output).map(Receiver),
+        }
+    }
+
+    /// Where this end stands, for a client that knows less than was said, or more. `None`: there is
+    /// nothing that it could go on with.
+    pub fn standing(&self) -> Option<Standing> {
+        match &self.0 {
+            State::Receiving(_, running) => Some(running.standing(false)),
+            State::Applying(_, running, _) => Some(running.standing(true)),
+            // Its result is said again.
+            State::Idle(session) => session.stood.clone(),
+            _ => None,
         }
     }
 
@@ -315,7 +338,7 @@ fn greeted(offer: Offer, hello: Hello, output: &mut Vec<Output>) -> Result<State
     let welcome = Welcome { software, version: version.number(), limits, secret };
     output.push(Output::Ready { agreed: agreed.clone(), software: hello.software });
     output.push(Output::Send(Message::Welcome(welcome)));
-    Ok(State::Idle(Session { agreed, done: TransferId(0) }))
+    Ok(State::Idle(Session { agreed, done: TransferId(0), stood: None }))
 }
 
 fn abandoned(failure: Failure, output: &mut Vec<Output>) -> State {
@@ -351,6 +374,11 @@ impl Transfer {
             output.push(Output::Send(advanced.ack()));
         }
         advanced
+    }
+
+    fn standing(&self, ended: bool) -> Standing {
+        let Transfer { reached, credit, .. } = *self;
+        Standing { transfer: self.open.transfer, reached, credit, ended }
     }
 
     fn ack(&self) -> Message {
@@ -391,7 +419,8 @@ impl Transfer {
         let applied = Applied { guid, bytes: ended.total.bytes_before(), millis };
         let outcome = Outcome::Applied(applied);
         output.push(Output::Send(Message::Result { transfer, outcome }));
-        State::Idle(Session { done: transfer, ..session })
+        let stood = Some(self.standing(true));
+        State::Idle(Session { done: transfer, stood, ..session })
     }
 
     /// What speaks against a success.

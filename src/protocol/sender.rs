@@ -4,6 +4,9 @@
 //! never report a success that the server did not report, nor one that the stream's end did not
 //! precede.
 
+mod standing;
+
+pub use self::standing::WholeStream;
 use super::listing::Listing;
 use super::message::{
     Applied, Ending, Hello, Limits, Message, Open, Outcome, RelativeName, Request, Start, Stream,
@@ -12,6 +15,7 @@ use super::message::{
 use super::misbehaved::{PeerMisbehaved, check_transfer};
 use super::negotiate::{Agreed, negotiate};
 use super::secret::JoinSecret;
+use super::standing::Standing;
 use super::version::{Versions, agree};
 use super::window::Credit;
 use crate::dataset::{DatasetName, Guid};
@@ -24,6 +28,8 @@ use crate::units::{StreamOffset, TransferId};
 pub enum Input {
     /// The server said this.
     Received(Message),
+    /// The server said in its [`Returned`](super::standing::Returned) where it stands: at any time.
+    Stands(Standing),
     /// Ask what the target holds. Only when idle.
     List(RelativeName),
     /// Have what an interrupted receive left given up. Only when idle.
@@ -85,6 +91,9 @@ pub enum Output {
     },
     /// The server came so far, and lets this side go so far.
     Reached(Watermarks, Credit),
+    /// The server stands here, where it may have stood further before, and its data connections are
+    /// gone: what it has not taken is to be sent again.
+    Stands(Watermarks, Credit),
     /// The target holds the stream. Idle.
     Applied(Applied),
     /// The server gave up, and says why. [`Output::Close`] follows.
@@ -106,7 +115,7 @@ enum State {
     ExpectAborted(Session),
     ExpectOpened(Session, Request),
     Streaming(Session, Transfer),
-    ExpectResult(Session, Transfer, StreamOffset),
+    ExpectResult(Session, Transfer, End),
     Closed,
 }
 
@@ -126,6 +135,13 @@ struct Transfer {
     reached: Watermarks,
 }
 
+/// What was said of the end of a stream, and may have to be said again.
+#[derive(Clone, Copy, Debug)]
+struct End {
+    total: StreamOffset,
+    crc32: u32,
+}
+
 impl Sender {
     /// Begins a session: the preamble with `offered` is on its way, the hello goes out.
     pub fn start(offered: Versions, hello: Hello, output: &mut Vec<Output>) -> Sender {
@@ -143,6 +159,7 @@ impl Sender {
     pub fn handle(self, input: Input, output: &mut Vec<Output>) -> Result<Sender, PeerMisbehaved> {
         match input {
             Input::Received(message) => self.0.hear(message, output).map(Sender),
+            Input::Stands(standing) => self.0.stands(&standing, output).map(Sender),
             wish => Ok(Sender(self.0.obey(wish, output))),
         }
     }
@@ -191,13 +208,10 @@ impl State {
                 let (session, running) = acknowledged(session, running, reached, credit, output)?;
                 Ok(State::Streaming(session, running))
             }
-            (
-                State::ExpectResult(session, running, total),
-                M::Ack { transfer, reached, credit },
-            ) => {
+            (State::ExpectResult(session, running, end), M::Ack { transfer, reached, credit }) => {
                 check_transfer(session.transfer, transfer, "ack")?;
                 let (session, running) = acknowledged(session, running, reached, credit, output)?;
-                Ok(State::ExpectResult(session, running, total))
+                Ok(State::ExpectResult(session, running, end))
             }
             (
                 State::Streaming(session, _) | State::ExpectResult(session, ..),
@@ -207,11 +221,11 @@ impl State {
                 Ok(failed(failure, output))
             }
             (
-                State::ExpectResult(session, running, total),
+                State::ExpectResult(session, running, end),
                 M::Result { transfer, outcome: Outcome::Applied(applied) },
             ) => {
                 check_transfer(session.transfer, transfer, "result")?;
-                running.check_applied(applied, total)?;
+                running.check_applied(applied, end.total)?;
                 output.push(Output::Applied(applied));
                 Ok(State::Idle(session))
             }
@@ -241,15 +255,16 @@ impl State {
             (State::Streaming(session, running), Input::Sent(offset)) => {
                 State::Streaming(session, running.sent_to(offset))
             }
-            (State::ExpectResult(session, running, total), Input::Sent(offset)) => {
+            (State::ExpectResult(session, running, end), Input::Sent(offset)) => {
+                let total = end.total;
                 assert!(offset <= total, "sent up to {offset} of a stream of {total} bytes");
-                State::ExpectResult(session, running.sent_to(offset), total)
+                State::ExpectResult(session, running.sent_to(offset), end)
             }
             (State::Streaming(session, running), Input::StreamEnded { total, crc32 }) => {
                 assert!(running.sent <= total, "{} sent of {total} bytes", running.sent);
-                let ending = Ending::Complete { total, crc32 };
-                output.push(Output::Send(Message::End { transfer: session.transfer, ending }));
-                State::ExpectResult(session, running, total)
+                let end = End { total, crc32 };
+                output.push(Output::Send(end.of(session.transfer)));
+                State::ExpectResult(session, running, end)
             }
             (state, wish) => panic!("{wish:?} makes no sense in {}", state.name()),
         }
@@ -349,6 +364,13 @@ impl Session {
         let transfer = TransferId(self.transfer.0.checked_add(1).expect("2^32 transfers"));
         output.push(Output::Send(Message::Open(Open { transfer, request: request.clone() })));
         State::ExpectOpened(Session { transfer, ..self }, request)
+    }
+}
+
+impl End {
+    fn of(self, transfer: TransferId) -> Message {
+        let End { total, crc32 } = self;
+        Message::End { transfer, ending: Ending::Complete { total, crc32 } }
     }
 }
 

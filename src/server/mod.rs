@@ -148,12 +148,12 @@ async fn meet(shared: Rc<Shared>, stream: Stream, peer: String, place: OwnedSema
 
 /// Brings a client back to its session, or tells it that there is none any more.
 async fn take_back(shared: &Shared, secret: &JoinSecret, mut link: Link, peer: String) {
-    let heard = match tokio::time::timeout(PREAMBLE_LIMIT, link::hear_return(&mut link)).await {
-        Ok(Ok(heard)) => heard,
+    let client = match tokio::time::timeout(PREAMBLE_LIMIT, link::hear_return(&mut link)).await {
+        Ok(Ok(client)) => client,
         Ok(Err(error)) => return tracing::warn!(peer, %error, "refused a client that came back"),
         Err(_elapsed) => return tracing::warn!(peer, "refused a client that said nothing"),
     };
-    let returning = Arrival::Client(Box::new(Returning { link, heard, peer }));
+    let returning = Arrival::Client(Box::new(Returning { link, client, peer }));
     if let Err(Arrival::Client(turned_away)) = shared.roster.deliver(secret, returning) {
         let Returning { link, peer, .. } = *turned_away;
         let what = "the server has ended the session, or was started anew since";

@@ -16,6 +16,7 @@ use crate::dataset::DatasetName;
 use crate::error::{Class, Failure, Side};
 use crate::link::Link;
 use crate::protocol::secret::JoinSecret;
+use crate::protocol::standing::Return;
 
 /// How often a dataset that is being made free is looked at.
 const FREE_EVERY: Duration = Duration::from_millis(20);
@@ -47,8 +48,8 @@ pub(super) struct Lane {
 #[derive(Debug)]
 pub(super) struct Returning {
     pub link: Link,
-    /// How many of our messages it has heard.
-    pub heard: u64,
+    /// What it knows.
+    pub client: Return,
     /// Where it is now.
     pub peer: String,
 }

@@ -15,6 +15,7 @@ use zferry::protocol::message::{
     Request, Start, Stream, Watermarks, Welcome,
 };
 use zferry::protocol::secret::JoinSecret;
+use zferry::protocol::standing::{Return, Returned, Standing};
 use zferry::protocol::window::Credit;
 use zferry::units::{Bytes, Sequence, StreamOffset, TransferId};
 
@@ -153,6 +154,12 @@ fn credit() -> impl Strategy<Value = Credit> {
     (sequence(), sequence()).prop_map(|(taken, room)| Credit { taken, room })
 }
 
+pub fn standing() -> impl Strategy<Value = Standing> {
+    (transfer(), watermarks(), credit(), any::<bool>()).prop_map(
+        |(transfer, reached, credit, ended)| Standing { transfer, reached, credit, ended },
+    )
+}
+
 pub fn message() -> impl Strategy<Value = Message> {
     let hello = (text(), limits()).prop_map(|(software, limits)| Hello { software, limits });
     let welcome = (text(), 0..3_u16, limits(), any::<[u8; 16]>()).prop_map(
@@ -189,8 +196,14 @@ pub fn message() -> impl Strategy<Value = Message> {
             .prop_map(|(transfer, outcome)| Message::Result { transfer, outcome }),
         failure().prop_map(Message::Refused),
         any::<u64>().prop_map(|heard| Message::Ping { heard }),
-        any::<u64>().prop_map(|heard| Message::Return { heard }),
-        any::<u64>().prop_map(|heard| Message::Returned { heard }),
+        (any::<u64>(), 0..3_u32, any::<bool>()).prop_map(|(heard, beginning, anew)| {
+            Message::Return(Return { heard, beginning, anew })
+        }),
+        (any::<u64>(), 0..3_u32, option::of(standing())).prop_map(
+            |(heard, beginning, standing)| {
+                Message::Returned(Returned { heard, standing, beginning })
+            }
+        ),
         Just(Message::Bye),
     ]
 }

@@ -25,7 +25,12 @@ fn step() -> impl Strategy<Value = Step> {
         (0..400_usize).prop_map(Step::ToClient),
         (1..60_u64).prop_map(Step::ClientActs),
         (1..60_u64).prop_map(Step::ServerActs),
-        Just(Step::Cut),
+        prop_oneof![
+            3 => Just(Step::Cut),
+            1 => Just(Step::LoseAnswer),
+            1 => Just(Step::ClientDies),
+            1 => Just(Step::ServerDies),
+        ],
     ]
 }
 
@@ -62,7 +67,7 @@ fn broken(script: &[Step], at: prop::sample::Index, failing: Step) -> Vec<Step> 
 
 proptest! {
     #[test]
-    fn every_job_is_done_in_whatever_pieces_and_over_however_many_connections_it_travels(
+    fn every_job_is_done_over_whatever_connections_and_by_however_many_processes(
         jobs in jobs(), snapshots in prop_oneof![0..3_u64, Just(300)], script in script(),
     ) {
         let pair = play(&jobs, snapshots, &script);

@@ -9,6 +9,7 @@ use zferry::dataset::Guid;
 use zferry::error::{Class, Side};
 use zferry::protocol::message::{Applied, Ending, Message, Outcome, Start, Watermarks};
 use zferry::protocol::misbehaved::PeerMisbehaved;
+use zferry::protocol::standing::{Return, Returned};
 use zferry::protocol::window::Credit;
 use zferry::units::{Bytes, Sequence, StreamOffset, TransferId};
 
@@ -39,9 +40,10 @@ fn fitting_lie() -> impl Strategy<Value = Message> {
 
 fn lie() -> impl Strategy<Value = Step> {
     let message = prop_oneof![arbitrary::message(), fitting_lie()];
-    (message, any::<bool>()).prop_map(|(message, to_server)| {
+    let said = (message, any::<bool>()).prop_map(|(message, to_server)| {
         if to_server { Step::LieToServer(message) } else { Step::LieToClient(message) }
-    })
+    });
+    prop_oneof![6 => said, 1 => arbitrary::standing().prop_map(Step::LieOfStanding)]
 }
 
 fn honest_step() -> impl Strategy<Value = Step> {
@@ -201,10 +203,10 @@ fn blocks_behind_the_end_are_noticed() {
 #[test]
 fn nothing_is_said_before_the_greeting() {
     let pair = || Pair::new(&[], target(0));
-    for message in [Message::Return { heard: 0 }, Message::Bye, end(1, 1)] {
+    for message in [Message::Return(Return::default()), Message::Bye, end(1, 1)] {
         let blamed = server_blames(pair(), message);
         assert!(matches!(blamed, PeerMisbehaved::Unexpected { state: "ExpectHello", .. }));
     }
-    let told = client_blames(pair(), &[Message::Returned { heard: 0 }]);
+    let told = client_blames(pair(), &[Message::Returned(Returned::default())]);
     assert_eq!(told, "it said returned while this end was in ExpectWelcome");
 }

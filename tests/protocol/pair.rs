@@ -2,14 +2,16 @@
 //!
 //! Each has the machine and a small model of the engine around it: the client's sends numbers of
 //! bytes, the server's takes them. A script moves bytes in pieces of any size, lets either side
-//! act, fail or be lied to. Every step checks what must never happen.
+//! act, fail, die or be lied to. Every step checks what must never happen.
+
+mod memory;
+mod wire;
 
 use std::collections::VecDeque;
 
 use zferry::dataset::{Guid, Kind};
 use zferry::error::Failure;
 use zferry::listing::{Snapshot, TargetState};
-use zferry::protocol::envelope::{Decoder, encode};
 use zferry::protocol::frame::Codec;
 use zferry::protocol::journal::Journal;
 use zferry::protocol::message::Limits;
@@ -17,12 +19,17 @@ use zferry::protocol::message::{
     DatasetStream, Ending, Hello, Message, Outcome, Request, Start, Stream, Watermarks,
 };
 use zferry::protocol::misbehaved::PeerMisbehaved;
+use zferry::protocol::negotiate::Agreed;
 use zferry::protocol::receiver::{self, Ended, Offer, Receiver};
 use zferry::protocol::secret::JoinSecret;
 use zferry::protocol::sender::{self, Sender};
+use zferry::protocol::standing::Standing;
 use zferry::protocol::version::{Version, Versions};
 use zferry::protocol::window::Credit;
 use zferry::units::{Bytes, Sequence, StreamOffset, TransferId};
+
+use self::memory::Remains;
+use self::wire::Wire;
 
 /// What a client wants.
 #[derive(Clone, Debug)]
@@ -54,33 +61,18 @@ pub enum Step {
     ServerFails(Failure),
     /// The control connection dies with all that is on its way, and another takes its place.
     Cut,
+    /// As a cut, and the first answer to the client's return is lost with its connection.
+    LoseAnswer,
+    /// The process of the client dies, and another takes over if it can.
+    ClientDies,
+    /// The process of the server dies, and another takes over if it can.
+    ServerDies,
     /// Somebody says this to the server in the client's name.
     LieToServer(Message),
     /// Somebody says this to the client in the server's name.
     LieToClient(Message),
-}
-
-/// One direction of the control connection.
-#[derive(Default)]
-struct Wire {
-    bytes: VecDeque<u8>,
-    decoder: Decoder,
-}
-
-impl Wire {
-    fn say(&mut self, message: &Message) {
-        self.bytes.extend(encode(message));
-    }
-
-    fn deliver(&mut self, count: usize) -> Vec<Message> {
-        let piece: Vec<u8> = self.bytes.drain(..count.min(self.bytes.len())).collect();
-        let mut rest = piece.as_slice();
-        let mut messages = Vec::new();
-        while let Some(message) = self.decoder.take(&mut rest).unwrap() {
-            messages.push(message);
-        }
-        messages
-    }
+    /// Somebody tells the client that the server stands here.
+    LieOfStanding(Standing),
 }
 
 /// What flows over the data connections: of which transfer, how far.
@@ -104,7 +96,10 @@ pub struct Client {
     machine: Option<Sender>,
     journal: Journal,
     /// The session stands: what is lost from here on is said again.
-    welcomed: bool,
+    agreed: Option<Agreed>,
+    /// What was asked for last.
+    asked: Option<Request>,
+    remains: Option<Remains>,
     jobs: VecDeque<Job>,
     asked_bytes: u64,
     outgoing: Option<Outgoing>,
@@ -126,6 +121,7 @@ pub struct Server {
     incoming: Option<(TransferId, Stream)>,
     fed: u64,
     credit: Credit,
+    durable: (Watermarks, Credit),
     ended: Option<Ended>,
     end_heard: Option<TransferId>,
     pub applied: Vec<TransferId>,
@@ -190,7 +186,9 @@ impl Pair {
         let client = Client {
             machine: Some(Sender::start(Versions::OURS, hello, &mut output)),
             journal: Journal::default(),
-            welcomed: false,
+            agreed: None,
+            asked: None,
+            remains: None,
             jobs: jobs.iter().cloned().collect(),
             asked_bytes: 0,
             outgoing: None,
@@ -215,6 +213,7 @@ impl Pair {
             incoming: None,
             fed: 0,
             credit: Credit { taken: Sequence(0), room: Sequence(BLOCKS) },
+            durable: Default::default(),
             ended: None,
             end_heard: None,
             applied: Vec::new(),
@@ -246,21 +245,13 @@ impl Pair {
             Step::ClientFails(failure) => self.client_handles(sender::Input::Failed(failure)),
             Step::ServerFails(failure) => self.server_handles(receiver::Input::Failed(failure)),
             Step::Cut => self.cut(),
+            Step::LoseAnswer => self.lose_an_answer(),
+            Step::ClientDies => self.client_dies(),
+            Step::ServerDies => self.server_dies(),
             Step::LieToServer(message) => self.server_hears(message),
             Step::LieToClient(message) => self.client_handles(sender::Input::Received(message)),
+            Step::LieOfStanding(lie) => self.client_handles(sender::Input::Stands(lie)),
         }
-    }
-
-    fn cut(&mut self) {
-        if !self.client.welcomed {
-            return;
-        }
-        (self.to_server, self.to_client) = (Wire::default(), Wire::default());
-        self.server.journal.confirm(self.client.journal.heard()).unwrap();
-        self.client.journal.confirm(self.server.journal.heard()).unwrap();
-        self.client.journal.unconfirmed().for_each(|message| self.to_server.say(message));
-        self.server.journal.unconfirmed().for_each(|message| self.to_client.say(message));
-        self.server_handles(receiver::Input::Returned);
     }
 
     /// Lets both do all they can until neither has anything left to do.
@@ -301,7 +292,7 @@ impl Pair {
                 }
                 sender::Output::Ready { agreed, .. } => {
                     assert!((1..=4).contains(&agreed.limits.connections));
-                    self.client.welcomed = true;
+                    self.client.agreed = Some(agreed);
                 }
                 sender::Output::Listed { target, .. } => self.client.listed.push(target),
                 sender::Output::Aborted => self.client.aborted += 1,
@@ -314,6 +305,7 @@ impl Pair {
                     self.data = Data { transfer, sent: 0 };
                 }
                 sender::Output::Reached(reached, credit) => self.client.reached(reached, credit),
+                sender::Output::Stands(reached, credit) => self.client.stands(reached, credit),
                 sender::Output::Applied(applied) => self.client.applied(applied.bytes),
                 sender::Output::Failed(failure) => {
                     assert_eq!(self.client.failed.replace(failure), None, "failed twice");
@@ -401,11 +393,14 @@ impl Pair {
         if let Some(prepared) = self.server.must_prepare.take() {
             self.server.incoming = Some(prepared);
             self.server.fed = 0;
+            self.server.durable.0 = Watermarks::default();
+            self.server.make_durable(Watermarks::default(), self.server.credit);
             let prepared = receiver::Input::Prepared(Start::FromStart, self.server.credit);
             return self.server_handles(prepared);
         }
         let Some((transfer, stream)) = self.server.incoming.clone() else { return };
-        let arrived = if self.data.transfer == transfer { self.data.sent } else { 0 };
+        let sent = if self.data.transfer == transfer { self.data.sent } else { 0 };
+        let arrived = sent.max(self.server.durable.0.received.0);
         let total = self.server.ended.as_ref().map(Ended::total);
         if total == Some(StreamOffset(self.server.fed)) {
             let ended = self.server.ended.take().unwrap();
@@ -425,6 +420,7 @@ impl Pair {
             self.server.credit.room.0 += dice % 2;
             self.server.credit.room = self.server.credit.room.max(self.server.credit.taken);
             let credit = self.server.credit;
+            self.server.make_durable(reached, credit);
             self.server_handles(receiver::Input::Progress(reached, credit));
         }
     }
@@ -455,6 +451,7 @@ impl Client {
             Job::Bye => sender::Input::Bye,
             Job::Send { bytes, dataset } => {
                 self.asked_bytes = bytes;
+                self.asked = Some(request(dataset));
                 sender::Input::Open(request(dataset))
             }
         })

@@ -1,9 +1,9 @@
 //! The bytes of one conversation, written down: a change of the wire is a visible change.
 //!
-//! A full and an incremental transfer, the rest of an interrupted one, and a partial state that is
-//! given up, from the preamble to the farewell. If this differs and no
-//! new version was meant, an old end and a new one will not understand each other. To accept a
-//! change: `INSTA_UPDATE=always cargo test --test protocol`.
+//! A full and an incremental transfer, the rest of an interrupted one, a partial state that is
+//! given up, and a transfer in which both processes are replaced, from the preamble to the
+//! farewell. If this differs and no new version was meant, an old end and a new one will not
+//! understand each other. To accept a change: `INSTA_UPDATE=always cargo test --test protocol`.
 
 use std::fmt::Write as _;
 
@@ -13,12 +13,14 @@ use zferry::protocol::envelope::{Decoder, encode};
 use zferry::protocol::frame::{Codec, Header};
 use zferry::protocol::message::Limits;
 use zferry::protocol::message::{
-    DatasetStream, Hello, Message, Request, Start, Stream, Watermarks,
+    DatasetStream, Hello, Message, Open, Request, Start, Stream, Watermarks,
 };
+use zferry::protocol::negotiate::Agreed;
 use zferry::protocol::preamble::{Preamble, Role};
 use zferry::protocol::receiver::{self, Ended, Offer, Receiver};
 use zferry::protocol::secret::JoinSecret;
-use zferry::protocol::sender::{self, Sender};
+use zferry::protocol::sender::{self, Sender, WholeStream};
+use zferry::protocol::standing::{Return, Returned, Standing};
 use zferry::protocol::version::{Version, Versions};
 use zferry::protocol::window::Credit;
 use zferry::units::{Bytes, Sequence, StreamOffset, TransferId};
@@ -26,6 +28,7 @@ use zferry::units::{Bytes, Sequence, StreamOffset, TransferId};
 const FULL: Guid = Guid(0xf011_0000_0000_0001);
 const NEXT: Guid = Guid(0xf011_0000_0000_0002);
 const LAST: Guid = Guid(0xf011_0000_0000_0003);
+const AFTER: Guid = Guid(0xf011_0000_0000_0004);
 const TOKEN: &str = "1-eb46e146b-d0-789c6360";
 const SECRET: [u8; 16] = *b"0123456789abcdef";
 const TOTAL: u32 = (1 << 20) + 312;
@@ -182,9 +185,51 @@ impl Conversation {
     /// Another control connection takes the place of one that was lost.
     fn come_back(&mut self) {
         self.write_preamble(Role::Return { secret: JoinSecret::new(SECRET) });
-        self.travel("client -> server", &Message::Return { heard: 5 });
-        self.travel("server -> client", &Message::Returned { heard: 6 });
+        self.travel("client -> server", &Message::Return(Return { heard: 5, ..Return::default() }));
+        self.travel(
+            "server -> client",
+            &Message::Returned(Returned { heard: 6, ..Returned::default() }),
+        );
         self.travel("client -> server", &Message::Ping { heard: 5 });
+    }
+
+    /// A control connection that follows a crash of one end. The counts begin anew.
+    fn return_after_crash(&mut self, client: Return, beginning: u32) -> Standing {
+        self.write_preamble(Role::Return { secret: JoinSecret::new(SECRET) });
+        self.travel("client -> server", &Message::Return(client));
+        let standing = self.server.as_ref().unwrap().standing().unwrap();
+        let returned = Returned { heard: 0, standing: Some(standing.clone()), beginning };
+        self.travel("server -> client", &Message::Returned(returned));
+        standing
+    }
+
+    /// The server's process dies in the middle of a transfer, and later the client's.
+    fn crash(&mut self, number: u32, request: Request, guid: Guid) {
+        let taken = u64::from(number - 1) * 2;
+        self.client(sender::Input::Open(request.clone()));
+        self.server(receiver::Input::Prepared(Start::FromStart, credit(taken)));
+        let total = StreamOffset(u64::from(TOTAL));
+        self.client(sender::Input::Sent(total));
+        let durable = StreamOffset(1 << 20);
+        let reached = Watermarks { received: durable, spooled: durable, fed: StreamOffset(0) };
+        let transfer = TransferId(number);
+        let agreed = Agreed { version: Version::V1, limits: limits(2) };
+        let open = Open { transfer, request: request.clone() };
+        self.server = Some(Receiver::restored(agreed.clone(), open, reached, credit(taken + 1)));
+        let client = Return { heard: 9, ..Return::default() };
+        let standing = self.return_after_crash(client, 1);
+        self.client(sender::Input::Stands(standing));
+        self.client(sender::Input::StreamEnded { total, crc32: 0x9abc_def0 });
+        let standing = self.return_after_crash(Return { anew: true, ..Return::default() }, 2);
+        let whole = WholeStream { transfer, stream: request.stream, total, crc32: 0x9abc_def0 };
+        let mut output = Vec::new();
+        let client = Sender::restored(agreed, whole, &standing, &mut output).unwrap();
+        self.client = Some(client);
+        self.client_does(output);
+        let reached = Watermarks { received: total, spooled: total, fed: total };
+        self.server(receiver::Input::Progress(reached, credit(taken + 2)));
+        let ended = self.ended.take().unwrap();
+        self.server(receiver::Input::Applied { ended, guid: Some(guid), millis: 2500 });
     }
 
     fn list(&mut self, target: TargetState) {
@@ -243,6 +288,7 @@ fn the_conversation_is_as_it_always_was() {
     conversation.list(partly(&[("daily-3", LAST)], TOKEN));
     conversation.abort(TOKEN);
     conversation.come_back();
+    conversation.crash(4, request("daily-4", AFTER, Some(LAST)), AFTER);
     conversation.client(sender::Input::Bye);
     assert!(conversation.client.unwrap().is_closed() && conversation.server.unwrap().is_closed());
 

@@ -8,6 +8,7 @@ use zferry::protocol::envelope::{Decoder, encode};
 use zferry::protocol::journal::Journal;
 use zferry::protocol::liveness::{Action, Liveness, Settings};
 use zferry::protocol::message::Message;
+use zferry::protocol::standing::{Return, Returned, Standing};
 
 use super::breakage::Breakage;
 use super::environment::{End, Environment};
@@ -118,8 +119,23 @@ impl Line {
         self.journal.unconfirmed().next().is_none()
     }
 
-    pub fn heard(&self) -> u64 {
-        self.journal.heard()
+    pub fn returning(&self) -> Return {
+        self.journal.returning()
+    }
+
+    pub fn accept(&mut self, server: &Returned, env: &Environment) {
+        let heard = counted(server.heard, env);
+        self.journal.accept(&Returned { heard, ..server.clone() }).expect("an honest end");
+    }
+
+    pub fn answer(
+        &mut self,
+        client: Return,
+        stand: impl FnOnce() -> Option<Standing>,
+        env: &Environment,
+    ) -> Option<Returned> {
+        let heard = counted(client.heard, env);
+        self.journal.answer(Return { heard, ..client }, stand).expect("an honest end counts right")
     }
 
     /// Gives the connection up.
@@ -129,15 +145,17 @@ impl Line {
         }
     }
 
-    /// Goes on over another connection, whose other end has heard so many of our messages.
-    pub fn go_on(&mut self, mut link: Link, heard: u64, env: &mut Environment) {
+    /// Goes on over another connection, where both know what the other has heard.
+    pub fn go_on(&mut self, mut link: Link, env: &mut Environment) {
         self.cut(env);
-        let wrong = env.is_broken(Breakage::ReplayFromWrongCount) && heard > 0;
-        let heard = if wrong { heard - 1 } else { heard };
-        self.journal.confirm(heard).expect("an honest end counts right");
         for message in self.journal.unconfirmed() {
             link.send(message, env);
         }
         self.link = Some(link);
     }
+}
+
+/// What the other end is taken to have heard.
+fn counted(heard: u64, env: &Environment) -> u64 {
+    if env.is_broken(Breakage::ReplayFromWrongCount) { heard.saturating_sub(1) } else { heard }
 }

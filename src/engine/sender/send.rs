@@ -123,7 +123,9 @@ impl Dealer {
             ToSend::Open { progress, .. } => self.progress = progress,
             ToSend::Follow(_) => {}
             ToSend::Frame(frame) => {
-                self.window.put(frame.header.sequence, Bytes::from(frame.range.len()), frame);
+                let (sequence, bytes) = (frame.header.sequence, Bytes::from(frame.range.len()));
+                let taken = self.window.put(sequence, bytes, frame);
+                self.acknowledged.advance(taken.as_slice(), &self.progress);
             }
             ToSend::Close { transfer, after, total } => {
                 self.closing.push_back((transfer, after, total));

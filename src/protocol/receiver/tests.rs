@@ -161,6 +161,51 @@ fn a_failure_is_told_in_the_words_of_the_moment() {
 }
 
 #[test]
+fn a_transfer_stands_where_it_was_told_to_be_from_its_opening_to_the_next() {
+    let standing = |fed, taken, ended| {
+        let (transfer, reached, credit) = (TransferId(1), at(fed), credit(taken));
+        Some(Standing { transfer, reached, credit, ended })
+    };
+    assert_eq!(idle().standing(), None);
+    let preparing = said(idle(), Message::Open(open(1))).unwrap();
+    assert_eq!(preparing.standing(), None);
+    let (machine, _) = step(preparing, Input::Prepared(Start::FromStart, credit(0)));
+    assert_eq!(machine.standing(), standing(0, 0, false));
+    let (machine, _) = step(machine, Input::Progress(at(5), credit(1)));
+    assert_eq!(machine.standing(), standing(5, 1, false));
+    let (machine, ended) = applying(9, 9);
+    assert_eq!(machine.standing(), standing(9, 0, true));
+    let (machine, _) = step(machine, Input::Applied { ended, guid: None, millis: 3 });
+    assert_eq!(machine.standing(), standing(9, 0, true));
+    let next = said(machine, Message::Open(open(2))).unwrap();
+    assert_eq!(next.standing(), None);
+    let failure = Failure::new(Side::Target, Class::Wait, "out of space");
+    let (failed, _) = step(receiving(), Input::Failed(failure));
+    assert_eq!(failed.standing(), None);
+}
+
+#[test]
+fn a_server_that_takes_over_receives_from_what_was_durable() {
+    let agreed = Agreed { version: Version::V1, limits: limits() };
+    let machine = Receiver::restored(agreed, open(3), at(5), credit(1));
+    let (transfer, reached, ended) = (TransferId(3), at(5), false);
+    let stands = Standing { transfer, reached, credit: credit(1), ended };
+    assert_eq!(machine.standing(), Some(stands));
+    let (machine, output) = step(machine, Input::Returned);
+    assert!(matches!(output[..], [Output::Send(Message::Ack { .. })]));
+    // Fed again from its files, it is no further than it was.
+    let (machine, output) = step(machine, Input::Progress(at(3), credit(1)));
+    assert_eq!(output, []);
+    let ending = Ending::Complete { total: StreamOffset(5), crc32: 5 };
+    let end = Message::End { transfer, ending };
+    let (machine, mut output) = step(machine, Input::Received(end));
+    let Some(Output::Finish(ended)) = output.pop() else { panic!("{output:?}") };
+    let (machine, output) = step(machine, Input::Applied { ended, guid: None, millis: 3 });
+    assert!(matches!(result(&output), Outcome::Applied(_)));
+    said(machine, Message::Open(open(4))).unwrap();
+}
+
+#[test]
 #[should_panic(expected = "makes no sense in Idle")]
 fn news_out_of_place_are_our_own_mistake() {
     step(idle(), Input::Progress(at(1), credit(0)));

@@ -1,5 +1,7 @@
 //! The client's half of the conversation, case by case; `tests/protocol` plays whole ones.
 
+mod standing;
+
 use super::*;
 use crate::error::{Class, Side};
 use crate::protocol::frame::Codec;

@@ -16,6 +16,8 @@ pub struct ReceiveWindow<T> {
     taken: Sequence,
     /// Of the blocks that were taken, how many still occupy their slots.
     held: u64,
+    /// Where only what is durable may be told as taken: all below is.
+    durable: Option<Sequence>,
     places: BTreeMap<Sequence, Place<T>>,
     told: Credit,
     duplicates: u64,
@@ -54,15 +56,39 @@ pub struct BeyondRoom {
 impl<T> ReceiveWindow<T> {
     /// A window with room for so many blocks, at least one.
     pub fn new(blocks: u64) -> ReceiveWindow<T> {
+        ReceiveWindow::restored(blocks, Sequence(0))
+    }
+
+    /// The window of a process that takes over from one that had taken every block before `first`.
+    pub fn restored(blocks: u64, first: Sequence) -> ReceiveWindow<T> {
         assert!(blocks > 0, "without room nothing ever comes");
+        let room = Sequence(first.0.saturating_add(blocks));
         ReceiveWindow {
             blocks,
-            taken: Sequence(0),
+            taken: first,
             held: 0,
+            durable: None,
             places: BTreeMap::new(),
-            told: Credit { taken: Sequence(0), room: Sequence(blocks) },
+            told: Credit { taken: first, room },
             duplicates: 0,
         }
+    }
+
+    /// From now on a block is told as taken only when it is [`ReceiveWindow::durable`]; those taken
+    /// so far count as that. Room is given as ever: what was taken needs no slot.
+    pub fn hold_back(&mut self) {
+        self.durable.get_or_insert(self.taken);
+    }
+
+    /// Every block numbered below `upto` is durable, whether it was taken or not. Of no meaning
+    /// unless they are held back.
+    pub fn durable(&mut self, upto: Sequence) {
+        self.durable = self.durable.map(|durable| durable.max(upto));
+    }
+
+    /// Holds nothing back any more: whatever was taken is told.
+    pub fn let_go(&mut self) {
+        self.durable = None;
     }
 
     /// Whether a block of this number may come: asked before its payload is let in.
@@ -130,7 +156,8 @@ impl<T> ReceiveWindow<T> {
     /// What the sender may forget, and how far it may go.
     pub fn credit(&self) -> Credit {
         let freed = self.taken.0 - self.held;
-        Credit { taken: self.taken, room: Sequence(freed.saturating_add(self.blocks)) }
+        let taken = self.durable.map_or(self.taken, |durable| durable.min(self.taken));
+        Credit { taken, room: Sequence(freed.saturating_add(self.blocks)) }
     }
 
     /// The same, to be told to the sender now.

@@ -12,8 +12,10 @@ use crate::units::{Bytes, Sequence};
 #[derive(Debug)]
 pub struct SendWindow<T> {
     credit: Credit,
-    /// Every number below has been dealt once at least.
+    /// Every number below has been dealt once at least, or taken.
     next: Sequence,
+    /// Every number below may have been dealt by a process before this one.
+    dealt_before: Sequence,
     /// Not dealt yet, or dealt to a lane that was lost.
     waiting: BTreeMap<Sequence, Kept<T>>,
     dealt: BTreeMap<Sequence, (u32, Kept<T>)>,
@@ -74,21 +76,34 @@ impl<T> SendWindow<T> {
         SendWindow {
             credit: Credit::default(),
             next: Sequence(0),
+            dealt_before: Sequence(0),
             waiting: BTreeMap::new(),
             dealt: BTreeMap::new(),
             resent: Resent::default(),
         }
     }
 
-    /// Keeps a frame of `bytes` on the wire; frames come in any order.
+    /// The window of a process that takes over where the receiver stands: frames are put from
+    /// `credit.taken` on. What the process before had on its way may still be taken.
+    pub fn restored(credit: Credit) -> SendWindow<T> {
+        let (next, dealt_before) = (credit.taken, credit.room);
+        SendWindow { credit, next, dealt_before, ..SendWindow::new() }
+    }
+
+    /// Keeps a frame of `bytes` on the wire; frames come in any order. Gives back one that a
+    /// receiver took from a process before this one: nobody needs it any more.
     ///
     /// # Panics
     ///
     /// When a number comes for the second time: numbers are ours to give.
-    pub fn put(&mut self, sequence: Sequence, bytes: Bytes, item: T) {
+    pub fn put(&mut self, sequence: Sequence, bytes: Bytes, item: T) -> Option<T> {
+        if sequence < self.credit.taken && sequence < self.dealt_before {
+            return Some(item);
+        }
         let taken_in = self.next > sequence || self.waiting.contains_key(&sequence);
         assert!(!taken_in, "block {sequence} was numbered twice");
         self.waiting.insert(sequence, Kept { item, bytes });
+        None
     }
 
     /// The frame that `lane` is to send next: the oldest that no lane has, if there is room for
@@ -129,10 +144,28 @@ impl<T> SendWindow<T> {
         if !credit.follows(self.credit) {
             return Err(CreditError::FellBack { from: self.credit, to: credit });
         }
-        if credit.taken > self.next {
-            return Err(CreditError::BeyondDealt { dealt: self.next, got: credit.taken });
+        self.follow(credit)
+    }
+
+    /// Takes where a receiver stands that may have lost what it had not taken, and the connections
+    /// with it: all of that waits to be dealt again. Room may have fallen back.
+    pub fn stands(&mut self, credit: Credit) -> Result<Vec<T>, CreditError> {
+        let least = Credit { room: credit.taken, ..self.credit };
+        if !credit.follows(least) {
+            return Err(CreditError::FellBack { from: self.credit, to: credit });
+        }
+        let dealt = std::mem::take(&mut self.dealt);
+        self.waiting.extend(dealt.into_iter().map(|(sequence, (_, kept))| (sequence, kept)));
+        self.follow(credit)
+    }
+
+    fn follow(&mut self, credit: Credit) -> Result<Vec<T>, CreditError> {
+        let dealt = self.next.max(self.dealt_before);
+        if credit.taken > dealt {
+            return Err(CreditError::BeyondDealt { dealt, got: credit.taken });
         }
         self.credit = credit;
+        self.next = self.next.max(credit.taken);
         let dealt = take_before(&mut self.dealt, credit.taken).map(|(_, kept)| kept);
         let waiting = take_before(&mut self.waiting, credit.taken);
         Ok(dealt.chain(waiting).map(|kept| kept.item).collect())

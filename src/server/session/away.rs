@@ -8,9 +8,11 @@ use std::time::{Duration, Instant};
 
 use super::Session;
 use crate::error::{Class, Failure, Side};
-use crate::link::LinkError;
+use crate::link::{Link, LinkError};
 use crate::protocol::message::Message;
-use crate::protocol::receiver::Input;
+use crate::protocol::receiver::{Input, Receiver as Machine};
+use crate::protocol::standing::Returned;
+use crate::server::incoming;
 use crate::server::roster::Returning;
 
 /// How long a result waits for a client that has not heard it.
@@ -50,10 +52,15 @@ impl Session {
 
     /// The client is here again, perhaps before its old connection was missed.
     pub(super) async fn take_back(&mut self, returning: Returning) {
-        let Returning { mut link, heard, peer } = returning;
-        let told = link.send(&Message::Returned { heard: self.line.heard() }).await;
-        let back = match told {
-            Ok(()) => self.line.go_on(link, heard).await,
+        let Returning { link, client, peer } = returning;
+        let stand = || self.machine.as_ref().and_then(Machine::standing);
+        let back = match self.line.answer(client, stand) {
+            Ok(Some(returned)) => self.go_on(link, returned).await,
+            Ok(None) => {
+                let what = "the session has nothing that another process could go on with";
+                let failure = Failure::new(Side::Target, Class::Interrupted, what);
+                return incoming::refuse(link, failure, &peer).await;
+            }
             Err(error) => Err(error),
         };
         if let Err(error) = back {
@@ -65,6 +72,11 @@ impl Session {
         self.back_until = None;
         self.acknowledge();
         self.tell(Input::Returned);
+    }
+
+    async fn go_on(&mut self, mut link: Link, returned: Returned) -> Result<(), LinkError> {
+        link.send(&Message::Returned(returned)).await?;
+        self.line.go_on(link).await
     }
 
     /// The client did not come back in time.

@@ -199,7 +199,8 @@ impl Session {
             recorder.block(header, &bytes, mark, env);
         }
         let frame = [&header.encode()[..], &bytes].concat();
-        self.window.put(sequence, Bytes::from(frame.len()), frame.into());
+        let taken = self.window.put(sequence, Bytes::from(frame.len()), frame.into());
+        assert!(taken.is_none(), "no process was before this one");
     }
 
     fn deal(&mut self, env: &mut Environment) {

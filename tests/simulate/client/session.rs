@@ -246,7 +246,7 @@ impl Session {
         let Some(secret) = self.secret.filter(|_| self.line.id().is_none()) else { return };
         let id = env.dial(Purpose::ControlAgain(secret));
         let mut link = Link::new(ME, id, env.now);
-        link.send(&Message::Return { heard: self.line.heard() }, env);
+        link.send(&Message::Return(self.line.returning()), env);
         self.returning = Some(link);
         env.after(CONNECT_LIMIT, self.mine(Event::Late { connection: id }));
     }
@@ -256,10 +256,11 @@ impl Session {
         let Some(mut link) = self.returning.take() else { return };
         match link.take(rest, env) {
             Ok(None) => self.returning = Some(link),
-            Ok(Some(Message::Returned { heard })) => {
+            Ok(Some(Message::Returned(server))) => {
                 env.met(Met::ControlReturned);
                 let id = link.id;
-                self.line.go_on(link, heard, env);
+                self.line.accept(&server, env);
+                self.line.go_on(link, env);
                 self.beat(id, env);
                 if std::mem::take(&mut self.lost_in_silence) {
                     self.renew_lanes(env);
@@ -318,6 +319,7 @@ impl Session {
                     self.credited(credit);
                     self.begin(transfer, self.first_object, env);
                 }
+                Output::Stands(..) => panic!("a server that has forgotten"),
                 Output::Reached(marks, credit) => {
                     self.credited(credit);
                     if let Some(carrying) = &mut self.carrying {

@@ -10,6 +10,7 @@ use zferry::error::{Class, Failure, Side};
 use zferry::listing::{Snapshot, TargetState};
 use zferry::protocol::message::Message;
 use zferry::protocol::receiver::Input;
+use zferry::protocol::standing::Return;
 
 use self::session::{Session, Standing};
 use super::environment::{End, Environment, Event as Due};
@@ -119,7 +120,7 @@ impl Server {
             let (session, mut link) = self.returning.remove(at);
             match link.take(&mut rest, env) {
                 Ok(None) => self.returning.push((session, link)),
-                Ok(Some(Message::Return { heard })) => self.take_back(session, link, heard, env),
+                Ok(Some(Message::Return(client))) => self.take_back(session, link, client, env),
                 Ok(Some(other)) => panic!("{} where a client was to return", other.name()),
                 Err(_) => env.close(End::Server, id),
             }
@@ -130,9 +131,9 @@ impl Server {
         self.settle(env);
     }
 
-    fn take_back(&mut self, session: u32, link: Link, heard: u64, env: &mut Environment) {
+    fn take_back(&mut self, session: u32, link: Link, client: Return, env: &mut Environment) {
         match self.sessions.iter_mut().find(|other| other.number == session) {
-            Some(session) => session.take_back(link, heard, env),
+            Some(session) => session.take_back(link, client, env),
             None => env.close(End::Server, link.id),
         }
     }

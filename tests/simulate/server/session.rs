@@ -9,6 +9,7 @@ use zferry::protocol::frame::Codec;
 use zferry::protocol::message::{Limits, Message, Open};
 use zferry::protocol::receiver::{Input, Offer, Output, Receiver};
 use zferry::protocol::secret::JoinSecret;
+use zferry::protocol::standing::Return;
 use zferry::protocol::version::Version;
 use zferry::protocol::window::{Credit, ReceiveWindow};
 use zferry::units::Bytes;
@@ -183,16 +184,17 @@ impl Session {
     }
 
     /// The client is here again, perhaps before its old connection was missed.
-    pub fn take_back(&mut self, mut link: Link, heard: u64, env: &mut Environment) {
+    pub fn take_back(&mut self, mut link: Link, client: Return, env: &mut Environment) {
         if self.standing != Standing::Open {
             return env.close(ME, link.id);
         }
         if self.line.id().is_some() {
             env.met(Met::ReturnedUnmissed);
         }
-        link.send(&Message::Returned { heard: self.line.heard() }, env);
+        let returned = self.line.answer(client, || None, env).expect("both have their memory");
+        link.send(&Message::Returned(returned), env);
         let id = link.id;
-        self.line.go_on(link, heard, env);
+        self.line.go_on(link, env);
         self.back_until = None;
         self.acknowledge(env);
         self.tell(Input::Returned, env);
