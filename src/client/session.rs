@@ -122,7 +122,7 @@ impl Session {
         engine.block_bytes = engine.block_bytes.min(agreed.limits.block_bytes_max);
         let (event_inbox, events) = unbounded_channel();
         Ok(Session {
-            engine: Engine::start(&engine, connections, &event_inbox)?,
+            engine: Engine::start(&engine, connections, &event_inbox, None)?,
             conversation,
             lanes,
             events,

@@ -65,7 +65,7 @@ impl Bench {
         let (ours, theirs): (Vec<_>, Vec<_>) =
             (0..lanes).map(|_| UnixStream::pair().unwrap()).unzip();
         let places = theirs.into_iter().map(|theirs| Some(theirs.into())).collect();
-        let receiver = Receiver::start(&settings, agreed, places, &inbox).unwrap();
+        let receiver = Receiver::start(&settings, agreed, places, &inbox, Sequence(0)).unwrap();
         let pipe = Pipe::new(1 << 20).unwrap();
         receiver.begin(TRANSFER, 1, Sink { fd: pipe.writer, feed: Feed::Splice }, None);
         Bench { receiver, events, lanes: ours, sink: Some(pipe.reader.into()) }

@@ -1,12 +1,15 @@
 //! A sender and a receiver in one process, and what a client and a server would do for them: carry
 //! credits, dial again what was lost.
 
+mod kept;
+
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::sync::mpsc::{self, channel};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
@@ -14,14 +17,16 @@ use std::time::{Duration, Instant};
 
 use sys::backend::Backend;
 use sys::pipe::Pipe;
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use zferry::breakpoint::record::Mark;
 use zferry::engine::progress::Progress;
 use zferry::engine::receiver::{self, Agreed, Feed, Receiver, Sink};
 use zferry::engine::sender::{self, Sender};
 use zferry::engine::settings::{Compression, Settings, Spool, ZeroCopy};
 use zferry::error::Class;
 use zferry::protocol::window::Credit;
-use zferry::units::{Bytes, TransferId};
+use zferry::spool::keeping::Keeping;
+use zferry::units::{Bytes, Sequence, TransferId};
 
 use crate::weather::{self, Holes, Weather};
 
@@ -52,6 +57,10 @@ pub struct Plan {
     pub receiver_blocks: u64,
     /// Breakpoint files of the sender.
     pub spool: Option<Spool>,
+    /// Those of the receiver.
+    pub receiver_spool: Option<Spool>,
+    /// Where the records of streams lie that are kept.
+    pub state: Option<PathBuf>,
 }
 
 /// What came of it.
@@ -94,6 +103,13 @@ pub struct Pair {
     lost: usize,
     wrong: usize,
     failed: Option<String>,
+    sender_inbox: UnboundedSender<sender::Event>,
+    receiver_inbox: UnboundedSender<receiver::Event>,
+    sender_records: Option<Keeping>,
+    receiver_records: Option<Keeping>,
+    /// The stream's end, once the sender has all of it in files, or has dealt all of it.
+    pub kept: Option<Mark>,
+    end: Option<Mark>,
 }
 
 enum Cut {
@@ -114,11 +130,17 @@ impl Default for Plan {
             sink_waits: false,
             receiver_blocks: 2,
             spool: None,
+            receiver_spool: None,
+            state: None,
         }
     }
 }
 
 impl Plan {
+    fn receiver_settings(&self) -> Settings {
+        Settings { spool: self.receiver_spool.clone(), ..self.settings(self.receiver_blocks) }
+    }
+
     fn settings(&self, blocks_per_lane: u64) -> Settings {
         let slots = if self.compression == Compression::None { 1 } else { 2 };
         let blocks = u64::from(self.lanes) * blocks_per_lane;
@@ -145,9 +167,10 @@ impl Pair {
         let (receiver_inbox, receiver_events) = unbounded_channel();
         let places = || (0..plan.lanes).map(|_| None).collect::<Vec<Option<OwnedFd>>>();
         let agreed = Agreed { codec: plan.compression.codec(), block_bytes: Bytes(BLOCK_BYTES) };
-        let settings = plan.settings(plan.receiver_blocks);
-        let receiver = Receiver::start(&settings, agreed, places(), &receiver_inbox).unwrap();
-        let sender = Sender::start(&plan.settings(2), places(), &sender_inbox).unwrap();
+        let settings = plan.receiver_settings();
+        let receiver =
+            Receiver::start(&settings, agreed, places(), &receiver_inbox, Sequence(0)).unwrap();
+        let sender = Sender::start(&plan.settings(2), places(), &sender_inbox, None).unwrap();
         let mut lanes: Vec<VecDeque<Weather>> = (0..plan.lanes).map(|_| VecDeque::new()).collect();
         for &(lane, one) in weather {
             lanes[lane as usize].push_back(one);
@@ -170,6 +193,12 @@ impl Pair {
             lost: 0,
             wrong: 0,
             failed: None,
+            sender_inbox,
+            receiver_inbox,
+            sender_records: None,
+            receiver_records: None,
+            kept: None,
+            end: None,
             plan,
         };
         (0..pair.plan.present).for_each(|lane| pair.join(lane));
@@ -193,9 +222,11 @@ impl Pair {
             read_out(File::from(to.reader), slow_sink)
         }));
         let sink = Sink { fd: to.writer, feed: Feed::Splice };
-        self.receiver.begin(TRANSFER, 1, sink, None);
+        let kept = self.keep_received();
+        self.receiver.begin(TRANSFER, 1, sink, kept);
         self.sender.credit(self.receiver.credit());
-        self.sender.carry(TRANSFER, 1, from.reader, &self.progress, None);
+        let stream = self.keep_sent();
+        self.sender.carry(TRANSFER, 1, from.reader, &self.progress, stream);
     }
 
     /// Gives a lane a new connection at both ends.
@@ -328,8 +359,11 @@ impl Pair {
             match event {
                 sender::Event::Sent(sent) => {
                     self.receiver.end(sent.transfer, sent.total, sent.crc32);
+                    self.end = Some(Mark { to: sent.total, crc32: sent.crc32 });
                 }
-                sender::Event::Kept(_) => {}
+                sender::Event::Kept(sent) => {
+                    self.kept = Some(Mark { to: sent.total, crc32: sent.crc32 });
+                }
                 sender::Event::LaneLost { lane, .. } => {
                     self.lost += 1;
                     self.join(lane);

@@ -14,7 +14,7 @@ use sys::wake::Waker;
 use crate::engine::block::Block;
 use crate::engine::fault::Fault;
 use crate::protocol::window::{Arrival, BeyondRoom, Credit, ReceiveWindow};
-use crate::units::Sequence;
+use crate::units::{Sequence, StreamOffset};
 
 /// The connection that a block came over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,13 +50,21 @@ struct Books {
     feeding: bool,
     /// The session was told to ask for the credit, and has not asked yet.
     poked: bool,
+    /// How much of the current transfer is durable.
+    durable: StreamOffset,
 }
 
 impl Arrivals {
-    /// Room for so many blocks; orders go to the intake, which sleeps on that bell.
-    pub fn new(blocks: u64, orders: Sender<Order>, intake: &Arc<Waker>) -> Arrivals {
-        let window = ReceiveWindow::new(blocks);
-        let books = Books { window, feeding: false, poked: false };
+    /// Room for so many blocks from `first` on; orders go to the intake, which sleeps on that bell.
+    pub fn new(
+        blocks: u64,
+        first: Sequence,
+        orders: Sender<Order>,
+        intake: &Arc<Waker>,
+    ) -> Arrivals {
+        let window = ReceiveWindow::restored(blocks, first);
+        let books =
+            Books { window, feeding: false, poked: false, durable: StreamOffset::default() };
         Arrivals { books: Arc::new(Mutex::new(books)), orders, intake: Arc::clone(intake) }
     }
 
@@ -84,7 +92,7 @@ impl Arrivals {
     }
 
     pub fn taken(&self) -> Sequence {
-        self.books().window.credit().taken
+        self.books().window.taken()
     }
 
     /// Says how many blocks the pipe holds, and answers whether the session should tell the
@@ -112,8 +120,39 @@ impl Arrivals {
         books.window.tell()
     }
 
-    pub fn set_feeding(&self, feeding: bool) {
-        self.books().feeding = feeding;
+    /// A transfer begins. Of one that is `kept` in files nothing is told as taken before it is
+    /// durable.
+    pub fn begin(&self, kept: bool) {
+        let mut books = self.books();
+        books.feeding = true;
+        books.durable = StreamOffset(0);
+        // What was taken for the transfer before this one is of no more use to anybody.
+        books.window.let_go();
+        if kept {
+            books.window.hold_back();
+        }
+    }
+
+    /// The stream is durable before this place, and so is every block numbered below `next_frame`.
+    pub fn durable(&self, to: StreamOffset, next_frame: Sequence) {
+        let mut books = self.books();
+        books.durable = books.durable.max(to);
+        books.window.durable(next_frame);
+    }
+
+    /// How much of the current transfer is durable.
+    pub fn durable_to(&self) -> StreamOffset {
+        self.books().durable
+    }
+
+    /// Nothing is kept any more: what is taken is told as that.
+    pub fn retire(&self) {
+        self.books().window.let_go();
+    }
+
+    /// The transfer is fed whole.
+    pub fn end(&self) {
+        self.books().feeding = false;
     }
 
     pub fn is_feeding(&self) -> bool {

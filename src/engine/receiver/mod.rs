@@ -34,7 +34,8 @@ use super::stage;
 use crate::error::{Failure, Side};
 use crate::protocol::frame::Codec;
 use crate::protocol::window::Credit;
-use crate::units::{Bytes, StreamOffset, TransferId};
+use crate::spool::keeping::{Follow, Order as FromRecords};
+use crate::units::{Bytes, Sequence, StreamOffset, TransferId};
 
 /// What a receiver tells the one who started it.
 #[derive(Debug)]
@@ -81,7 +82,7 @@ pub struct Receiver {
 
 impl Receiver {
     /// Starts the stages over `connections`: a place for each lane of the session, with a blocking
-    /// stream socket or empty until one [`Receiver::join`]s.
+    /// stream socket or empty until one [`Receiver::join`]s. The first block is numbered `first`.
     ///
     /// Fails where the cache is too small for them or the machine has no room for it.
     pub fn start(
@@ -89,10 +90,11 @@ impl Receiver {
         agreed: Agreed,
         connections: Vec<Option<OwnedFd>>,
         events: &UnboundedSender<Event>,
+        first: Sequence,
     ) -> Result<Receiver, Failure> {
         let settings = Settings { block_bytes: agreed.block_bytes, ..settings.clone() };
         let slots = settings.slots(connections.len(), agreed.codec, Side::Target)?;
-        Receiver::build(&settings, agreed, connections, events, slots)
+        Receiver::build(&settings, agreed, connections, events, first, slots)
             .map_err(|error| Fault::Setup("receiver", error).failure(Side::Target))
     }
 
@@ -101,6 +103,7 @@ impl Receiver {
         agreed: Agreed,
         places: Vec<Option<OwnedFd>>,
         events: &UnboundedSender<Event>,
+        first: Sequence,
         slots: u32,
     ) -> io::Result<Receiver> {
         let arena = Arena::new(settings.block_bytes.as_usize() + PAGE_BYTES, slots)?;
@@ -115,7 +118,7 @@ impl Receiver {
         let lanes = u32::try_from(places.len()).unwrap_or(u32::MAX);
         // Every lane waits with slots for one block; all others are room.
         let blocks = (slots / slots_per_block(agreed.codec)).saturating_sub(lanes).max(1);
-        let arrivals = Arrivals::new(blocks.into(), orders, &waker);
+        let arrivals = Arrivals::new(blocks.into(), first, orders, &waker);
         let mut receiver = Receiver {
             deliveries: Some(deliveries.clone()),
             arrivals: arrivals.clone(),
@@ -232,7 +235,7 @@ impl Receiver {
     /// Feeds what comes for a transfer to `sink`, and keeps it in breakpoint files, which takes a
     /// spool. Must be said before the sender is let go.
     pub fn begin(&self, transfer: TransferId, epoch: u32, sink: Sink, kept: Option<Keeping>) {
-        self.arrivals.set_feeding(true);
+        self.arrivals.begin(kept.is_some());
         self.deliver(Delivery::Begin { transfer, epoch, sink, kept: kept.map(Box::new) });
     }
 
@@ -251,6 +254,27 @@ impl Receiver {
     /// Shuts the connection of a lane down; as [`Receiver::join`] without a new one.
     pub fn leave(&self, lane: u32) {
         self.arrivals.order(Order::Leave { lane });
+    }
+
+    /// Where the records of a stream say what follows from them.
+    pub fn follow(&self) -> Follow {
+        let (arrivals, deliveries) = (self.arrivals.clone(), self.deliveries.clone());
+        Box::new(move |order| {
+            match order {
+                FromRecords::Durable { to, next_frame } => arrivals.durable(to, next_frame),
+                FromRecords::Retired => arrivals.retire(),
+                FromRecords::Trim { .. } => return,
+            }
+            if let Some(deliveries) = &deliveries {
+                // A feeder that has ended has reported why.
+                let _halting = deliveries.send(Delivery::Unpacked);
+            }
+        })
+    }
+
+    /// How much of the current transfer is durable here, where it is kept in breakpoint files.
+    pub fn durable(&self) -> StreamOffset {
+        self.arrivals.durable_to()
     }
 
     /// What the sender may forget and how far it may go, to be told to it now.

@@ -296,7 +296,7 @@ impl Feeder {
         let transfer = feeding.transfer;
         self.feeding = None;
         self.account(true);
-        self.arrivals.set_feeding(false);
+        self.arrivals.end();
         (self.report)(Event::Fed(Fed { transfer, total }));
         Ok(())
     }

@@ -5,6 +5,7 @@
 
 use crate::breakpoint::keeper::Reached;
 use crate::breakpoint::prefix::Prefix;
+use crate::breakpoint::record::Mark;
 use crate::engine::block::Frame;
 use crate::engine::progress::Progress;
 use crate::protocol::frame::Header;
@@ -18,6 +19,11 @@ pub(super) struct Acknowledged {
 }
 
 impl Acknowledged {
+    /// Of a transfer of which so much was taken before.
+    pub fn from(transfer: TransferId, taken: Mark) -> Acknowledged {
+        Acknowledged { transfer, prefix: taken.into() }
+    }
+
     /// Adds frames that were taken just now: all up to a number, told in any order.
     pub fn advance(&mut self, taken: &[Frame], progress: &Progress) {
         let mut headers: Vec<&Header> = taken.iter().map(|frame| &frame.header).collect();

@@ -26,17 +26,20 @@ use self::read::{Job, Reader};
 pub use self::send::Sent;
 use self::send::{Dealer, Inbox, ToSend};
 use self::spool::{Passed, Spooler, State};
+use super::block::Frame;
 use super::fault::Fault;
 use super::halt::Halt;
 use super::progress::Progress;
 use super::settings::{Compression, Settings, Spool, file_backend, slots_per_block};
 use super::stage;
 use crate::breakpoint::prefix::Prefix;
+use crate::breakpoint::record::Mark;
 use crate::error::{Failure, Side};
 use crate::protocol::frame::Codec;
 use crate::protocol::window::{Credit, SendWindow};
 use crate::spool::keeping::{Follow, Stream};
-use crate::units::{Sequence, TransferId};
+use crate::spool::left::Found;
+use crate::units::TransferId;
 
 /// What a sender tells the one who started it.
 #[derive(Debug)]
@@ -57,6 +60,23 @@ pub enum Event {
     Failed(Fault),
 }
 
+/// A stream that a process which died has left whole in its breakpoint files: its rest is sent.
+#[derive(Debug)]
+pub struct Resumed {
+    /// As the receiver knows it.
+    pub transfer: TransferId,
+    /// The files.
+    pub stream: Stream,
+    /// What stands in them.
+    pub found: Found,
+    /// What the receiver has taken, and how far it lets us go.
+    pub credit: Credit,
+    /// The place in the stream that it has taken everything before.
+    pub taken: Mark,
+    /// Where the rest is counted.
+    pub progress: Arc<Progress>,
+}
+
 /// The running stages of one session. Dropped, it ends them and waits for their threads.
 #[derive(Debug)]
 pub struct Sender {
@@ -72,17 +92,18 @@ pub struct Sender {
 impl Sender {
     /// Starts the stages over `connections`: a place for each lane of the session, with a blocking
     /// stream socket or empty until one [`Sender::join`]s. Nothing is sent before the first
-    /// [`Sender::credit`].
+    /// [`Sender::credit`], unless a stream is `resumed`, which takes a spool.
     ///
     /// Fails where the cache is too small for them or the machine has no room for it.
     pub fn start(
         settings: &Settings,
         connections: Vec<Option<OwnedFd>>,
         events: &UnboundedSender<Event>,
+        resumed: Option<Resumed>,
     ) -> Result<Sender, Failure> {
         let codec = settings.compression.codec();
         let slots = settings.slots(connections.len(), codec, Side::Source)?;
-        Sender::build(settings, connections, events, slots)
+        Sender::build(settings, connections, events, resumed, slots)
             .map_err(|error| Fault::Setup("sender", error).failure(Side::Source))
     }
 
@@ -90,6 +111,7 @@ impl Sender {
         settings: &Settings,
         places: Vec<Option<OwnedFd>>,
         events: &UnboundedSender<Event>,
+        resumed: Option<Resumed>,
         slots: u32,
     ) -> io::Result<Sender> {
         let lanes = places.len();
@@ -117,12 +139,14 @@ impl Sender {
             move |fault| drop(events.send(Event::Failed(fault)))
         };
 
+        let (dealing, state) = begin(resumed);
+        let next = state.next();
         let (pool, frames) = match &settings.spool {
             None => (Pool::split(&arena, 1, &read_waker).remove(0), send.clone()),
             Some(spool) => {
-                let (pool, frames, spooler) =
-                    spooling(settings, spool, &arena, &read_waker, &halt, &send, events)?;
-                sender.threads.push(stage::spawn("spool", &halt, report(), spooler)?);
+                let (pool, frames, run) =
+                    sender.spooling(settings, spool, &arena, (send.clone(), events), state)?;
+                sender.threads.push(stage::spawn("spool", &halt, report(), run)?);
                 (pool, frames)
             }
         };
@@ -144,7 +168,7 @@ impl Sender {
                     codec: settings.compression.codec(),
                     block_bytes: settings.block_bytes.as_usize(),
                     flush_after: settings.flush_after,
-                    next: Sequence(0),
+                    next,
                 }
                 .run()
             }
@@ -178,11 +202,11 @@ impl Sender {
                     halt,
                     report: Box::new(move |event| drop(events.send(event))),
                     lanes: Lanes::new(zero_copy),
-                    window: SendWindow::new(),
+                    window: dealing.window,
                     closing: VecDeque::new(),
                     dealt: Prefix::default(),
-                    progress: Arc::default(),
-                    acknowledged: Acknowledged::default(),
+                    progress: dealing.progress,
+                    acknowledged: dealing.acknowledged,
                 }
                 .run()
             }
@@ -194,6 +218,35 @@ impl Sender {
             }
         }
         Ok(sender)
+    }
+
+    /// The pool of the source, the place where frames go, and the stage that takes them from there.
+    fn spooling(
+        &self,
+        settings: &Settings,
+        spool: &Spool,
+        arena: &Arc<Arena>,
+        next: (Inbox, &UnboundedSender<Event>),
+        state: State,
+    ) -> io::Result<(Pool, Inbox, impl FnOnce() -> Result<(), Fault> + Send + use<>)> {
+        let Shares { fresh, most } = shares(arena.slots(), settings.compression.codec());
+        let (waker, halt) = (Arc::new(Waker::new()?), Arc::clone(&self.halt));
+        halt.wakes(&waker);
+        let [pool, loading] = Pool::part(arena, fresh, [&self.read_waker, &waker]);
+        let (messages, inbox) = crossbeam_channel::unbounded();
+        let frames = Inbox { messages, waker: Arc::clone(&waker) };
+        let backend = file_backend(settings.backend, &spool.folder)?;
+        let (spool, block_bytes, arena) = (spool.clone(), settings.block_bytes, Arc::clone(arena));
+        let (send, events) = (next.0, next.1.clone());
+        let run = move || {
+            let port = Port::new(backend, &arena, &waker, spool::DEPTH)
+                .map_err(|error| Fault::Setup("spool", error))?;
+            let passed = Passed::new(most as usize);
+            let report: Box<dyn Fn(Event) + Send> = Box::new(move |event| drop(events.send(event)));
+            Spooler { port, inbox, send, halt, report, spool, block_bytes, loading, passed, state }
+                .run()
+        };
+        Ok((pool, frames, run))
     }
 
     /// Carries the stream that comes out of `source` to its end; answered by [`Event::Sent`]. One
@@ -243,6 +296,12 @@ impl Sender {
         self.tell(ToSend::Credit(credit));
     }
 
+    /// Passes on where a receiver stands that may have lost what it had not taken: all of that is
+    /// sent again.
+    pub fn stands(&self, credit: Credit) {
+        self.tell(ToSend::Stands(credit));
+    }
+
     fn tell(&self, message: ToSend) {
         if let Some(send) = &self.send {
             send.put(message);
@@ -260,6 +319,24 @@ impl Drop for Sender {
             let _reported = thread.join();
         }
     }
+}
+
+/// What the last stage begins with.
+#[derive(Default)]
+struct Dealing {
+    window: SendWindow<Frame>,
+    progress: Arc<Progress>,
+    acknowledged: Acknowledged,
+}
+
+fn begin(resumed: Option<Resumed>) -> (Dealing, State) {
+    let Some(resumed) = resumed else { return Default::default() };
+    let dealing = Dealing {
+        window: SendWindow::restored(resumed.credit),
+        progress: Arc::clone(&resumed.progress),
+        acknowledged: Acknowledged::from(resumed.transfer, resumed.taken),
+    };
+    (dealing, State::resumed(resumed))
 }
 
 /// How the slots are shared where there is a spool.
@@ -284,38 +361,6 @@ fn shares(slots: u32, codec: Codec) -> Shares {
     };
     let around = around.max(2 * slots_per_block(codec));
     Shares { fresh, most: fresh.saturating_sub(around) }
-}
-
-/// The pool of the source, the place where frames go, and the stage that takes them from there.
-fn spooling(
-    settings: &Settings,
-    spool: &Spool,
-    arena: &Arc<Arena>,
-    read_waker: &Arc<Waker>,
-    halt: &Arc<Halt>,
-    send: &Inbox,
-    events: &UnboundedSender<Event>,
-) -> io::Result<(Pool, Inbox, impl FnOnce() -> Result<(), Fault> + Send + use<>)> {
-    let Shares { fresh, most } = shares(arena.slots(), settings.compression.codec());
-    let waker = Arc::new(Waker::new()?);
-    halt.wakes(&waker);
-    let [pool, loading] = Pool::part(arena, fresh, [read_waker, &waker]);
-    let (messages, inbox) = crossbeam_channel::unbounded();
-    let frames = Inbox { messages, waker: Arc::clone(&waker) };
-    let backend = file_backend(settings.backend, &spool.folder)?;
-    let (spool, block_bytes) = (spool.clone(), settings.block_bytes);
-    let (arena, halt, send) = (Arc::clone(arena), Arc::clone(halt), send.clone());
-    let events = events.clone();
-    let run = move || {
-        let port = Port::new(backend, &arena, &waker, spool::DEPTH)
-            .map_err(|error| Fault::Setup("spool", error))?;
-        let passed = Passed::new(most as usize);
-        let state = State::default();
-        let report: Box<dyn Fn(Event) + Send> = Box::new(move |event| drop(events.send(event)));
-        Spooler { port, inbox, send, halt, report, spool, block_bytes, loading, passed, state }
-            .run()
-    };
-    Ok((pool, frames, run))
 }
 
 #[cfg(test)]

@@ -46,6 +46,8 @@ pub(super) enum ToSend {
     Leave { lane: u32 },
     /// What the receiver has taken, and how far it lets us go.
     Credit(Credit),
+    /// The receiver may have lost what it had not taken, and stands here.
+    Stands(Credit),
     /// What follows from the records of a stream that outlives its process.
     Follow(Order),
 }
@@ -138,6 +140,10 @@ impl Dealer {
             // The slots of what was taken go home here.
             ToSend::Credit(credit) => {
                 let taken = self.window.credit(credit).map_err(Fault::Credit)?;
+                self.acknowledged.advance(&taken, &self.progress);
+            }
+            ToSend::Stands(credit) => {
+                let taken = self.window.stands(credit).map_err(Fault::Credit)?;
                 self.acknowledged.advance(&taken, &self.progress);
             }
         }

@@ -22,8 +22,8 @@ use sys::loan::{Loan, Pool};
 use sys::port::{Act, Completion, Port, Request};
 
 use self::backlog::{Backlog, Shelved};
-use super::Event;
 use super::send::{Inbox, Sent, ToSend};
+use super::{Event, Resumed};
 use crate::breakpoint::record::Mark;
 use crate::breakpoint::segment::{ENTRY_HEADER, Entry, PAGE_BYTES};
 use crate::engine::block::{Frame, HEADROOM, header_range};
@@ -31,7 +31,7 @@ use crate::engine::fault::Fault;
 use crate::engine::halt::Halt;
 use crate::engine::progress::Progress;
 use crate::engine::settings::Spool;
-use crate::protocol::frame::Codec;
+use crate::protocol::frame::{Codec, Header};
 use crate::spool::keeping::{Order, Stream};
 use crate::spool::segments::{Place, Segments};
 use crate::spool::trail::Trail;
@@ -117,6 +117,28 @@ enum Way {
     Wait,
 }
 
+impl State {
+    /// The number of the first frame that comes.
+    pub fn next(&self) -> Sequence {
+        self.next
+    }
+
+    /// The state behind a stream that stands in files whole; what has not arrived is read back.
+    pub fn resumed(resumed: Resumed) -> State {
+        let Resumed { stream: Stream { segments, trail }, found, credit, progress, .. } = resumed;
+        let mut backlog = Backlog::default();
+        for entry in &found.entries {
+            let Header { sequence, payload_bytes, .. } = entry.frame;
+            if sequence >= credit.taken {
+                backlog.push(sequence, payload_bytes, entry.at);
+            }
+        }
+        let next = found.next_frame().unwrap_or(credit.taken);
+        let (segments, trail) = (Some(segments), Some(trail));
+        State { progress, next, segments, trail, backlog, ..State::default() }
+    }
+}
+
 impl Passed {
     /// Up to `most` frames may wait in slots before files are used.
     pub fn new(most: usize) -> Passed {
@@ -144,11 +166,11 @@ impl Spooler {
             self.take_in();
             self.route()?;
             self.read_back()?;
+            self.report_kept();
             self.port.wait(None, &mut completions).map_err(broken)?;
             for completion in completions.drain(..) {
                 self.settle(completion)?;
             }
-            self.report_kept();
             self.close_files();
         }
         Ok(())

@@ -153,6 +153,11 @@ impl<T> ReceiveWindow<T> {
         self.held = held.min(self.held);
     }
 
+    /// Every block numbered below has been taken, whether that may be told or not.
+    pub fn taken(&self) -> Sequence {
+        self.taken
+    }
+
     /// What the sender may forget, and how far it may go.
     pub fn credit(&self) -> Credit {
         let freed = self.taken.0 - self.held;

@@ -18,6 +18,7 @@ use crate::server::Stopping;
 use crate::server::destination::Prepared;
 use crate::server::transfer::{ProcessState, Transfer};
 use crate::spool::keeping::Over;
+use crate::units::Sequence;
 
 /// When a process stops to read, how it ends is known a little later.
 const REASON_LIMIT: Duration = Duration::from_secs(2);
@@ -55,7 +56,8 @@ impl Session {
             None => self.agreed = Some(wanted),
         }
         let options = &self.shared.options.engine;
-        let engine = Engine::start(options, wanted, self.lanes.take(), &self.event_inbox)?;
+        let engine =
+            Engine::start(options, wanted, self.lanes.take(), &self.event_inbox, Sequence(0))?;
         self.engine = Some(engine);
         Ok(())
     }
