@@ -19,7 +19,8 @@ use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::Sender;
 
-use self::recorder::{Base, Recorder};
+use self::recorder::{Base, Outliving, Recorder};
+use super::handover::Handover;
 use super::left::Left;
 use super::names::Names;
 use super::segments::{Segments, Spool};
@@ -103,19 +104,21 @@ impl Transfers {
         Some(keeping)
     }
 
-    /// The same for a stream that is kept in breakpoint files, for itself and for whoever comes
-    /// after this process.
+    /// The same for a stream that is kept in breakpoint files, with what whoever comes after this
+    /// process has to know.
     pub fn begin_kept(
         &self,
         job: Job,
         names: Names,
+        handover: Handover,
         look: Look,
         spool: &Spool,
         follow: Follow,
     ) -> Option<(Keeping, Stream)> {
         let (base, spool) = (Base { folder: self.clone(), job, names, look }, spool.clone());
         let begin = move |notes| {
-            let (recorder, segments) = Recorder::begin(base, Some((&spool, follow)))?;
+            let outliving = Outliving { spool: &spool, handover: &handover, follow };
+            let (recorder, segments) = Recorder::begin(base, Some(outliving))?;
             let trail = Trail::new(notes, Mark::default());
             Ok((recorder, segments.map(|segments| Stream { segments, trail })))
         };

@@ -8,13 +8,14 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::folder::Folder;
+use super::handover::Handover;
 use super::names::Names;
 use super::record_file::RecordFile;
 use super::segments::{numbers, path_in};
-use super::transfers::{Transfers, file_id};
+use super::transfers::{self, Transfers, file_id};
 use crate::breakpoint::identity::{FileId, RecordSequence};
 use crate::breakpoint::keeper::{Kept, Span};
 use crate::breakpoint::prefix::Prefix;
@@ -29,8 +30,11 @@ pub struct Left {
     pub record: Record,
     /// What it is about.
     pub names: Names,
+    /// The session that it belongs to.
+    pub handover: Handover,
     /// What stands in its files.
     pub found: Found,
+    path: PathBuf,
     pub(super) file: RecordFile,
     pub(super) next: RecordSequence,
     pub(super) folder: Folder,
@@ -55,20 +59,45 @@ impl Transfers {
     ///
     /// Fails where something is there and cannot be read, or is not what its record says.
     pub fn left(&self, role: Role, job: &str) -> io::Result<Option<Left>> {
-        let Some((path, names)) = self.newest_of(role, job) else { return Ok(None) };
-        let (Some(stream), Some(id)) = (&names.stream, file_id(&path)) else {
-            return Ok(None);
-        };
-        let (file, recovered) = RecordFile::open(&path, id, self.backend)?;
+        match self.idle(role, Some(job)).pop() {
+            Some((path, names)) => self.open_left(&path, names),
+            None => Ok(None),
+        }
+    }
+
+    /// What dead processes have left of the streams of all jobs; otherwise as [`Transfers::left`].
+    pub fn all_left(&self, role: Role) -> Vec<io::Result<Left>> {
+        let idle = self.idle(role, None).into_iter();
+        idle.filter_map(|(path, names)| self.open_left(&path, names).transpose()).collect()
+    }
+
+    fn open_left(&self, path: &Path, names: Names) -> io::Result<Option<Left>> {
+        let role = names.role;
+        let (Some(stream), Some(id)) = (&names.stream, file_id(path)) else { return Ok(None) };
+        let (file, recovered) = RecordFile::open(path, id, self.backend)?;
         let Some(record) = recovered.newest else { return Ok(None) };
         let Some(extent) = record.progress.spool else { return Ok(None) };
         let folder = Folder::open_stream(stream)?;
+        let handover = Handover::read(&Handover::beside(path))?;
         let start = match role {
             Role::Client => record.progress.acknowledged,
             Role::Server => Mark::default(),
         };
         let found = Found::scan(stream, id, extent, start)?;
-        Ok(Some(Left { record, names, found, file, next: recovered.next_sequence, folder }))
+        let (path, next) = (path.to_owned(), recovered.next_sequence);
+        Ok(Some(Left { record, names, handover, found, path, file, next, folder }))
+    }
+}
+
+impl Left {
+    /// Whether all of the stream stands in the files.
+    pub fn is_whole(&self) -> bool {
+        self.record.progress.end == Some(self.found.end)
+    }
+
+    /// Removes all of it: nothing can go on from there.
+    pub fn discard(self) {
+        transfers::remove(&self.path);
     }
 }
 

@@ -7,6 +7,7 @@
 
 pub mod fault;
 pub mod folder;
+pub mod handover;
 pub mod keeping;
 pub mod left;
 pub mod names;

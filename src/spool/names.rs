@@ -9,6 +9,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::folder;
@@ -44,21 +45,7 @@ impl Names {
 
     /// Writes them; whole and durable when this returns, or not there at all.
     pub(super) fn write(&self, path: &Path) -> io::Result<()> {
-        let unfinished = path.with_extension("names.new");
-        let written = self.write_to(&unfinished).and_then(|()| fs::rename(&unfinished, path));
-        if let Err(error) = written {
-            let _ = fs::remove_file(&unfinished);
-            let text = format!("write {}: {error}", path.display());
-            return Err(io::Error::new(error.kind(), text));
-        }
-        File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
-    }
-
-    fn write_to(&self, path: &Path) -> io::Result<()> {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-        serde_json::to_writer(&mut file, self)?;
-        file.write_all(b"\n")?;
-        file.sync_all()
+        write_json(path, self)
     }
 
     /// Removes the breakpoint files: nothing goes on from them.
@@ -70,11 +57,43 @@ impl Names {
 
     /// Reads the names at `path`; what would spoil a terminal comes back as `_`.
     pub fn read(path: &Path) -> io::Result<Names> {
-        let mut text = Vec::new();
-        File::open(path)?.take(BYTES_MAX).read_to_end(&mut text)?;
-        let Names { role, job, transfer, stream } = serde_json::from_slice(&text)?;
+        let Names { role, job, transfer, stream } = read_json(path)?;
         Ok(Names { role, job: printable(&job), transfer: printable(&transfer), stream })
     }
+}
+
+/// Writes a small file that only its owner may read; whole and durable when this returns, or not
+/// there at all.
+pub(super) fn write_json(path: &Path, what: &impl Serialize) -> io::Result<()> {
+    let unfinished = unfinished(path);
+    let written = write_to(&unfinished, what).and_then(|()| fs::rename(&unfinished, path));
+    if let Err(error) = written {
+        let _ = fs::remove_file(&unfinished);
+        let text = format!("write {}: {error}", path.display());
+        return Err(io::Error::new(error.kind(), text));
+    }
+    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+}
+
+/// Where a file stands until it is whole.
+fn unfinished(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    name.into()
+}
+
+fn write_to(path: &Path, what: &impl Serialize) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    serde_json::to_writer(&mut file, what)?;
+    file.write_all(b"\n")?;
+    file.sync_all()
+}
+
+/// Reads what [`write_json`] wrote.
+pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
+    let mut text = Vec::new();
+    File::open(path)?.take(BYTES_MAX).read_to_end(&mut text)?;
+    Ok(serde_json::from_slice(&text)?)
 }
 
 /// The same words as they are read again.

@@ -15,6 +15,7 @@ use std::time::SystemTime;
 use sys::backend::Backend;
 
 use super::fault;
+use super::handover::Handover;
 use super::names::{Names, printable};
 use crate::breakpoint::identity::{BootId, FileId, RingSlots};
 use crate::breakpoint::record::{Cargo, Progress, Record, Role, State};
@@ -133,13 +134,19 @@ impl Transfers {
         useless.for_each(|entry| remove_unless_open(&entry.path));
     }
 
-    /// The record file of the newest transfer of a job that does not run.
-    pub(super) fn newest_of(&self, role: Role, job: &str) -> Option<(PathBuf, Names)> {
-        let job = printable(job);
-        let entries = entries(&self.path).unwrap_or_default().into_iter();
-        let idle = entries.filter(|entry| !entry.running && entry.is_of(role, &job));
-        let newest = idle.max_by_key(|entry| entry.newest.map(|record| record.job.epoch))?;
-        Some((newest.path, newest.names?))
+    /// The record files of transfers that do not run: those of a job, or of all; the newest of each
+    /// job last.
+    pub(super) fn idle(&self, role: Role, job: Option<&str>) -> Vec<(PathBuf, Names)> {
+        let job = job.map(printable);
+        let mut idle = entries(&self.path).unwrap_or_default();
+        idle.retain(|entry| {
+            let named = |names: &Names| {
+                names.role == role && job.as_ref().is_none_or(|job| names.job == *job)
+            };
+            !entry.running && entry.names.as_ref().is_some_and(named)
+        });
+        idle.sort_by_key(|entry| entry.newest.map(|record| record.job.epoch));
+        idle.into_iter().filter_map(|entry| Some((entry.path, entry.names?))).collect()
     }
 
     fn clean(&self) -> io::Result<()> {
@@ -155,7 +162,8 @@ impl Transfers {
     fn remove_lonely_names(&self) -> io::Result<()> {
         for file in fs::read_dir(&self.path)? {
             let path = file?.path();
-            let is_names = [".names", ".names.new"].iter().any(|end| {
+            let ends = [".names", ".names.new", ".session", ".session.new"];
+            let is_names = ends.iter().any(|end| {
                 let id = path.file_name().and_then(|name| name.to_str()?.strip_suffix(end));
                 id.is_some_and(|id| {
                     FileId::parse(id).is_some_and(|id| !self.records_of(id).exists())
@@ -222,6 +230,7 @@ pub(super) fn remove(records: &Path) {
     remove_stream_of(records);
     let removed = fs::remove_file(records);
     fault::reach("file-removed");
+    let _ = fs::remove_file(Handover::beside(records));
     let removed = removed.and_then(|()| fs::remove_file(Names::beside(records)));
     fault::reach("names-removed");
     if let Err(error) = removed {
@@ -235,6 +244,7 @@ fn remove_unless_open(records: &Path) {
     if file.try_lock().is_ok() {
         remove_stream_of(records);
         let _ = fs::remove_file(records);
+        let _ = fs::remove_file(Handover::beside(records));
         let _ = fs::remove_file(Names::beside(records));
     }
 }

@@ -14,10 +14,15 @@ use super::*;
 use crate::breakpoint::identity::SessionId;
 use crate::breakpoint::record::{Cargo, Progress, Role, State};
 use crate::breakpoint::segment::{ENTRY_HEADER, Entry, PAGE_BYTES, SegmentPages};
+use crate::protocol;
 use crate::protocol::frame::{Codec, Header};
+use crate::protocol::message::{Limits, Open, Request};
+use crate::protocol::negotiate::Agreed;
+use crate::protocol::secret::JoinSecret;
+use crate::protocol::version::Version;
 use crate::spool::segments::When;
 use crate::spool::transfers::list;
-use crate::units::TransferId;
+use crate::units::{Bytes, TransferId};
 
 /// Room for two entries of a page's payload.
 const SMALL: SegmentPages = SegmentPages::new(4).unwrap();
@@ -58,6 +63,22 @@ fn mark(blocks: u64) -> Mark {
 
 fn reached(blocks: u64) -> Reached {
     Reached { mark: mark(blocks), next_frame: Sequence(blocks) }
+}
+
+fn handover() -> Handover {
+    let limits =
+        Limits { block_bytes_max: Bytes::MIB, connections: 1, codecs: [Codec::Raw].into() };
+    let request = Request {
+        stream: protocol::message::Stream::Pipe,
+        epoch: 1,
+        estimated_bytes: None,
+        block_bytes: Bytes::MIB,
+        codec: Codec::Raw,
+        interrupted_at: None,
+    };
+    let open = Open { transfer: TransferId(1), request };
+    let agreed = Agreed { version: Version::V1, limits };
+    Handover::new("a peer".to_owned(), JoinSecret::new([7; 16]), &agreed, open)
 }
 
 /// Writes a block as an engine does.
@@ -104,7 +125,7 @@ impl Side {
         let names = Names::new(role, "a".to_owned(), "b".to_owned());
         let (look, follow) = (self.look(), self.follow());
         let (keeping, stream) =
-            self.folder.begin_kept(job, names, look, &self.spool, follow).unwrap();
+            self.folder.begin_kept(job, names, handover(), look, &self.spool, follow).unwrap();
         keeping.opened();
         (keeping, stream)
     }
@@ -180,6 +201,8 @@ fn what_a_server_was_left_with_is_found_and_gone_on_with_as_often_as_it_dies() {
     for round in 1..4 {
         let left = side.left(Role::Server).unwrap().expect("a stream");
         let end = 4 + round;
+        assert_eq!(left.handover, handover());
+        assert!(left.handover.agreed().is_some() && !left.is_whole());
         assert_eq!((left.found.start, left.found.end), (Mark::default(), mark(end)));
         assert_eq!(left.found.next_frame(), Some(Sequence(end)));
         assert_eq!(left.found.place_of(Sequence(3)), Some(mark(3)));

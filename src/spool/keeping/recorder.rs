@@ -13,6 +13,7 @@ use crate::breakpoint::keeper::{Input, Keeper, Kept, Output, Reached, Release, R
 use crate::breakpoint::record::{Job, Mark, Role, SegmentNumber};
 use crate::spool::fault;
 use crate::spool::folder::Folder;
+use crate::spool::handover::Handover;
 use crate::spool::left::Left;
 use crate::spool::names::Names;
 use crate::spool::record_file::{Existing, RecordFile};
@@ -73,25 +74,35 @@ pub(super) struct Base {
     pub look: Look,
 }
 
+/// What there is for a stream that shall outlive its process.
+pub(super) struct Outliving<'a> {
+    pub spool: &'a Spool,
+    pub handover: &'a Handover,
+    pub follow: Follow,
+}
+
 impl Recorder {
     /// Makes the file, its names, the folder for the files of the stream where it is kept in some,
     /// and the first record.
     pub fn begin(
         mut base: Base,
-        stream: Option<(&Spool, Follow)>,
+        stream: Option<Outliving<'_>>,
     ) -> io::Result<(Recorder, Option<Segments>)> {
         let id = new_id()?;
         let path = base.folder.records_of(id);
-        let (spool, follow) = stream.unzip();
-        let folder = spool.map(|spool| Folder::of_stream(&spool.folder, id));
-        base.names.stream.clone_from(&folder);
-        let files = follow.zip(folder).map(|(follow, folder)| Files::new(follow, folder));
+        let (mut files, mut kept) = (None, None);
+        if let Some(Outliving { spool, handover, follow }) = stream {
+            let folder = Folder::of_stream(&spool.folder, id);
+            base.names.stream = Some(folder.clone());
+            files = Some(Files::new(follow, folder));
+            kept = Some((spool, handover));
+        }
         let file = RecordFile::create(&path, id, Existing::Refuse, base.folder.backend)?;
         fault::reach("file-made");
-        let settings = settings(&base, id, spool);
+        let settings = settings(&base, id, kept.map(|(spool, _)| spool));
         let keeper = Keeper::new(settings, RecordSequence::FIRST, Kept::default());
         let mut recorder = Recorder::new(base, id, file, keeper, files);
-        match recorder.write_first(spool) {
+        match recorder.write_first(kept) {
             Ok(segments) => Ok((recorder, segments)),
             Err(error) => {
                 transfers::remove(&path);
@@ -102,11 +113,12 @@ impl Recorder {
 
     /// The folder is named before it is there, and removed before its name is: none is ever left
     /// that no names tell of.
-    fn write_first(&mut self, spool: Option<&Spool>) -> io::Result<Option<Segments>> {
+    fn write_first(&mut self, kept: Option<(&Spool, &Handover)>) -> io::Result<Option<Segments>> {
         self.names.write(&Names::beside(&self.path))?;
         fault::reach("names-written");
-        let segments = match spool.zip(self.names.stream.as_deref()) {
-            Some((&Spool { segment, max, .. }, folder)) => {
+        let segments = match kept.zip(self.names.stream.as_deref()) {
+            Some(((&Spool { segment, max, .. }, handover), folder)) => {
+                handover.write(&Handover::beside(&self.path))?;
                 Some(Segments::of_stream(Folder::create_for_stream(folder)?, segment, max))
             }
             None => None,
@@ -123,7 +135,7 @@ impl Recorder {
         spool: &Spool,
         follow: Follow,
     ) -> io::Result<(Recorder, Segments)> {
-        let Left { record, names, file, next, folder: stream, found } = left;
+        let Left { record, names, file, next, folder: stream, found, .. } = left;
         let files = Files::new(follow, stream.path().to_owned());
         let (first, end) = found.extent().ok_or(io::ErrorKind::InvalidData)?;
         let segments = Segments::go_on(stream, spool.segment, spool.max, first, end)?;

@@ -12,6 +12,12 @@ use zferry::engine::progress::Progress;
 use zferry::engine::receiver::{self, Agreed, Feed, Receiver, Sink};
 use zferry::engine::sender::{Resumed, Sender};
 use zferry::engine::settings::{Spool, When};
+use zferry::protocol::frame::Codec;
+use zferry::protocol::message::{self, Limits, Open, Request};
+use zferry::protocol::negotiate::Agreed as Agreement;
+use zferry::protocol::secret::JoinSecret;
+use zferry::protocol::version::Version;
+use zferry::spool::handover::Handover;
 use zferry::spool::keeping::{Keeping, Look, Order, Stream};
 use zferry::spool::left::Left;
 use zferry::spool::names::Names;
@@ -23,6 +29,23 @@ use super::{BLOCK_BYTES, LIMIT, Pair, TRANSFER, read_out};
 fn look(progress: &Arc<Progress>) -> Look {
     let progress = Arc::clone(progress);
     Box::new(move || progress.reached(TRANSFER))
+}
+
+/// Nobody looks at it here.
+fn handover() -> Handover {
+    let limits =
+        Limits { block_bytes_max: Bytes(BLOCK_BYTES), connections: 1, codecs: [Codec::Raw].into() };
+    let request = Request {
+        stream: message::Stream::Pipe,
+        epoch: 1,
+        estimated_bytes: None,
+        block_bytes: Bytes(BLOCK_BYTES),
+        codec: Codec::Raw,
+        interrupted_at: None,
+    };
+    let agreed = Agreement { version: Version::V1, limits };
+    let open = Open { transfer: TRANSFER, request };
+    Handover::new("a peer".to_owned(), JoinSecret::new([7; 16]), &agreed, open)
 }
 
 impl Pair {
@@ -126,7 +149,7 @@ impl Pair {
         let (session, transfer) = (SessionId([1; 16]), TRANSFER);
         let job = Job { role, session, transfer, epoch: 1, cargo: Cargo::Pipe };
         let names = Names::new(role, "a".to_owned(), "b".to_owned());
-        let begun = self.transfers().begin_kept(job, names, look, spool, follow);
+        let begun = self.transfers().begin_kept(job, names, handover(), look, spool, follow);
         let (records, stream) = begun.unwrap();
         records.opened();
         (records, stream)
