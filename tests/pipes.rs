@@ -455,9 +455,9 @@ fn a_spool_that_cannot_be_used_is_a_mistake_of_the_caller() {
     for (flags, told) in [
         (["--spool-when", "full"].as_slice(), "add --spool DIR"),
         (&["--spool", "/nowhere/at/all"], "no breakpoint files can be made in /nowhere/at/all"),
-        (&["--spool", "/var/tmp", "--spool-max", "1MiB"], "less than one breakpoint file"),
+        (&["--spool", "/var/tmp", "--spool-max", "1MiB"], "less than breakpoint files need"),
         (&["--spool-max", "1GiB"], "--spool <DIR>"),
-        (&["--spool", "/var/tmp", "--spool-when", "always"], "possible values: never, full"),
+        (&["--spool", "/var/tmp", "--spool-when", "often"], "possible values: never, full, always"),
     ] {
         let address = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
         send_open(address, flags).ended().failed_with(3, &[told]);

@@ -9,7 +9,9 @@ use sys::control::Runtime;
 
 use super::engine::Flags;
 use super::serve::listen;
-use super::{duration, machine, require_plain, signals, usage};
+use super::spool::{KeepFlags, state_beside};
+use super::{duration, machine, require_plain, signals, state, usage};
+use crate::engine::settings::Settings;
 use crate::error::{Failure, Side};
 use crate::server::{Destination, Incoming, Options, Pipe, Stopping, serve};
 
@@ -32,6 +34,8 @@ pub(super) struct Arguments {
     grace: Duration,
     #[command(flatten)]
     engine: Flags,
+    #[command(flatten)]
+    keep: KeepFlags,
     /// A command that reads the stream on its stdin
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<String>,
@@ -48,19 +52,22 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
     } else {
         Pipe::Command(arguments.command)
     };
-    let engine = arguments.engine.settings(Side::Target)?;
+    let spool = arguments.keep.place()?;
+    let engine = Settings { spool, ..arguments.engine.settings(Side::Target)? };
+    let state = state_beside(None, engine.spool.as_ref());
+    let records = state::records(Side::Target, state, engine.backend)?;
     let runtime = Runtime::new(engine.backend)
         .map_err(|error| machine(Side::Target, "start the receiver", &error))?;
     runtime.block_on(async {
         let stop = signals::listen(Stopping::Now)
             .map_err(|error| machine(Side::Target, "listen for signals", &error))?;
-        let listener = listen(arguments.listen)?;
+        let listener = listen(arguments.listen).await?;
         let options = Options {
             engine,
             connections_max: CONNECTIONS_MAX,
             one_transfer: true,
             grace: arguments.grace,
-            records: None,
+            records,
         };
         serve(Incoming::Network(listener), Destination::Pipe(pipe), options, stop).await
     })

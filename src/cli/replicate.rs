@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use super::engine::{Flags, SendFlags};
 use super::show::{self, Show};
+use super::spool::state_beside;
 use super::target::{Reach, Target, resolve};
 use super::{machine, require_plain, signals, state, usage};
 use crate::client::job::{Job, OnDeadToken, Outcome, Wanted};
@@ -92,7 +93,8 @@ pub(super) fn run(arguments: Arguments, quiet: bool) -> Result<(), Failure> {
         arguments.source.parse().map_err(|error| usage(Side::Source, format!("source {error}")))?;
     let zfs = Zfs::find().map_err(|error| error.on(Side::Source))?;
     let engine = arguments.sending.apply(arguments.engine.settings(Side::Source)?)?;
-    let records = state::records(Side::Source, arguments.state.as_deref(), engine.backend)?;
+    let state = state_beside(arguments.state.as_deref(), engine.spool.as_ref());
+    let records = state::records(Side::Source, state, engine.backend)?;
     let wanted = match (arguments.snapshot, arguments.no_snapshot) {
         (Some(name), _) => Wanted::Named(name),
         (None, true) => Wanted::Newest,
@@ -209,7 +211,8 @@ impl LocalServer {
             std::thread::Builder::new().name("zferry-server".to_owned()).spawn(move || {
                 let served = Runtime::new(engine.backend).map(|runtime| {
                     let options = server::Options {
-                        engine,
+                        // What dies with this process cannot outlive it.
+                        engine: Settings { spool: None, ..engine },
                         connections_max,
                         one_transfer: false,
                         // Within one process nobody goes away and comes back.

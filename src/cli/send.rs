@@ -8,9 +8,10 @@ use sys::control::Runtime;
 
 use super::engine::{Flags, SendFlags};
 use super::show::{self, Show};
+use super::spool::state_beside;
 use super::target::{Reach, resolve};
 use super::{machine, require_plain, signals, state, usage};
-use crate::client::send::{From, send};
+use crate::client::send::{From, send, send_rest};
 use crate::client::{Dial, Options, Stop};
 use crate::error::{Failure, Side};
 use crate::server::Stopping;
@@ -31,6 +32,10 @@ pub(super) struct Arguments {
     /// [default: none are kept]
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
+    /// Send the rest of a stream that an earlier run of this command with `--spool-when always` has
+    /// left whole in its breakpoint files; nothing is read from stdin, and no command is run
+    #[arg(long, requires = "spool")]
+    rest: bool,
     #[command(flatten)]
     reach: Reach,
     #[command(flatten)]
@@ -45,7 +50,7 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: Arguments, quiet: bool) -> Result<(), Failure> {
     require_plain(Side::Source, arguments.plain)?;
     let from = if arguments.command.is_empty() {
-        if std::io::stdin().is_terminal() {
+        if std::io::stdin().is_terminal() && !arguments.rest {
             return Err(usage(Side::Source, "a stream would be read from this terminal")
                 .with_remedy("redirect stdin, or give a command after `--`"));
         }
@@ -55,7 +60,8 @@ pub(super) fn run(arguments: Arguments, quiet: bool) -> Result<(), Failure> {
     };
     let sending = &arguments.sending;
     let engine = sending.apply(arguments.engine.settings(Side::Source)?)?;
-    let records = state::records(Side::Source, arguments.state.as_deref(), engine.backend)?;
+    let state = state_beside(arguments.state.as_deref(), engine.spool.as_ref());
+    let records = state::records(Side::Source, state, engine.backend)?;
     let addresses = resolve(&arguments.to)?;
     let dial = Dial::Network { name: arguments.to, addresses, limit: arguments.reach.limit() };
     let runtime = Runtime::new(engine.backend)
@@ -72,7 +78,12 @@ pub(super) fn run(arguments: Arguments, quiet: bool) -> Result<(), Failure> {
         let stop = signals::listen(Stopping::Now)
             .map_err(|error| machine(Side::Source, "listen for signals", &error))?;
         let mut watch = Show::new(quiet);
-        let copied = send(from, dial, &options, &mut watch, &mut Stop::new(stop)).await;
+        let mut stop = Stop::new(stop);
+        let copied = if arguments.rest {
+            send_rest(from, dial, &options, &mut watch, &mut stop).await
+        } else {
+            send(from, dial, &options, &mut watch, &mut stop).await
+        };
         drop(watch);
         let summary = copied?;
         if !quiet {

@@ -1,17 +1,20 @@
 //! `zferry serve`: the resident server beside the backup pool.
 
 use std::fs::{DirBuilder, File, TryLockError};
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use sys::control::{Listener, Runtime};
 
 use super::engine::Flags;
+use super::spool::{KeepFlags, state_beside};
 use super::{duration, machine, require_plain, show, signals, state};
 use crate::dataset::DatasetName;
+use crate::engine::settings::Settings;
 use crate::error::{Class, Failure, Side};
 use crate::listing::TargetState;
 use crate::server::{Destination, Incoming, Options, Pool, Stopping, serve};
@@ -46,6 +49,8 @@ pub(super) struct Arguments {
     grace: Duration,
     #[command(flatten)]
     engine: Flags,
+    #[command(flatten)]
+    keep: KeepFlags,
 }
 
 pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
@@ -53,17 +58,19 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
     let state = arguments.state.as_deref();
     let _lock = state.map(hold).transpose()?;
     let zfs = Zfs::find().map_err(|error| error.on(Side::Target))?;
-    let engine = arguments.engine.settings(Side::Target)?;
+    let spool = arguments.keep.place()?;
+    let engine = Settings { spool, ..arguments.engine.settings(Side::Target)? };
     check_root(&zfs, &arguments.root)?;
     let backend = engine.backend;
-    let records = state::records(Side::Target, state, backend)?;
+    let beside = state_beside(state, engine.spool.as_ref());
+    let records = state::records(Side::Target, beside, backend)?;
     let runtime =
         Runtime::new(backend).map_err(|error| machine(Side::Target, "start the server", &error))?;
     runtime.block_on(async {
         // Before the port is told: whoever reads it may send a signal next.
         let stop = signals::listen(Stopping::Drained)
             .map_err(|error| machine(Side::Target, "listen for signals", &error))?;
-        let listener = listen(arguments.listen)?;
+        let listener = listen(arguments.listen).await?;
         let destination = Destination::Pool(Pool { zfs, root: arguments.root });
         let options = Options {
             engine,
@@ -76,9 +83,25 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
     })
 }
 
+/// How long a port may be in use by a server that was killed just now: the kernel ends the ring
+/// that accepts its connections some time after the process (seen on 6.18).
+const PORT_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How often to try to get it meanwhile.
+const PORT_EVERY: Duration = Duration::from_millis(20);
+
 /// Opens the port and says so.
-pub(super) fn listen(address: SocketAddr) -> Result<Listener, Failure> {
-    let listener = Listener::bind(address).map_err(|error| {
+pub(super) async fn listen(address: SocketAddr) -> Result<Listener, Failure> {
+    let until = Instant::now() + PORT_PATIENCE;
+    let bound = loop {
+        match Listener::bind(address) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < until => {
+                tokio::time::sleep(PORT_EVERY).await;
+            }
+            bound => break bound,
+        }
+    };
+    let listener = bound.map_err(|error| {
         machine(Side::Target, &format!("listen on {address}"), &error).with_remedy(format!(
             "choose another --listen, or see who has it: ss -ltnp | grep :{}",
             address.port()

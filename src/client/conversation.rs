@@ -81,6 +81,31 @@ impl Conversation {
         Ok(conversation)
     }
 
+    /// Goes on where a process led the conversation that has died: `line` has heard the server's
+    /// answer `over` a link, and `output` is what the machine orders.
+    pub async fn restored(
+        mut line: Line,
+        over: Link,
+        dial: Dial,
+        secret: JoinSecret,
+        (machine, output): (Sender, &mut Vec<Output>),
+        retry_for: Duration,
+    ) -> Result<Self, Failure> {
+        line.go_on(over).await.map_err(|error| error.failure(dial.name()))?;
+        let mut conversation = Conversation {
+            line,
+            dial,
+            secret: Some(secret),
+            reconnect: None,
+            patience: None,
+            retry_for,
+            machine: Some(machine),
+            over: None,
+        };
+        conversation.say_all(output).await?;
+        Ok(conversation)
+    }
+
     /// Waits for the server's welcome. Whoever is no zferry may never say anything.
     pub async fn welcome(&mut self) -> Result<(Agreed, JoinSecret), Failure> {
         let limit = self.dial.limit();
@@ -140,7 +165,11 @@ impl Conversation {
         if let Some(reconnect) = &mut self.reconnect {
             return match reconnect.back().await {
                 Ok(back) => Heard::Back(Box::new(back)),
-                Err(failure) => Heard::Gone(failure),
+                Err(failure) => {
+                    self.reconnect = None;
+                    self.over = Some(failure.clone());
+                    Heard::Gone(failure)
+                }
             };
         }
         match self.line.next().await {

@@ -178,9 +178,9 @@ impl Copying<'_> {
         self.release(None).await;
         let before = common_before(source, &listed.target, &goal);
         self.let_go([Some(&goal), before].into_iter().flatten()).await;
-        Ok(match self.so_far.reached {
-            None => Outcome::UpToDate(goal),
-            Some(_) => Outcome::Done(goal, self.so_far.summary),
+        Ok(match self.so_far.summary.streams {
+            0 => Outcome::UpToDate(goal),
+            _ => Outcome::Done(goal, self.so_far.summary),
         })
     }
 

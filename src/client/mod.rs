@@ -7,6 +7,7 @@ mod dial;
 mod hold;
 pub mod job;
 mod lanes;
+mod left;
 pub mod orphans;
 mod reconnect;
 pub mod replicate;

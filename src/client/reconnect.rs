@@ -125,7 +125,8 @@ async fn try_all(
     Err(patience.exhausted(last))
 }
 
-async fn try_once(
+/// Asks once whether the server goes on with a session.
+pub(super) async fn try_once(
     dial: &Dial,
     secret: JoinSecret,
     client: Return,

@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use super::copying::{Copying, SoFar};
 use super::job::{Job, Outcome, blocking};
+use super::left;
 use super::retry::{Attempts, Next};
 use super::send::stopped;
-use super::session::Session;
+use super::session::{Session, TakenUp};
 use super::watch::{Noting, Stop, Summary, Watch};
 use super::{Dial, Options};
 use crate::error::Failure;
@@ -69,6 +70,7 @@ async fn attempt(
     stop: &mut Stop,
     so_far: &mut SoFar,
 ) -> Result<Outcome, Failure> {
+    take_up(job, dial, options, watch, stop, so_far).await?;
     let session = tokio::select! {
         session = Session::open(dial.clone(), options) => session?,
         () = stop.pulled() => return Err(stopped()),
@@ -81,6 +83,30 @@ async fn attempt(
         Err(_) => copying.session.part().await,
     }
     outcome
+}
+
+/// Sends the rest of a stream that an earlier run has left whole in its breakpoint files, if the
+/// server still waits for it.
+async fn take_up(
+    job: &Job,
+    dial: &Dial,
+    options: &Options,
+    watch: &mut dyn Watch,
+    stop: &mut Stop,
+    so_far: &mut SoFar,
+) -> Result<(), Failure> {
+    let Some(left) = left::find(options, job.text()).await else { return Ok(()) };
+    match Box::pin(Session::take_up(dial.clone(), options, left, watch, stop)).await? {
+        TakenUp::Carried(carried) => {
+            so_far.connected = true;
+            so_far.summary.add(carried.moment, carried.applied.bytes);
+            so_far.proved = Some(Instant::now());
+        }
+        TakenUp::Refused(failure) => {
+            tracing::warn!("what an earlier run had left is of no more use: {failure}");
+        }
+    }
+    Ok(())
 }
 
 /// Says why there will be another attempt. What our own last one has left behind is no news.

@@ -5,7 +5,8 @@ use std::os::fd::AsFd;
 use std::process::Command;
 use std::time::Instant;
 
-use super::session::{Cargo, Session};
+use super::left;
+use super::session::{Cargo, Session, TakenUp};
 use super::source::Opened;
 use super::watch::{Stop, Summary, Watch};
 use super::{Dial, Options};
@@ -32,7 +33,7 @@ pub async fn send(
     stop: &mut Stop,
 ) -> Result<Summary, Failure> {
     let started = Instant::now();
-    let job = format!("{} -> {}", from.name(), dial.name());
+    let job = from.job(&dial);
     let mut session = tokio::select! {
         session = Session::open(dial, options) => session?,
         () = stop.pulled() => return Err(stopped()),
@@ -60,12 +61,47 @@ pub async fn send(
     }
 }
 
+/// Sends the rest of a stream that an earlier run from the same place to the same server has left
+/// in its breakpoint files. Reads nothing from there.
+pub async fn send_rest(
+    from: From,
+    dial: Dial,
+    options: &Options,
+    watch: &mut dyn Watch,
+    stop: &mut Stop,
+) -> Result<Summary, Failure> {
+    let started = Instant::now();
+    let job = from.job(&dial);
+    let Some(left) = left::find(options, job.clone()).await else {
+        let what = format!("no earlier run has left a whole stream of `{job}` in breakpoint files");
+        return Err(Failure::new(Side::Source, Class::Refused, what)
+            .with_remedy("send the stream anew, without --rest"));
+    };
+    match Box::pin(Session::take_up(dial, options, left, watch, stop)).await? {
+        TakenUp::Carried(carried) => {
+            let mut summary = Summary::default();
+            summary.add(carried.moment, carried.applied.bytes);
+            summary.taken = started.elapsed();
+            Ok(summary)
+        }
+        TakenUp::Refused(failure) => {
+            let what = format!("the stream cannot be gone on with: {}", failure.what);
+            Err(Failure { what, ..failure }.with_remedy("send the stream anew, without --rest"))
+        }
+    }
+}
+
 /// The end of a copy that had not begun yet.
 pub(super) fn stopped() -> Failure {
     Failure::new(Side::Source, Class::Interrupted, "stopped by a signal before anything was sent")
 }
 
 impl From {
+    /// What is sent where, as its records call it.
+    fn job(&self, dial: &Dial) -> String {
+        format!("{} -> {}", self.name(), dial.name())
+    }
+
     fn name(&self) -> String {
         match self {
             From::Stdin => "stdin".to_owned(),

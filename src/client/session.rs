@@ -7,6 +7,7 @@
 mod carrying;
 mod connections;
 mod records;
+mod taken_up;
 
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use self::carrying::{Carrying, SourceEnd};
 use self::records::Bookkeeping;
+pub(super) use self::taken_up::TakenUp;
 use super::conversation::{Conversation, Heard, NotBack};
 use super::lanes::{Lanes, Reopened};
 use super::reconnect::Back;
@@ -28,9 +30,12 @@ use crate::listing::TargetState;
 use crate::process::Ended;
 use crate::protocol::frame::Codec;
 use crate::protocol::message::{
-    Applied, Hello, Limits, Message, RelativeName, Request, Start, Stream,
+    Applied, Hello, Limits, Message, RelativeName, Request, Start, Stream, Watermarks,
 };
+use crate::protocol::negotiate::Agreed;
+use crate::protocol::secret::JoinSecret;
 use crate::protocol::sender::{Input, Output};
+use crate::protocol::window::Credit;
 use crate::units::{Bytes, StreamOffset, TransferId};
 use crate::zfs::failure::{SendFailure, verdict};
 
@@ -43,6 +48,8 @@ const SOURCE_LIMIT: Duration = Duration::from_millis(200);
 /// One session.
 pub struct Session {
     conversation: Conversation,
+    /// What was agreed with the server, and what it knows this session by.
+    terms: (Agreed, JoinSecret),
     lanes: Lanes,
     engine: Engine,
     events: UnboundedReceiver<Event>,
@@ -124,12 +131,13 @@ impl Session {
         Ok(Session {
             engine: Engine::start(&engine, connections, &event_inbox, None)?,
             conversation,
+            terms: (agreed, secret),
             lanes,
             events,
             block_bytes: engine.block_bytes,
             codec,
             stall_timeout: options.stall_timeout,
-            records: Bookkeeping::new(options.records.clone()),
+            records: Bookkeeping::new(options.records.clone(), engine.spool.as_ref()),
         })
     }
 
@@ -176,17 +184,27 @@ impl Session {
         stop: &mut Stop,
     ) -> Result<Carried, Failure> {
         let mut carrying = Carrying::new(self.stall_timeout);
-        let (epoch, interrupted_at) = self.keep_records(&cargo, &mut carrying).await;
         let request = Request {
             stream: cargo.stream.clone(),
-            epoch,
+            epoch: 0,
             estimated_bytes: cargo.estimated,
             block_bytes: self.block_bytes,
             codec: self.codec,
-            interrupted_at,
+            interrupted_at: None,
         };
+        let request = self.keep_records(request, &cargo, &mut carrying).await;
         watch.begin(&cargo.what, cargo.estimated);
         let carried = self.carry_through(request, cargo, &mut carrying, watch, stop).await;
+        self.finish(carried, carrying, watch).await
+    }
+
+    /// Ends what is left of a stream that was carried, and says how far it came.
+    async fn finish(
+        &mut self,
+        carried: Result<Applied, Failure>,
+        mut carrying: Carrying,
+        watch: &mut dyn Watch,
+    ) -> Result<Carried, Failure> {
         if let Some(source) = carrying.source.take() {
             source.stop().await;
         }
@@ -225,8 +243,21 @@ impl Session {
         stop: &mut Stop,
     ) -> Result<Applied, Failure> {
         let Cargo { open, judge, .. } = cargo;
-        let mut open = Some(open);
-        let mut news = self.conversation.wish(Input::Open(request)).await?;
+        let news = self.conversation.wish(Input::Open(request)).await?;
+        self.follow(news, Some(open), &*judge, carrying, watch, stop).await
+    }
+
+    /// Does what the machine orders until the stream has arrived. `open` is asked for its source
+    /// once the server is ready for it.
+    async fn follow(
+        &mut self,
+        mut news: Vec<Output>,
+        mut open: Option<Box<Open<'_>>>,
+        judge: &Judge<'_>,
+        carrying: &mut Carrying,
+        watch: &mut dyn Watch,
+        stop: &mut Stop,
+    ) -> Result<Applied, Failure> {
         loop {
             for output in std::mem::take(&mut news) {
                 match output {
@@ -237,17 +268,16 @@ impl Session {
                             return Err(self.fail(failure).await);
                         }
                     }
-                    Output::Reached(marks, credit) => {
-                        self.engine.credit(credit);
-                        if carrying.reached.fed < marks.fed {
-                            self.conversation.moves_on();
-                            self.lanes.move_on();
-                        }
+                    Output::Reached(marks, credit) => self.advance(marks, credit, carrying),
+                    Output::Stands(marks, credit) => {
                         carrying.reached = marks;
+                        self.engine.stands(credit);
+                        self.renew_lanes();
+                        self.lanes.reopen();
                     }
                     Output::Applied(applied) => carrying.applied = Some(applied),
                     Output::Failed(failure) => {
-                        return Err(self.settle(failure, carrying, &*judge).await);
+                        return Err(self.settle(failure, carrying, judge).await);
                     }
                     _ => {}
                 }
@@ -271,7 +301,10 @@ impl Session {
                     carrying.sent = Some(sent);
                     news = self.end_if_over(carrying).await?;
                 }
-                Happening::Engine(Event::Kept(_)) => {}
+                Happening::Engine(Event::Kept(Sent { total, crc32, .. })) => {
+                    carrying.kept = Some(Mark { to: total, crc32 });
+                    carrying.record_end();
+                }
                 Happening::Engine(Event::LaneLost { lane, fault }) => {
                     self.lose(lane, &fault, carrying);
                 }
@@ -283,9 +316,10 @@ impl Session {
                         return Err(self.fail(failure).await);
                     }
                 }
-                Happening::SourceEnded(ended) => match judged(ended, &*judge) {
+                Happening::SourceEnded(ended) => match judged(ended, judge) {
                     None => {
                         carrying.source_end = Some(SourceEnd::Well);
+                        carrying.record_end();
                         news = self.end_if_over(carrying).await?;
                     }
                     Some(SendFailure { failure, secondary: true }) => {
@@ -316,6 +350,16 @@ impl Session {
                 }
             }
         }
+    }
+
+    /// The server came so far, and lets us go so far.
+    fn advance(&mut self, marks: Watermarks, credit: Credit, carrying: &mut Carrying) {
+        self.engine.credit(credit);
+        if carrying.reached.fed < marks.fed {
+            self.conversation.moves_on();
+            self.lanes.move_on();
+        }
+        carrying.reached = marks;
     }
 
     async fn select(&mut self, carrying: &mut Carrying, stop: &mut Stop) -> Happening {
@@ -352,7 +396,8 @@ impl Session {
         }
         let Opened { fd, process } = open()?;
         carrying.source = Some(Source::watch(process));
-        self.engine.carry(transfer, carrying.epoch, fd, &carrying.progress, None);
+        let (progress, stream) = (&carrying.progress, carrying.stream.take());
+        self.engine.carry(transfer, carrying.epoch, fd, progress, stream);
         Ok(())
     }
 

@@ -3,16 +3,17 @@
 //! The only place of the server that drives `zfs`, and all of it blocks: sessions call it on other
 //! threads. A client names a dataset relative to the root and can name nothing outside of it.
 
+use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::Command;
 
+use super::transfer::Kept;
 use crate::dataset::{DatasetName, Guid, typed};
 use crate::engine::receiver::{Feed, Sink};
 use crate::error::{Class, Failure, Side};
 use crate::listing::TargetState;
 use crate::process::{Ended, Process, Stderr};
 use crate::protocol::message::{DatasetStream, RelativeName, Stream};
-use crate::spool::keeping::Keeping;
 use crate::zfs::{Zfs, ZfsError, failure};
 
 /// Where streams go.
@@ -42,6 +43,24 @@ pub enum Pipe {
     Command(Vec<String>),
 }
 
+/// What one transfer has for itself while it runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// A dataset, by its full name.
+    Dataset(DatasetName),
+    /// What stands behind a pipe, in words.
+    Pipe(String),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Dataset(dataset) => dataset.fmt(f),
+            Place::Pipe(words) => f.write_str(words),
+        }
+    }
+}
+
 /// All that one transfer needs on this side.
 ///
 /// Dropped as it is, it ends the process before it closes the sink, which would look like the end
@@ -51,18 +70,18 @@ pub(super) struct Prepared {
     /// What reads the sink, where that is a process of ours.
     pub process: Option<Process>,
     pub sink: Sink,
-    /// Where it is recorded how far it came.
-    pub records: Option<Keeping>,
+    /// What is kept of it.
+    pub kept: Option<Kept>,
 }
 
 impl Destination {
-    /// The dataset that a stream goes to; `None` for a pipe. Refuses what does not belong here.
-    pub(super) fn dataset_of(&self, stream: &Stream) -> Result<Option<DatasetName>, Failure> {
+    /// Where a stream goes. Refuses what does not belong here.
+    pub(super) fn place_of(&self, stream: &Stream) -> Result<Place, Failure> {
         match (self, stream) {
             (Destination::Pool(pool), Stream::Dataset(stream)) => {
-                pool.dataset(&stream.target).map(Some)
+                pool.dataset(&stream.target).map(Place::Dataset)
             }
-            (Destination::Pipe(_), Stream::Pipe) => Ok(None),
+            (Destination::Pipe(pipe), Stream::Pipe) => Ok(Place::Pipe(pipe.name())),
             (Destination::Pool(_), Stream::Pipe) => Err(refused(
                 "this is `zferry serve`, which receives datasets; a bare stream was sent",
                 "send to a `zferry receive`, or use `zferry replicate`",
@@ -108,7 +127,7 @@ impl Destination {
         match (self, stream) {
             (Destination::Pool(pool), Stream::Dataset(stream)) => pool.prepare(stream),
             (Destination::Pipe(pipe), Stream::Pipe) => pipe.prepare(),
-            _ => self.dataset_of(stream).and(Err(refused("no such stream is taken here", ""))),
+            _ => self.place_of(stream).and(Err(refused("no such stream is taken here", ""))),
         }
     }
 
@@ -165,7 +184,7 @@ impl Pool {
             self.zfs.receive(&dataset, stream.dataset, stream.first).map_err(on_target)?;
         // ZFS copies what it reads from the pipe (kernel_read), so its pages may be lent.
         let sink = Sink { fd, feed: Feed::Splice };
-        Ok(Prepared { sink, process: Some(process), records: None })
+        Ok(Prepared { sink, process: Some(process), kept: None })
     }
 
     /// Nothing but the partial state that the client was told of is ever thrown away: whatever
@@ -208,6 +227,13 @@ impl Pool {
 }
 
 impl Pipe {
+    fn name(&self) -> String {
+        match self {
+            Pipe::Stdout => "stdout".to_owned(),
+            Pipe::Command(words) => words.join(" "),
+        }
+    }
+
     fn prepare(&self) -> Result<Prepared, Failure> {
         let machine = |what: String| Failure::new(Side::Target, Class::Machine, what);
         match self {
@@ -217,7 +243,7 @@ impl Pipe {
                     .try_clone_to_owned()
                     .map_err(|error| machine(format!("use our own stdout: {error}")))?;
                 let sink = Sink { fd, feed: Feed::Foreign };
-                Ok(Prepared { sink, process: None, records: None })
+                Ok(Prepared { sink, process: None, kept: None })
             }
             Pipe::Command(words) => {
                 let (program, arguments) = words.split_first().ok_or_else(|| {
@@ -228,7 +254,7 @@ impl Pipe {
                 let (process, fd) = Process::reading(command, Stderr::Shown)
                     .map_err(|error| machine(format!("start {program}: {error}")))?;
                 let sink = Sink { fd, feed: feed_of(program) };
-                Ok(Prepared { sink, process: Some(process), records: None })
+                Ok(Prepared { sink, process: Some(process), kept: None })
             }
         }
     }

@@ -19,13 +19,15 @@ use std::time::Duration;
 use sys::control::{self, Stream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
+use self::destination::Place;
 pub use self::destination::{Destination, Pipe, Pool};
 pub use self::incoming::Incoming;
 use self::incoming::Introduced;
 use self::roster::{Arrival, Lane, Returning, Roster};
+use self::session::Session;
 use crate::breakpoint::record::Role;
 use crate::dataset::DatasetName;
-use crate::engine::settings::Settings;
+use crate::engine::settings::{Settings, Spool, When};
 use crate::error::{Class, Failure, Side};
 use crate::link::{self, Link};
 use crate::listing::TargetState;
@@ -96,6 +98,7 @@ pub async fn serve(
         sessions: Cell::new(0),
         outcome,
     });
+    session::restore_all(&shared).await;
     let strangers = Arc::new(Semaphore::new(STRANGERS_MAX));
     loop {
         tokio::select! {
@@ -138,9 +141,10 @@ async fn meet(shared: Rc<Shared>, stream: Stream, peer: String, place: OwnedSema
             take_back(&shared, &secret, Link::new(stream), peer).await;
         }
         Some(Introduced::Control { version, stream }) => {
-            shared.sessions.update(|running| running + 1);
-            session::run(Rc::clone(&shared), stream, version, peer).await;
-            shared.sessions.update(|running| running - 1);
+            match Session::greeting(&shared, stream, version, peer) {
+                Ok(session) => shared.run(session).await,
+                Err(error) => tracing::error!(%error, "no random bytes for a session"),
+            }
         }
         None => {}
     }
@@ -172,10 +176,27 @@ async fn drain(shared: &Shared) {
     }
 }
 
+impl Options {
+    /// Where streams are kept that shall outlive this process.
+    fn keeps_in(&self) -> Option<&Spool> {
+        self.engine.spool.as_ref().filter(|spool| spool.when == When::Always)
+    }
+}
+
 impl Shared {
+    /// Runs a session, which counts from now on.
+    fn run(self: &Rc<Shared>, session: Session) -> impl Future<Output = ()> + use<> {
+        let shared = Rc::clone(self);
+        shared.sessions.update(|running| running + 1);
+        async move {
+            session.run().await;
+            shared.sessions.update(|running| running - 1);
+        }
+    }
+
     /// Reads what a dataset holds, once nobody receives into it.
     async fn look_up(&self, dataset: &DatasetName) -> Result<TargetState, Failure> {
-        self.roster.free(dataset).await?;
+        self.roster.free(&Place::Dataset(dataset.clone())).await?;
         let (destination, dataset) = (self.destination.clone(), dataset.clone());
         let records = self.options.records.clone();
         let look = move || {

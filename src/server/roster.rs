@@ -1,8 +1,8 @@
 //! Which sessions there are, and which datasets are being received.
 //!
 //! One thread's memory. A connection that shows no secret of a running session is turned away: it
-//! learns nothing, and nobody waits for it. A dataset is received by one session at a time; one
-//! whose client is away makes room for a client that is here.
+//! learns nothing, and nobody waits for it. A dataset, or whatever else takes a stream, is received
+//! into by one session at a time; one whose client is away makes room for a client that is here.
 
 use std::cell::{Cell, RefCell};
 use std::os::fd::OwnedFd;
@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::dataset::DatasetName;
+use super::destination::Place;
 use crate::error::{Class, Failure, Side};
 use crate::link::Link;
 use crate::protocol::secret::JoinSecret;
@@ -58,21 +58,23 @@ pub(super) struct Returning {
 #[derive(Debug, Default)]
 pub(super) struct Presence {
     pub away: Cell<bool>,
+    /// It made room for another, whose transfer counts in its place.
+    pub superseded: Cell<bool>,
     pub evicted: Notify,
 }
 
 #[derive(Debug)]
 struct Receiving {
-    dataset: DatasetName,
+    place: Place,
     peer: String,
     since: jiff::Timestamp,
     presence: Rc<Presence>,
 }
 
-/// The sole right to receive into a dataset; given back when dropped.
+/// The sole right to receive into a place; given back when dropped.
 #[derive(Debug)]
 pub(super) struct Claim {
-    dataset: DatasetName,
+    place: Place,
     receiving: Rc<RefCell<Vec<Receiving>>>,
 }
 
@@ -93,28 +95,28 @@ impl Roster {
         }
     }
 
-    /// Claims a dataset for the client at `peer`, or says who receives into it already.
+    /// Claims a place for the client at `peer`, or says who receives into it already.
     pub fn claim(
         &self,
-        dataset: &DatasetName,
+        place: &Place,
         peer: &str,
         presence: &Rc<Presence>,
     ) -> Result<Claim, Failure> {
         let mut receiving = self.receiving.borrow_mut();
-        if let Some(other) = receiving.iter().find(|other| other.dataset == *dataset) {
+        if let Some(other) = receiving.iter().find(|other| other.place == *place) {
             return Err(other.is_busy());
         }
-        let (dataset, peer) = (dataset.clone(), peer.to_owned());
+        let (place, peer) = (place.clone(), peer.to_owned());
         let (since, presence) = (jiff::Timestamp::now(), Rc::clone(presence));
-        receiving.push(Receiving { dataset: dataset.clone(), peer, since, presence });
-        Ok(Claim { dataset, receiving: Rc::clone(&self.receiving) })
+        receiving.push(Receiving { place: place.clone(), peer, since, presence });
+        Ok(Claim { place, receiving: Rc::clone(&self.receiving) })
     }
 
-    /// Waits until nobody receives into a dataset. A session whose client is away is told to end,
+    /// Waits until nobody receives into a place. A session whose client is away is told to end,
     /// which `zfs receive` may take a while for; one whose client is here is left alone.
-    pub async fn free(&self, dataset: &DatasetName) -> Result<(), Failure> {
+    pub async fn free(&self, place: &Place) -> Result<(), Failure> {
         loop {
-            match self.receiving.borrow().iter().find(|other| other.dataset == *dataset) {
+            match self.receiving.borrow().iter().find(|other| other.place == *place) {
                 None => return Ok(()),
                 Some(other) if other.presence.away.get() => other.presence.evicted.notify_one(),
                 Some(other) => return Err(other.is_busy()),
@@ -126,8 +128,8 @@ impl Roster {
 
 impl Receiving {
     fn is_busy(&self) -> Failure {
-        let Receiving { dataset, peer, since, .. } = self;
-        let what = format!("{dataset} is being received from {peer} already, since {since:.0}");
+        let Receiving { place, peer, since, .. } = self;
+        let what = format!("{place} is being received from {peer} already, since {since:.0}");
         Failure::new(Side::Target, Class::Busy, what)
             .with_remedy("wait until that transfer has ended")
     }
@@ -135,7 +137,7 @@ impl Receiving {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        self.receiving.borrow_mut().retain(|claimed| claimed.dataset != self.dataset);
+        self.receiving.borrow_mut().retain(|claimed| claimed.place != self.place);
     }
 }
 
@@ -146,28 +148,28 @@ mod tests {
     #[test]
     fn a_dataset_is_claimed_once_at_a_time() {
         let (roster, presence) = (Roster::default(), Rc::default());
-        let dataset: DatasetName = "backup/a".parse().unwrap();
-        let claim = roster.claim(&dataset, "10.0.0.1:5", &presence).unwrap();
-        let second = roster.claim(&dataset, "10.0.0.2:5", &presence).unwrap_err();
+        let place = Place::Dataset("backup/a".parse().unwrap());
+        let claim = roster.claim(&place, "10.0.0.1:5", &presence).unwrap();
+        let second = roster.claim(&place, "10.0.0.2:5", &presence).unwrap_err();
         assert_eq!((second.class, second.exit_code()), (Class::Busy, 4));
         assert!(second.what.contains("10.0.0.1:5"), "{second}");
         drop(claim);
-        assert!(roster.claim(&dataset, "10.0.0.2:5", &presence).is_ok());
+        assert!(roster.claim(&place, "10.0.0.2:5", &presence).is_ok());
     }
 
     #[tokio::test]
     async fn only_a_session_whose_client_is_away_makes_room() {
         let (roster, presence) = (Roster::default(), Rc::<Presence>::default());
-        let dataset: DatasetName = "backup/a".parse().unwrap();
-        roster.free(&dataset).await.unwrap();
-        let claim = roster.claim(&dataset, "10.0.0.1:5", &presence).unwrap();
-        assert_eq!(roster.free(&dataset).await.unwrap_err().class, Class::Busy);
+        let place = Place::Dataset("backup/a".parse().unwrap());
+        roster.free(&place).await.unwrap();
+        let claim = roster.claim(&place, "10.0.0.1:5", &presence).unwrap();
+        assert_eq!(roster.free(&place).await.unwrap_err().class, Class::Busy);
         presence.away.set(true);
         let holder = async {
             presence.evicted.notified().await;
             drop(claim);
         };
-        let (freed, ()) = tokio::join!(roster.free(&dataset), holder);
+        let (freed, ()) = tokio::join!(roster.free(&place), holder);
         freed.unwrap();
     }
 

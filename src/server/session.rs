@@ -8,6 +8,7 @@
 mod away;
 mod receiving;
 mod records;
+mod restored;
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -16,7 +17,8 @@ use std::time::{Duration, Instant};
 use sys::control::{self, Stream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use super::destination::Prepared;
+pub(super) use self::restored::restore_all;
+use super::destination::{Place, Prepared};
 use super::lanes::Lanes;
 use super::roster::{Arrival, Claim, Presence};
 use super::transfer::Transfer;
@@ -31,7 +33,7 @@ use crate::listing::TargetState;
 use crate::process::Ended as ProcessEnded;
 use crate::protocol::frame::Codec;
 use crate::protocol::message::{Limits, Message, Open, RelativeName};
-use crate::protocol::negotiate::BLOCK_BYTES_MAX;
+use crate::protocol::negotiate::{Agreed as Terms, BLOCK_BYTES_MAX};
 use crate::protocol::receiver::{Input, Offer, Output, Receiver};
 use crate::protocol::secret::JoinSecret;
 use crate::protocol::version::Version;
@@ -43,7 +45,9 @@ const ACKNOWLEDGE_EVERY: Duration = Duration::from_millis(200);
 enum News {
     Found(DatasetName, Result<TargetState, Failure>),
     Aborted(Result<(), Failure>),
-    Prepared(Box<Open>, Result<Prepared, Failure>),
+    /// Nobody else has what a pipe's stream is for.
+    Free(Box<Open>, Result<(), Failure>),
+    Prepared(Box<Open>, Box<Result<Prepared, Failure>>),
     ProcessEnded(std::io::Result<ProcessEnded>),
     Verified(Result<Option<Guid>, Failure>),
 }
@@ -64,7 +68,7 @@ enum Happening {
     Stop(Stopping),
 }
 
-struct Session {
+pub(super) struct Session {
     shared: Rc<Shared>,
     line: Line,
     peer: String,
@@ -78,6 +82,8 @@ struct Session {
     secret: JoinSecret,
     /// What its records call it.
     id: SessionId,
+    /// What was agreed with the client.
+    terms: Option<Terms>,
     engine: Option<Engine>,
     agreed: Option<Agreed>,
     events: UnboundedReceiver<Event>,
@@ -97,55 +103,70 @@ struct Session {
     stopping: Stopping,
 }
 
-/// Runs a session to its end.
-pub(super) async fn run(shared: Rc<Shared>, stream: Stream, version: Version, peer: String) {
-    let (secret, id) = match random().and_then(|secret| Ok((secret, random()?))) {
-        Ok((secret, id)) => (JoinSecret::new(secret), SessionId(id)),
-        Err(error) => return tracing::error!(%error, "no random bytes for a session"),
-    };
-    let offer = Offer {
-        software: concat!("zferry ", env!("CARGO_PKG_VERSION")).to_owned(),
-        version,
-        limits: Limits {
-            block_bytes_max: BLOCK_BYTES_MAX.min(shared.options.engine.cache),
-            connections: shared.options.connections_max,
-            codecs: [Codec::Raw, Codec::Zstd].into(),
-        },
-        secret,
-    };
-    let (event_inbox, events) = unbounded_channel();
-    let (news_inbox, news) = unbounded_channel();
-    let session = Session {
-        shared,
-        line: Line::new(Link::new(stream)),
-        peer,
-        presence: Rc::default(),
-        back_until: None,
-        machine: Some(Receiver::new(offer)),
-        inputs: VecDeque::new(),
-        lanes: Lanes::new(),
-        secret,
-        id,
-        engine: None,
-        agreed: None,
-        events,
-        event_inbox,
-        news,
-        news_inbox,
-        preparing: false,
-        claim: None,
-        transfer: None,
-        fault: None,
-        failure: None,
-        applied: false,
-        closing: false,
-        stopping: Stopping::No,
-    };
-    session.run().await;
-}
-
 impl Session {
-    async fn run(mut self) {
+    /// A session with a client that has just connected.
+    pub(super) fn greeting(
+        shared: &Rc<Shared>,
+        stream: Stream,
+        version: Version,
+        peer: String,
+    ) -> Result<Session, getrandom::Error> {
+        let (secret, id) = (JoinSecret::new(random()?), SessionId(random()?));
+        let offer = Offer {
+            software: concat!("zferry ", env!("CARGO_PKG_VERSION")).to_owned(),
+            version,
+            limits: Limits {
+                block_bytes_max: BLOCK_BYTES_MAX.min(shared.options.engine.cache),
+                connections: shared.options.connections_max,
+                codecs: [Codec::Raw, Codec::Zstd].into(),
+            },
+            secret,
+        };
+        let (line, machine) = (Line::new(Link::new(stream)), Receiver::new(offer));
+        Ok(Session::new(Rc::clone(shared), line, machine, peer, secret, id))
+    }
+
+    fn new(
+        shared: Rc<Shared>,
+        line: Line,
+        machine: Receiver,
+        peer: String,
+        secret: JoinSecret,
+        id: SessionId,
+    ) -> Session {
+        let (event_inbox, events) = unbounded_channel();
+        let (news_inbox, news) = unbounded_channel();
+        Session {
+            shared,
+            line,
+            peer,
+            presence: Rc::default(),
+            back_until: None,
+            machine: Some(machine),
+            inputs: VecDeque::new(),
+            lanes: Lanes::new(),
+            secret,
+            id,
+            terms: None,
+            engine: None,
+            agreed: None,
+            events,
+            event_inbox,
+            news,
+            news_inbox,
+            preparing: false,
+            claim: None,
+            transfer: None,
+            fault: None,
+            failure: None,
+            applied: false,
+            closing: false,
+            stopping: Stopping::No,
+        }
+    }
+
+    /// Runs to its end.
+    pub(super) async fn run(mut self) {
         while !self.closing {
             let happening = self.select().await;
             self.apply(happening).await;
@@ -162,8 +183,10 @@ impl Session {
             }
             None => Ok(()),
         };
-        // A look at what the target holds is not the transfer that a one-shot server waits for.
-        if self.shared.options.one_transfer && (self.applied || outcome.is_err()) {
+        // A look at what the target holds is not the transfer that a one-shot server waits for, nor
+        // is one that made room for another.
+        let counts = self.applied || (outcome.is_err() && !self.presence.superseded.get());
+        if self.shared.options.one_transfer && counts {
             self.shared.outcome.send_replace(Some(outcome));
         }
     }
@@ -251,11 +274,12 @@ impl Session {
             Output::Ready { agreed, software } => {
                 tracing::debug!(peer = self.peer, software, "session");
                 let count = agreed.limits.connections;
+                self.terms = Some(agreed);
                 self.lanes.expect(count, self.secret, &self.shared.roster);
             }
             Output::LookUp(name) => self.look_up(&name).await,
             Output::Abort { dataset, token } => self.abort(&dataset, token).await,
-            Output::Prepare(open) => self.prepare(open).await,
+            Output::Prepare(open) => self.open(open).await,
             Output::Finish(ended) => {
                 if let (Some(engine), Some(transfer)) = (&self.engine, &mut self.transfer) {
                     engine.end(ended.transfer(), ended.total(), ended.crc32());
@@ -292,7 +316,11 @@ impl Session {
     async fn abort(&mut self, name: &RelativeName, token: String) {
         let named = self.shared.destination.dataset_named(name);
         let claimed = named.and_then(|dataset| {
-            let claim = self.shared.roster.claim(&dataset, &self.peer, &self.presence)?;
+            let claim = self.shared.roster.claim(
+                &Place::Dataset(dataset.clone()),
+                &self.peer,
+                &self.presence,
+            )?;
             Ok((dataset, claim))
         });
         match claimed {
@@ -329,9 +357,10 @@ impl Session {
                     Err(failure) => self.give_up(failure).await,
                 }
             }
+            News::Free(open, Ok(())) => self.prepare(*open).await,
             News::Prepared(open, prepared) => {
                 self.preparing = false;
-                match prepared {
+                match *prepared {
                     Ok(prepared) => self.begin(*open, prepared),
                     Err(failure) => self.give_up(failure).await,
                 }
@@ -342,7 +371,9 @@ impl Session {
                 self.give_up(Failure::new(Side::Target, Class::Machine, what)).await;
             }
             News::Verified(Ok(guid)) => self.applied(guid),
-            News::Found(_, Err(failure)) | News::Verified(Err(failure)) => {
+            News::Found(_, Err(failure))
+            | News::Free(_, Err(failure))
+            | News::Verified(Err(failure)) => {
                 self.give_up(failure).await;
             }
         }

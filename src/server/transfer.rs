@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use super::Stopping;
 use super::roster::Claim;
-use crate::engine::receiver::Receiver as Engine;
+use crate::engine::receiver::{self, Receiver as Engine};
 use crate::process::{Ended as ProcessEnded, Stopper};
 use crate::protocol::message::{Stream, Watermarks};
 use crate::protocol::receiver::Ended;
@@ -26,6 +26,15 @@ const TERMINATE_LIMIT: Duration = Duration::from_secs(5);
 
 /// How long a process that was killed may take to be gone: one in the kernel takes its time.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
+
+/// What is kept of a transfer.
+#[derive(Debug)]
+pub(super) struct Kept {
+    /// Where it is recorded how far it came.
+    pub records: Keeping,
+    /// The stream itself, in breakpoint files.
+    pub stream: Option<receiver::Keeping>,
+}
 
 /// A transfer between its opening and its result.
 #[derive(Debug)]
@@ -116,11 +125,16 @@ impl Transfer {
         let _still_there = tokio::time::timeout(KILL_LIMIT, ended).await;
     }
 
-    /// How far the transfer is, from the counters of its session.
-    pub fn watermarks(&self, received: StreamOffset, fed: StreamOffset) -> Watermarks {
+    /// How far the transfer is, from the counters of its session and what is durable of itself.
+    pub fn watermarks(
+        &self,
+        received: StreamOffset,
+        fed: StreamOffset,
+        spooled: StreamOffset,
+    ) -> Watermarks {
         let since = |mark: StreamOffset| StreamOffset(mark.0 - self.base.0);
         let (received, fed) = (since(received.max(fed)), since(fed));
-        Watermarks { received, spooled: StreamOffset(0), fed }
+        Watermarks { received: received.max(spooled), spooled, fed }
     }
 }
 

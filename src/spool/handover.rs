@@ -13,6 +13,7 @@ use crate::protocol::message::{Limits, Open};
 use crate::protocol::negotiate::Agreed;
 use crate::protocol::secret::JoinSecret;
 use crate::protocol::version::{Versions, agree};
+use crate::units::Sequence;
 
 /// A session, and the transfer that is under way in it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,13 +26,21 @@ pub struct Handover {
     limits: Limits,
     /// What the client asked for.
     pub open: Open,
+    /// The number of the stream's first frame.
+    pub first_frame: Sequence,
 }
 
 impl Handover {
-    /// Of a session in which `open` was asked for.
-    pub fn new(peer: String, secret: JoinSecret, agreed: &Agreed, open: Open) -> Handover {
+    /// Of a session in which `open` was asked for, and whose next frame is `first_frame`.
+    pub fn new(
+        peer: String,
+        secret: JoinSecret,
+        agreed: &Agreed,
+        open: Open,
+        first_frame: Sequence,
+    ) -> Handover {
         let Agreed { version, limits } = agreed.clone();
-        Handover { peer, secret, version: version.number(), limits, open }
+        Handover { peer, secret, version: version.number(), limits, open, first_frame }
     }
 
     /// What was agreed. `None`: this process speaks other versions.

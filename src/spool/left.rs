@@ -14,13 +14,13 @@ use super::folder::Folder;
 use super::handover::Handover;
 use super::names::Names;
 use super::record_file::RecordFile;
-use super::segments::{numbers, path_in};
+use super::segments::{Spool, When, numbers, path_in};
 use super::transfers::{self, Transfers, file_id};
 use crate::breakpoint::identity::{FileId, RecordSequence};
 use crate::breakpoint::keeper::{Kept, Span};
 use crate::breakpoint::prefix::Prefix;
 use crate::breakpoint::record::{Mark, Record, Role, SegmentNumber, SpoolExtent};
-use crate::breakpoint::segment::{ENTRY_HEADER, Entry, PAGE_BYTES, Position};
+use crate::breakpoint::segment::{ENTRY_HEADER, Entry, PAGE_BYTES, Position, SegmentPages};
 use crate::units::{Bytes, Sequence, StreamOffset};
 
 /// What is left of a stream. Nobody else can open it meanwhile.
@@ -76,23 +76,39 @@ impl Transfers {
         let (Some(stream), Some(id)) = (&names.stream, file_id(path)) else { return Ok(None) };
         let (file, recovered) = RecordFile::open(path, id, self.backend)?;
         let Some(record) = recovered.newest else { return Ok(None) };
-        let Some(extent) = record.progress.spool else { return Ok(None) };
         let folder = Folder::open_stream(stream)?;
         let handover = Handover::read(&Handover::beside(path))?;
         let start = match role {
             Role::Client => record.progress.acknowledged,
             Role::Server => Mark::default(),
         };
-        let found = Found::scan(stream, id, extent, start)?;
+        let found = match record.progress.spool {
+            Some(extent) => Found::scan(stream, id, extent, start)?,
+            None => Found::nothing(),
+        };
         let (path, next) = (path.to_owned(), recovered.next_sequence);
         Ok(Some(Left { record, names, handover, found, path, file, next, folder }))
     }
 }
 
 impl Left {
+    /// The number of the frame behind all that stands in the files.
+    pub fn next_frame(&self) -> Sequence {
+        self.found.next_frame().unwrap_or(self.handover.first_frame)
+    }
+
     /// Whether all of the stream stands in the files.
     pub fn is_whole(&self) -> bool {
-        self.record.progress.end == Some(self.found.end)
+        self.record.progress.end == Some(self.found.end) && !self.found.entries.is_empty()
+    }
+
+    /// Where its files go.
+    pub fn spool(&self) -> Spool {
+        let folder = self.folder.path().parent().unwrap_or(Path::new(".")).to_owned();
+        let bytes = self.record.progress.spool.map(|spool| spool.segment_bytes);
+        let pages = bytes.and_then(|bytes| u32::try_from(bytes.as_usize() / PAGE_BYTES).ok());
+        let segment = pages.and_then(SegmentPages::new).unwrap_or(SegmentPages::STANDARD);
+        Spool { when: When::Always, folder, segment, max: None }
     }
 
     /// Removes all of it: nothing can go on from there.
@@ -102,6 +118,11 @@ impl Left {
 }
 
 impl Found {
+    fn nothing() -> Found {
+        let (start, end, behind) = Default::default();
+        Found { spans: Vec::new(), start, entries: Vec::new(), end, behind }
+    }
+
     /// Reads the headers of all entries that a record claims.
     fn scan(folder: &Path, id: FileId, extent: SpoolExtent, start: Mark) -> io::Result<Found> {
         let (behind, end) = (Position::default(), start);

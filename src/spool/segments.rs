@@ -99,25 +99,30 @@ impl Segments {
         Segments { folder, size, max, next: START, live, writing, reading }
     }
 
-    /// The same where a dead process has left files, of which those from `first` on count, up to
-    /// `end`: what stands there otherwise is removed, and what is written now goes to a new file.
+    /// The same where a dead process has left files, of which those of an `extent` count, from a
+    /// segment on and up to a position: what stands there otherwise is removed, and what is written
+    /// now goes to a new file.
     ///
     /// Fails where it cannot be removed: then it could be taken for what is written now.
     pub fn go_on(
         folder: Folder,
         size: SegmentPages,
         max: Option<Bytes>,
-        first: SegmentNumber,
-        end: Position,
+        extent: Option<(SegmentNumber, Position)>,
     ) -> io::Result<Segments> {
         let found = numbers(folder.path())?;
-        let highest = found.last().copied().unwrap_or(end.segment).max(end.segment);
-        let (counts, not): (Vec<_>, Vec<_>) =
-            found.into_iter().partition(|number| (first..=end.segment).contains(number));
+        let highest = found.last().copied();
+        let Some(highest) = highest.max(extent.map(|(_, end)| end.segment)) else {
+            return Ok(Segments::of_stream(folder, size, max));
+        };
+        let is_claimed = |number: &SegmentNumber| {
+            extent.is_some_and(|(first, end)| (first..=end.segment).contains(number))
+        };
+        let (counts, not): (Vec<_>, Vec<_>) = found.into_iter().partition(is_claimed);
         for number in not {
             fs::remove_file(path_in(folder.path(), number))?;
         }
-        if counts.last() == Some(&end.segment) {
+        if let Some((_, end)) = extent {
             let last = fs::File::options().write(true).open(path_in(folder.path(), end.segment))?;
             last.set_len(end.file_offset().0)?;
             last.sync_all()?;
@@ -350,7 +355,7 @@ mod tests {
         fs::write(path.join("segment-00000004"), b"never recorded").unwrap();
         let (first, end) = (SegmentNumber(2), Position { segment: SegmentNumber(3), page: 2 });
         let max = Some(Bytes(3 * 4 * 4096));
-        let mut second = Segments::go_on(folder, SMALL, max, first, end).unwrap();
+        let mut second = Segments::go_on(folder, SMALL, max, Some((first, end))).unwrap();
         assert_eq!(files(&second), ["segment-00000002", "segment-00000003"]);
         assert_eq!(fs::metadata(path.join("segment-00000003")).unwrap().len(), 2 * 4096);
         assert_eq!((place(&mut second), place(&mut second)), (Some((5, 0)), Some((5, 2))));

@@ -198,9 +198,10 @@ impl Server {
     }
 
     /// Waits until a process says where it listens.
-    pub fn of(running: Running) -> Server {
+    pub fn of(mut running: Running) -> Server {
         let address = wait_for("the address it listens on", || {
-            let said = running.said();
+            let (is_running, said) = (running.is_running(), running.said());
+            assert!(is_running || said.contains("listening on "), "it ended: {said}");
             let line = said.lines().find_map(|line| line.strip_prefix("listening on "))?;
             // The line may not be whole yet.
             said.contains(&format!("{line}\n")).then(|| line.parse().unwrap())

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::breakpoint::record::Mark;
 use crate::client::source::Source;
 use crate::client::watch::Moment;
 use crate::engine::fault::Fault;
@@ -11,7 +12,7 @@ use crate::engine::sender::Sent;
 use crate::error::{Failure, Side};
 use crate::protocol::message::{Applied, Watermarks};
 use crate::protocol::stall::Watchdog;
-use crate::spool::keeping::Keeping;
+use crate::spool::keeping::{Keeping, Stream};
 
 /// When the server cannot take more, the reason may be on its way on the control connection.
 const REASON_LIMIT: Duration = Duration::from_secs(2);
@@ -23,6 +24,10 @@ pub(super) struct Carrying {
     pub epoch: u32,
     /// Where it is recorded how far it came.
     pub records: Option<Keeping>,
+    /// The stream's breakpoint files, until it begins to flow.
+    pub stream: Option<Stream>,
+    /// All of the stream stands in them.
+    pub kept: Option<Mark>,
     pub source: Option<Source>,
     pub sent: Option<Sent>,
     pub source_end: Option<SourceEnd>,
@@ -54,6 +59,8 @@ impl Carrying {
             progress: Arc::default(),
             epoch: 0,
             records: None,
+            stream: None,
+            kept: None,
             source: None,
             sent: None,
             source_end: None,
@@ -87,6 +94,16 @@ impl Carrying {
         }
         self.wait_for_reason(failure);
         None
+    }
+
+    /// Has the end of the stream recorded, if all of it is in breakpoint files and its source has
+    /// ended well: whoever comes after this process can then send the rest.
+    pub fn record_end(&self) {
+        if let (Some(records), Some(end), Some(SourceEnd::Well)) =
+            (&self.records, self.kept, self.source_end)
+        {
+            records.ended(end);
+        }
     }
 
     /// Remembers a failure that most likely follows from another one.

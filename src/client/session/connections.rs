@@ -30,7 +30,8 @@ impl Session {
         self.lanes.reopen();
     }
 
-    fn renew_lanes(&mut self) {
+    /// Gives up all data connections: others are to take their place.
+    pub(super) fn renew_lanes(&mut self) {
         for lane in self.lanes.all().map(u32::from) {
             self.engine.leave(lane);
             self.lanes.lose(lane);

@@ -272,6 +272,11 @@ impl Receiver {
         })
     }
 
+    /// The number of the next block.
+    pub fn taken(&self) -> Sequence {
+        self.arrivals.taken()
+    }
+
     /// How much of the current transfer is durable here, where it is kept in breakpoint files.
     pub fn durable(&self) -> StreamOffset {
         self.arrivals.durable_to()

@@ -88,6 +88,7 @@ impl Session {
     /// Another client wants the dataset.
     pub(super) async fn make_room(&mut self) {
         if self.presence.away.get() {
+            self.presence.superseded.set(true);
             let what = format!("the client at {} went away and another took over", self.peer);
             self.end_without_client(what).await;
         }

@@ -4,7 +4,10 @@
 //! the stream, and find out, of several failures that follow from one, which one to tell. Data
 //! connections come and go meanwhile.
 
+use std::rc::Rc;
 use std::time::{Duration, Instant};
+
+use sys::control;
 
 use super::{News, Session, stopping};
 use crate::dataset::Guid;
@@ -15,8 +18,8 @@ use crate::process::{Ended as ProcessEnded, Process};
 use crate::protocol::message::{Open, Start};
 use crate::protocol::receiver::Input;
 use crate::server::Stopping;
-use crate::server::destination::Prepared;
-use crate::server::transfer::{ProcessState, Transfer};
+use crate::server::destination::{Place, Prepared};
+use crate::server::transfer::{Kept, ProcessState, Transfer};
 use crate::spool::keeping::Over;
 use crate::units::Sequence;
 
@@ -24,6 +27,22 @@ use crate::units::Sequence;
 const REASON_LIMIT: Duration = Duration::from_secs(2);
 
 impl Session {
+    /// A dataset was found free when it was listed; a stream for a pipe is asked for without that,
+    /// and may have to wait until one whose client is away has ended.
+    pub(super) async fn open(&mut self, open: Open) {
+        match self.shared.destination.place_of(&open.request.stream) {
+            Ok(place @ Place::Pipe(_)) => {
+                let (shared, inbox) = (Rc::clone(&self.shared), self.news_inbox.clone());
+                control::spawn(async move {
+                    let free = shared.roster.free(&place).await;
+                    // Nobody listens any more when the session is over.
+                    drop(inbox.send(News::Free(Box::new(open), free)));
+                });
+            }
+            _ => self.prepare(open).await,
+        }
+    }
+
     pub(super) async fn prepare(&mut self, open: Open) {
         if let Err(failure) = self.ready_for(&open) {
             return self.give_up(failure).await;
@@ -33,19 +52,15 @@ impl Session {
         let begin_records = self.begin_records(&open);
         self.ask(move || {
             let prepared = destination.prepare(&open.request.stream);
-            let prepared =
-                prepared.map(|prepared| Prepared { records: begin_records(), ..prepared });
-            News::Prepared(Box::new(open), prepared)
+            let prepared = prepared.map(|prepared| Prepared { kept: begin_records(), ..prepared });
+            News::Prepared(Box::new(open), Box::new(prepared))
         });
     }
 
     /// Checks that the transfer belongs here, claims its dataset, and has an engine running.
     pub(super) fn ready_for(&mut self, open: &Open) -> Result<(), Failure> {
-        let destination = &self.shared.destination;
-        if let Some(dataset) = destination.dataset_of(&open.request.stream)? {
-            let claim = self.shared.roster.claim(&dataset, &self.peer, &self.presence)?;
-            self.claim = Some(claim);
-        }
+        let place = self.shared.destination.place_of(&open.request.stream)?;
+        self.claim = Some(self.shared.roster.claim(&place, &self.peer, &self.presence)?);
         let wanted = Agreed { codec: open.request.codec, block_bytes: open.request.block_bytes };
         match self.agreed {
             Some(agreed) if agreed == wanted => return Ok(()),
@@ -63,9 +78,16 @@ impl Session {
     }
 
     pub(super) fn begin(&mut self, open: Open, prepared: Prepared) {
+        let Some(credit) = self.engine.as_ref().map(Engine::credit) else { return };
+        self.take_sink(open, prepared);
+        self.tell(Input::Prepared(Start::FromStart, credit));
+    }
+
+    /// Lets the stream flow to whatever takes it.
+    pub(super) fn take_sink(&mut self, open: Open, prepared: Prepared) {
         let Some(engine) = &self.engine else { return };
-        let credit = engine.credit();
-        let Prepared { sink, process, records } = prepared;
+        let Prepared { sink, process, kept } = prepared;
+        let (records, stream) = kept.map(|Kept { records, stream }| (records, stream)).unzip();
         if let Some(records) = &records {
             records.opened();
         }
@@ -89,8 +111,7 @@ impl Session {
             records,
             _claim: self.claim.take(),
         });
-        engine.begin(open.transfer, open.request.epoch, sink, None);
-        self.tell(Input::Prepared(Start::FromStart, credit));
+        engine.begin(open.transfer, open.request.epoch, sink, stream.flatten());
     }
 
     pub(super) async fn engine_says(&mut self, event: Event) {
@@ -169,7 +190,7 @@ impl Session {
     pub(super) fn acknowledge(&mut self) {
         let (Some(engine), Some(transfer)) = (&self.engine, &self.transfer) else { return };
         let progress = engine.progress();
-        let reached = transfer.watermarks(progress.received(), progress.fed());
+        let reached = transfer.watermarks(progress.received(), progress.fed(), engine.durable());
         let credit = engine.credit();
         self.tell(Input::Progress(reached, credit));
     }

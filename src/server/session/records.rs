@@ -1,11 +1,14 @@
-//! The records that a server keeps of what it receives.
+//! The records that a server keeps of what it receives, and where it keeps the stream itself.
 //!
 //! The epoch of a transfer is durable before the client hears that it may send.
 
 use super::Session;
 use crate::breakpoint::record::{Cargo, Job, Role};
+use crate::engine::receiver::{self, Receiver as Engine};
 use crate::error::Class;
 use crate::protocol::message::{Open, Stream};
+use crate::server::transfer::Kept;
+use crate::spool::handover::Handover;
 use crate::spool::keeping::{Keeping, Over};
 use crate::spool::names::Names;
 
@@ -14,14 +17,29 @@ impl Session {
     pub(super) fn begin_records(
         &self,
         open: &Open,
-    ) -> impl FnOnce() -> Option<Keeping> + Send + use<> {
+    ) -> impl FnOnce() -> Option<Kept> + Send + use<> {
         let begun = self.job_of(open).zip(self.shared.options.records.clone());
         let progress = self.engine.as_ref().map(|engine| engine.progress().clone());
+        let spool = self.shared.options.keeps_in().cloned();
+        let keep = spool.zip(self.handover(open)).zip(self.engine.as_ref().map(Engine::follow));
         let transfer = open.transfer;
         move || {
             let (((job, names), folder), progress) = begun.zip(progress)?;
-            folder.begin(job, names, Box::new(move || progress.reached(transfer)))
+            let look = Box::new(move || progress.reached(transfer));
+            let Some(((spool, handover), follow)) = keep else {
+                return Some(Kept { records: folder.begin(job, names, look)?, stream: None });
+            };
+            let begun = folder.begin_kept(job, names, handover, look, &spool, follow);
+            let (records, stream) = begun?;
+            let stream = Some(receiver::Keeping { stream, found: None });
+            Some(Kept { records, stream })
         }
+    }
+
+    fn handover(&self, open: &Open) -> Option<Handover> {
+        let (terms, engine) = (self.terms.as_ref()?, self.engine.as_ref()?);
+        let (peer, open) = (self.peer.clone(), open.clone());
+        Some(Handover::new(peer, self.secret, terms, open, engine.taken()))
     }
 
     /// `None` for what no record could be of.
@@ -30,13 +48,12 @@ impl Session {
         let (role, cargo) = (Role::Server, Cargo::of(&request.stream)?);
         let (transfer, epoch) = (*transfer, request.epoch);
         let job = Job { role, session: self.id, transfer, epoch, cargo };
-        let dataset = self.shared.destination.dataset_of(&request.stream).ok()?;
-        let dataset = dataset.map_or("a pipe".to_owned(), |dataset| dataset.to_string());
+        let place = self.shared.destination.place_of(&request.stream).ok()?;
         let transfer = match &request.stream {
-            Stream::Dataset(stream) => format!("{dataset}@{} from {}", stream.snapshot, self.peer),
+            Stream::Dataset(stream) => format!("{place}@{} from {}", stream.snapshot, self.peer),
             Stream::Pipe => format!("a stream from {}", self.peer),
         };
-        Some((job, Names::new(role, dataset, transfer)))
+        Some((job, Names::new(role, place.to_string(), transfer)))
     }
 
     /// Has the records of a transfer that failed say so.

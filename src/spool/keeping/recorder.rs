@@ -137,8 +137,7 @@ impl Recorder {
     ) -> io::Result<(Recorder, Segments)> {
         let Left { record, names, file, next, folder: stream, found, .. } = left;
         let files = Files::new(follow, stream.path().to_owned());
-        let (first, end) = found.extent().ok_or(io::ErrorKind::InvalidData)?;
-        let segments = Segments::go_on(stream, spool.segment, spool.max, first, end)?;
+        let segments = Segments::go_on(stream, spool.segment, spool.max, found.extent())?;
         let base = Base { folder, job: record.job, names, look };
         let keeper =
             Keeper::new(settings(&base, record.file, Some(spool)), next, found.kept(&record));

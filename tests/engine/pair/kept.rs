@@ -45,7 +45,7 @@ fn handover() -> Handover {
     };
     let agreed = Agreement { version: Version::V1, limits };
     let open = Open { transfer: TRANSFER, request };
-    Handover::new("a peer".to_owned(), JoinSecret::new([7; 16]), &agreed, open)
+    Handover::new("a peer".to_owned(), JoinSecret::new([7; 16]), &agreed, open, Sequence(0))
 }
 
 impl Pair {
@@ -59,7 +59,7 @@ impl Pair {
         self.start = None;
         drop(self.sink.take().unwrap().join().unwrap());
         let left = self.left(Role::Server);
-        drop(self.swap_receiver(left.found.next_frame().unwrap()));
+        drop(self.swap_receiver(left.next_frame()));
         let to = Pipe::new(1 << 20).unwrap();
         let slow = self.plan.slow_sink;
         self.sink = Some(std::thread::spawn(move || read_out(File::from(to.reader), slow)));
