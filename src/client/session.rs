@@ -237,8 +237,8 @@ impl Session {
                             return Err(self.fail(failure).await);
                         }
                     }
-                    Output::Reached(marks, credit) => {
-                        self.engine.credit(credit);
+                    Output::Reached(marks, receipt) => {
+                        self.engine.credit(receipt);
                         if carrying.reached.fed < marks.fed {
                             self.conversation.moves_on();
                             self.lanes.move_on();

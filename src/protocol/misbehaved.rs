@@ -8,7 +8,7 @@ use super::message::{Message, Watermarks};
 use super::negotiate::NoAgreement;
 use super::text::{TEXT_BYTES_MAX, printable};
 use super::version::Versions;
-use super::window::Credit;
+use super::window::{Credit, Receipt};
 use crate::dataset::Guid;
 use crate::error::{Class, Failure, Side};
 use crate::units::{Bytes, Sequence, StreamOffset, TransferId};
@@ -81,6 +81,9 @@ pub enum PeerMisbehaved {
         /// What it said then.
         to: Credit,
     },
+    /// It lists blocks that it cannot have, or lists them in disorder.
+    #[error("it says that blocks have arrived that cannot: {0:?}")]
+    ArrivedElsewhere(Receipt),
     /// It acknowledged what was never sent.
     #[error("it acknowledged {got} bytes when {sent} were sent")]
     AckBeyondSent {

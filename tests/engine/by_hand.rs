@@ -83,7 +83,7 @@ impl Bench {
         let limit = Instant::now() + Duration::from_secs(20);
         while Instant::now() < limit {
             match self.events.try_recv() {
-                Ok(Event::Credit) => drop(self.receiver.credit()),
+                Ok(Event::Credit) => drop(self.receiver.receipt()),
                 Ok(event) => return event,
                 Err(_) => std::thread::sleep(Duration::from_millis(1)),
             }

@@ -93,6 +93,21 @@ fn a_lane_that_falls_silent_holds_nothing_once_it_is_replaced() {
 }
 
 #[test]
+fn what_arrived_behind_a_lost_block_is_not_sent_again_with_it() {
+    everywhere(|plan| {
+        let mut pair = Pair::new(Plan { receiver_blocks: 8, ..plan }, &[(0, hole(0))]);
+        pair.begin();
+        // The first block is in the hole, and all others that there is a slot for have come.
+        pair.drive_for(Duration::from_millis(600));
+        pair.cut_all();
+        let outcome = pair.finish();
+        assert!(outcome.lost >= 4 && outcome.resent > 0, "{outcome:?}");
+        assert_eq!(outcome.came_twice, 0, "{outcome:?}");
+        outcome
+    });
+}
+
+#[test]
 fn a_lane_that_leaves_is_not_needed() {
     everywhere(|plan| {
         let mut pair = Pair::new(plan, &[(0, hole(0)), (3, hole(70_000))]);

@@ -193,7 +193,7 @@ impl Pair {
             read_out(File::from(to.reader), slow_sink)
         }));
         self.receiver.begin(TRANSFER, 1, Sink { fd: to.writer, feed: Feed::Splice });
-        self.sender.credit(self.receiver.credit());
+        self.sender.credit(self.receiver.receipt());
         self.sender.carry(TRANSFER, 1, from.reader, &self.progress);
     }
 
@@ -361,7 +361,7 @@ impl Pair {
 
     fn acknowledge(&mut self) {
         self.acknowledged = Instant::now();
-        self.sender.credit(self.receiver.credit());
+        self.sender.credit(self.receiver.receipt());
     }
 }
 

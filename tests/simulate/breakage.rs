@@ -14,6 +14,8 @@ pub enum Breakage {
     CreditBeyondRoom,
     /// What the other end heard is counted wrong when the conversation goes on.
     ReplayFromWrongCount,
+    /// What proved corrupt is still said to have arrived.
+    ListRejected,
     /// What arrives again is taken for new.
     TakeTwice,
     /// The stream begins before its snapshot is held.
@@ -30,13 +32,14 @@ pub enum Breakage {
     SuccessUnread,
 }
 
-pub const ALL: [Breakage; 13] = [
+pub const ALL: [Breakage; 14] = [
     Breakage::Keeper(Rule::DataBeforeRecord),
     Breakage::Keeper(Rule::RecordBeforeAcknowledgement),
     Breakage::Keeper(Rule::RecordTwiceBeforeTrim),
     Breakage::ForgetBeforeTaken,
     Breakage::CreditBeyondRoom,
     Breakage::ReplayFromWrongCount,
+    Breakage::ListRejected,
     Breakage::TakeTwice,
     Breakage::HoldAfterFirstByte,
     Breakage::ReleaseBeforeApplied,

@@ -19,6 +19,8 @@ pub enum Met {
     Rejected,
     /// A copy of such a block had come meanwhile, over another lane.
     CopyRejected,
+    /// A block that had arrived out of order was not sent again with the lane that it came over.
+    LeftOut,
     /// The wire stood still, and was connected anew.
     WireRenewed,
     /// A session whose client was away made room for another.
@@ -47,7 +49,7 @@ pub enum Met {
     Aborted,
 }
 
-pub const ALL: [Met; 21] = [
+pub const ALL: [Met; 22] = [
     Met::ControlReturned,
     Met::ReturnedUnmissed,
     Met::ReturnRefused,
@@ -56,6 +58,7 @@ pub const ALL: [Met; 21] = [
     Met::CameAgain,
     Met::Rejected,
     Met::CopyRejected,
+    Met::LeftOut,
     Met::WireRenewed,
     Met::MadeRoom,
     Met::Busy,

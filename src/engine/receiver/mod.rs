@@ -29,7 +29,7 @@ use super::settings::{Settings, slots_per_block};
 use super::stage;
 use crate::error::{Failure, Side};
 use crate::protocol::frame::Codec;
-use crate::protocol::window::Credit;
+use crate::protocol::window::Receipt;
 use crate::units::{Bytes, StreamOffset, TransferId};
 
 /// What a receiver tells the one who started it.
@@ -47,8 +47,8 @@ pub enum Event {
         /// What happened to it.
         fault: Fault,
     },
-    /// The credit has grown so much that the sender should be told: ask [`Receiver::credit`]. It is
-    /// not said again until then.
+    /// The credit has grown so much that the sender should be told: ask [`Receiver::receipt`]. It
+    /// is not said again until then.
     Credit,
     /// The engine has ended by itself.
     Failed(Fault),
@@ -229,8 +229,9 @@ impl Receiver {
         self.arrivals.order(Order::Leave { lane });
     }
 
-    /// What the sender may forget and how far it may go, to be told to it now.
-    pub fn credit(&self) -> Credit {
+    /// What the sender may forget, how far it may go, and what it need not send again: to be told
+    /// to it now.
+    pub fn receipt(&self) -> Receipt {
         self.arrivals.tell()
     }
 

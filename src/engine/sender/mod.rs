@@ -35,7 +35,7 @@ use super::settings::{Compression, Settings, Spool, slots_per_block};
 use super::stage;
 use crate::error::{Failure, Side};
 use crate::protocol::frame::Codec;
-use crate::protocol::window::{Credit, SendWindow};
+use crate::protocol::window::{Receipt, SendWindow};
 use crate::units::{Sequence, TransferId};
 
 /// What a sender tells the one who started it.
@@ -226,8 +226,8 @@ impl Sender {
 
     /// Passes on what the receiver says. One that contradicts what it said before, or what was
     /// sent, ends the engine: [`Fault::Credit`].
-    pub fn credit(&self, credit: Credit) {
-        self.tell(ToSend::Credit(credit));
+    pub fn credit(&self, receipt: impl Into<Receipt>) {
+        self.tell(ToSend::Credit(receipt.into()));
     }
 
     fn tell(&self, message: ToSend) {

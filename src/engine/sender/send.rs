@@ -21,7 +21,7 @@ use crate::engine::block::{Frame, RunningCrc};
 use crate::engine::fault::Fault;
 use crate::engine::halt::Halt;
 use crate::engine::progress::Progress;
-use crate::protocol::window::{Credit, SendWindow};
+use crate::protocol::window::{Receipt, SendWindow};
 use crate::units::{Bytes, Sequence, StreamOffset, TransferId};
 
 /// What the stage is told.
@@ -37,8 +37,8 @@ pub(super) enum ToSend {
     Join { lane: u32, fd: OwnedFd },
     /// No connection for a lane any more.
     Leave { lane: u32 },
-    /// What the receiver has taken, and how far it lets us go.
-    Credit(Credit),
+    /// What the receiver has, and how far it lets us go.
+    Credit(Receipt),
 }
 
 /// Where the other stages put what is to be sent.
@@ -125,8 +125,8 @@ impl Dealer {
             }
             ToSend::Leave { lane } => self.leave(lane),
             // The slots of what was taken go home here.
-            ToSend::Credit(credit) => {
-                let taken = self.window.credit(credit).map_err(Fault::Credit)?;
+            ToSend::Credit(receipt) => {
+                let taken = self.window.credit(receipt).map_err(Fault::Credit)?;
                 self.acknowledged.advance(&taken, &self.progress);
             }
         }

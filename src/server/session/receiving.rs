@@ -62,7 +62,7 @@ impl Session {
 
     pub(super) fn begin(&mut self, open: Open, prepared: Prepared) {
         let Some(engine) = &self.engine else { return };
-        let credit = engine.credit();
+        let credit = engine.receipt().credit;
         let Prepared { sink, process, records } = prepared;
         if let Some(records) = &records {
             records.opened();
@@ -168,8 +168,8 @@ impl Session {
         let (Some(engine), Some(transfer)) = (&self.engine, &self.transfer) else { return };
         let progress = engine.progress();
         let reached = transfer.watermarks(progress.received(), progress.fed());
-        let credit = engine.credit();
-        self.tell(Input::Progress(reached, credit));
+        let receipt = engine.receipt();
+        self.tell(Input::Progress(reached, receipt));
     }
 
     pub(super) fn finish_if_over(&mut self) {

@@ -16,7 +16,7 @@ use zferry::protocol::message::{
 use zferry::protocol::secret::JoinSecret;
 use zferry::protocol::sender::{Input, Output, Sender};
 use zferry::protocol::version::Versions;
-use zferry::protocol::window::{Credit, SendWindow};
+use zferry::protocol::window::{Credit, Receipt, SendWindow};
 use zferry::units::Bytes;
 
 use super::carrying::{Carrying, Frame};
@@ -316,12 +316,12 @@ impl Session {
                 }
                 Output::Listed { target, .. } => self.decide(&target, env),
                 Output::Stream { transfer, credit, .. } => {
-                    self.credited(credit);
+                    self.credited(credit.into(), env);
                     self.begin(transfer, self.first_object, env);
                 }
                 Output::Stands(..) => panic!("a server that has forgotten"),
-                Output::Reached(marks, credit) => {
-                    self.credited(credit);
+                Output::Reached(marks, receipt) => {
+                    self.credited(receipt, env);
                     if let Some(carrying) = &mut self.carrying {
                         self.moved |= carrying.reached(marks, env);
                         if self.moved {
@@ -346,9 +346,12 @@ impl Session {
         }
     }
 
-    fn credited(&mut self, credit: Credit) {
-        self.credit = credit;
-        drop(self.window.credit(credit).expect("an honest credit"));
+    fn credited(&mut self, receipt: Receipt, env: &mut Environment) {
+        self.credit = receipt.credit;
+        drop(self.window.credit(receipt).expect("an honest credit"));
+        if self.window.parked() > 0 {
+            env.met(Met::LeftOut);
+        }
     }
 
     /// Where to go on, from what the target says and what is known here.

@@ -117,7 +117,7 @@ impl Session {
         };
         if transfer.recorder.as_ref().is_none_or(|recorder| recorder.has_begun(env)) {
             transfer.begun = true;
-            let credit = self.tell_credit(env);
+            let credit = self.tell_receipt(env).credit;
             self.tell(Input::Prepared(Start::FromStart, credit), env);
             self.tick_again(env);
         }
@@ -208,6 +208,7 @@ impl Session {
         }
         assert!(env.network.flipped, "a block that nobody flipped is wrong");
         let copies = self.window.reject(sequence);
+        self.rejected.insert(sequence);
         env.met(Met::Rejected);
         if !copies.is_empty() {
             env.met(Met::CopyRejected);
@@ -307,8 +308,8 @@ impl Session {
             env.truth.told = Some((id, transfer.id, spooled));
         }
         let reached = Watermarks { received, spooled, fed };
-        let credit = self.tell_credit(env);
-        self.tell(Input::Progress(reached, credit), env);
+        let receipt = self.tell_receipt(env);
+        self.tell(Input::Progress(reached, receipt), env);
     }
 
     /// The receive has ended.

@@ -1,5 +1,6 @@
 //! One client's session at the server: its machine, its line, and whether the client is there.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use zferry::breakpoint::identity::SessionId;
@@ -11,8 +12,8 @@ use zferry::protocol::receiver::{Input, Offer, Output, Receiver};
 use zferry::protocol::secret::JoinSecret;
 use zferry::protocol::standing::Return;
 use zferry::protocol::version::Version;
-use zferry::protocol::window::{Credit, ReceiveWindow};
-use zferry::units::Bytes;
+use zferry::protocol::window::{Arrived, Receipt, ReceiveWindow};
+use zferry::units::{Bytes, Sequence};
 
 use super::Event;
 use super::receiving::{Block, Intake, Transfer};
@@ -51,6 +52,8 @@ pub struct Session {
     back_until: Option<Duration>,
     pub(super) lanes: Vec<Option<Intake>>,
     pub(super) window: ReceiveWindow<Block>,
+    /// What proved corrupt.
+    pub(super) rejected: BTreeSet<Sequence>,
     /// What is asked for, until its receive has been started.
     pub(super) preparing: Option<Open>,
     pub(super) transfer: Option<Transfer>,
@@ -81,6 +84,7 @@ impl Session {
             back_until: None,
             lanes: Vec::new(),
             window: ReceiveWindow::new(env.settings.server_blocks),
+            rejected: BTreeSet::new(),
             preparing: None,
             transfer: None,
             failure: None,
@@ -309,12 +313,20 @@ impl Session {
     }
 
     /// What may be told to the client now.
-    pub(super) fn tell_credit(&mut self, env: &Environment) -> Credit {
-        let mut credit = self.window.tell();
+    pub(super) fn tell_receipt(&mut self, env: &Environment) -> Receipt {
+        let mut receipt = self.window.tell();
         if env.is_broken(Breakage::CreditBeyondRoom) {
-            credit.room.0 += 2;
+            receipt.credit.room.0 += 2;
         }
-        credit
+        if env.is_broken(Breakage::ListRejected) {
+            let listed = receipt.arrived.ranges().flat_map(|range| range.start.0..range.end.0);
+            let rejected = self.rejected.iter().map(|number| number.0);
+            let all: BTreeSet<u64> =
+                listed.chain(rejected).filter(|&number| number >= receipt.credit.taken.0).collect();
+            let singles = all.into_iter().map(|number| Sequence(number)..Sequence(number + 1));
+            receipt.arrived = Arrived::of(singles);
+        }
+        receipt
     }
 
     pub(super) fn applied(&mut self, input: Input, env: &mut Environment) {
