@@ -188,6 +188,7 @@ impl Receiver {
                     block_bytes: agreed.block_bytes,
                     progress,
                     strikes: Strikes::default(),
+                    beyond_room: Strikes::default(),
                 }
                 .run()
             }
