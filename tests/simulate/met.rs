@@ -43,13 +43,21 @@ pub enum Met {
     Retired,
     /// What the server called durable was acknowledged.
     SpoolAcknowledged,
+    /// A client's process took a session over.
+    TookOver,
+    /// A server's process went on with a session, and its client with it.
+    StoodAnew,
+    /// A receive was fed again from byte 0.
+    Refed,
+    /// ZFS had kept something itself, and it was not.
+    RefeedOutranked,
     /// The operator had to be asked.
     Asked,
     /// A partial state was given up, as was allowed.
     Aborted,
 }
 
-pub const ALL: [Met; 22] = [
+pub const ALL: [Met; 26] = [
     Met::ControlReturned,
     Met::ReturnedUnmissed,
     Met::ReturnRefused,
@@ -70,6 +78,10 @@ pub const ALL: [Met; 22] = [
     Met::Trimmed,
     Met::Retired,
     Met::SpoolAcknowledged,
+    Met::TookOver,
+    Met::StoodAnew,
+    Met::Refed,
+    Met::RefeedOutranked,
     Met::Asked,
     Met::Aborted,
 ];

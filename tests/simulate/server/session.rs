@@ -47,9 +47,9 @@ pub struct Session {
     pub number: u32,
     pub secret: JoinSecret,
     pub standing: Standing,
-    machine: Option<Receiver>,
-    line: Line,
-    back_until: Option<Duration>,
+    pub(super) machine: Option<Receiver>,
+    pub(super) line: Line,
+    pub(super) back_until: Option<Duration>,
     pub(super) lanes: Vec<Option<Intake>>,
     pub(super) window: ReceiveWindow<Block>,
     /// What proved corrupt.
@@ -58,8 +58,8 @@ pub struct Session {
     pub(super) preparing: Option<Open>,
     pub(super) transfer: Option<Transfer>,
     pub(super) failure: Option<Failure>,
-    applied: bool,
-    looking_up: bool,
+    pub(super) applied: bool,
+    pub(super) looking_up: bool,
     /// The token that the client was told.
     pub(super) listed: Option<(u64, u32)>,
 }
@@ -104,6 +104,12 @@ impl Session {
         session_id(self.secret)
     }
 
+    /// Whether another process began it. Then a client that has not heard so yet goes by the room
+    /// that it was given before.
+    pub(super) fn was_restored(&self) -> bool {
+        self.number == 0
+    }
+
     pub fn is_away(&self) -> bool {
         self.back_until.is_some()
     }
@@ -126,6 +132,7 @@ impl Session {
                 self.proved(sequence, connection, right, env);
             }
             Event::Tick { session } if session == number => self.tick(env),
+            Event::Refeed { session } if session == number => self.refeed(env),
             Event::Late { session } if session == number => self.late(env),
             Event::ReadBack { session } if session == number => self.read_back(env),
             _ => {}
@@ -195,7 +202,11 @@ impl Session {
         if self.line.id().is_some() {
             env.met(Met::ReturnedUnmissed);
         }
-        let returned = self.line.answer(client, || None, env).expect("both have their memory");
+        let stand = || self.machine.as_ref().and_then(Receiver::standing);
+        let Some(returned) = self.line.answer(client, stand, env) else {
+            link.send(&Message::Refused(interrupted("nothing goes on here")), env);
+            return env.close(ME, link.id);
+        };
         link.send(&Message::Returned(returned), env);
         let id = link.id;
         self.line.go_on(link, env);
@@ -326,6 +337,7 @@ impl Session {
             let singles = all.into_iter().map(|number| Sequence(number)..Sequence(number + 1));
             receipt.arrived = Arrived::of(singles);
         }
+        self.assert_durable(receipt.credit.taken, env);
         receipt
     }
 
