@@ -16,7 +16,7 @@ use zferry::protocol::stall::{Culprit, News as Stall, Watchdog, Way};
 use zferry::units::{Bytes, Sequence, StreamOffset, TransferId};
 
 use super::Event;
-use super::session::{Lane, Session};
+use super::session::{BLOCK_BYTES_MAX, Lane, Session};
 use crate::breakage::Breakage;
 use crate::environment::{End, Environment};
 use crate::met::Met;
@@ -234,6 +234,9 @@ impl Session {
             let number = u32::try_from(lane).expect("few lanes");
             let Some(deal) = self.window.deal(number) else { return };
             let (again, frame) = (deal.again, Rc::clone(deal.item));
+            let head = frame.first_chunk().expect("a header");
+            let Header { sequence, .. } = Header::decode(head, BLOCK_BYTES_MAX).expect("ours");
+            assert!(sequence >= self.credit.taken, "what was acknowledged is sent again");
             if !(again && env.is_broken(Breakage::ForgetBeforeTaken)) {
                 env.write(End::Client, connection, frame.to_vec());
             }
