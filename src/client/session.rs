@@ -35,7 +35,7 @@ use crate::protocol::message::{
 use crate::protocol::negotiate::Agreed;
 use crate::protocol::secret::JoinSecret;
 use crate::protocol::sender::{Input, Output};
-use crate::protocol::window::Credit;
+use crate::protocol::window::Receipt;
 use crate::units::{Bytes, StreamOffset, TransferId};
 use crate::zfs::failure::{SendFailure, verdict};
 
@@ -268,10 +268,10 @@ impl Session {
                             return Err(self.fail(failure).await);
                         }
                     }
-                    Output::Reached(marks, credit) => self.advance(marks, credit, carrying),
-                    Output::Stands(marks, credit) => {
+                    Output::Reached(marks, receipt) => self.advance(marks, receipt, carrying),
+                    Output::Stands(marks, receipt) => {
                         carrying.reached = marks;
-                        self.engine.stands(credit);
+                        self.engine.stands(receipt);
                         self.renew_lanes();
                         self.lanes.reopen();
                     }
@@ -353,8 +353,8 @@ impl Session {
     }
 
     /// The server came so far, and lets us go so far.
-    fn advance(&mut self, marks: Watermarks, credit: Credit, carrying: &mut Carrying) {
-        self.engine.credit(credit);
+    fn advance(&mut self, marks: Watermarks, receipt: Receipt, carrying: &mut Carrying) {
+        self.engine.credit(receipt);
         if carrying.reached.fed < marks.fed {
             self.conversation.moves_on();
             self.lanes.move_on();

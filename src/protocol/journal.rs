@@ -138,7 +138,7 @@ mod tests {
 
     use super::*;
     use crate::protocol::message::{Applied, Outcome, Watermarks};
-    use crate::protocol::window::Credit;
+    use crate::protocol::window::{Arrived, Credit};
     use crate::units::{Bytes, TransferId};
 
     fn numbered(number: u32) -> Message {
@@ -202,6 +202,7 @@ mod tests {
             transfer: TransferId(transfer),
             reached: Watermarks::default(),
             credit: Credit::default(),
+            arrived: Arrived::default(),
             ended: true,
         }
     }
@@ -382,6 +383,7 @@ mod tests {
             transfer: TransferId(1),
             reached: Watermarks::default(),
             credit: Credit::default(),
+            arrived: Arrived::default(),
         };
         for message in [ack, Message::Ping { heard: 0 }] {
             us.say(&message);

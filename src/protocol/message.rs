@@ -15,7 +15,7 @@ use super::frame::Codec;
 use super::secret::JoinSecret;
 use super::standing::{Return, Returned};
 use super::text::{self, TEXT_BYTES_MAX};
-use super::window::Credit;
+use super::window::{Arrived, Credit};
 use crate::dataset::{DatasetName, Guid, Kind, NameError, SnapName};
 use crate::error::Failure;
 use crate::listing::{Snapshot, TargetState};
@@ -78,6 +78,9 @@ pub enum Message {
         reached: Watermarks,
         /// What the client may forget, and how many more blocks may come.
         credit: Credit,
+        /// What it need not send again.
+        #[serde(default, skip_serializing_if = "Arrived::is_empty")]
+        arrived: Arrived,
     },
     /// Client: no more blocks, and why.
     End {

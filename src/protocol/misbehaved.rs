@@ -8,7 +8,7 @@ use super::message::{Message, Watermarks};
 use super::negotiate::NoAgreement;
 use super::text::{TEXT_BYTES_MAX, printable};
 use super::version::Versions;
-use super::window::Credit;
+use super::window::{Credit, Receipt};
 use crate::dataset::Guid;
 use crate::error::{Class, Failure, Side};
 use crate::units::{Bytes, Sequence, StreamOffset, TransferId};
@@ -81,6 +81,9 @@ pub enum PeerMisbehaved {
         /// What it said then.
         to: Credit,
     },
+    /// It lists blocks that it cannot have, or lists them in disorder.
+    #[error("it says that blocks have arrived that cannot: {0:?}")]
+    ArrivedElsewhere(Receipt),
     /// It acknowledged what was never sent.
     #[error("it acknowledged {got} bytes when {sent} were sent")]
     AckBeyondSent {
@@ -157,7 +160,16 @@ impl PeerMisbehaved {
     /// As a failure that happened at `peer`, the other end's side.
     pub fn failure(&self, peer: Side) -> Failure {
         let what = format!("the {peer} broke the protocol: {self}");
-        Failure::new(peer, Class::Peer, printable(&what, TEXT_BYTES_MAX))
+        Failure::new(peer, self.class(), printable(&what, TEXT_BYTES_MAX))
+    }
+
+    /// A disk that loses what it took makes a liar of an honest peer. What `zfs receive` has kept
+    /// is as it was, so the copy goes on from there.
+    fn class(&self) -> Class {
+        match self {
+            PeerMisbehaved::TakenIsGone { .. } => Class::Interrupted,
+            _ => Class::Peer,
+        }
     }
 
     /// What to tell `peer` before the connection is closed.
@@ -180,5 +192,17 @@ mod tests {
         );
         assert_eq!(failure.class, Class::Peer);
         assert_eq!(misbehaved.farewell(Side::Target), Message::Refused(failure));
+    }
+
+    #[test]
+    fn a_disk_that_lost_what_was_acknowledged_ends_the_session_and_not_the_copy() {
+        let gone = PeerMisbehaved::TakenIsGone { told: Sequence(5), got: Sequence(3) };
+        let failure = gone.failure(Side::Target);
+        assert_eq!(failure.class, Class::Interrupted);
+        assert_eq!(
+            failure.what,
+            "the target broke the protocol: it had taken the blocks before #5 for good, and has \
+             only those before #3"
+        );
     }
 }

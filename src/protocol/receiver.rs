@@ -14,7 +14,7 @@ use super::negotiate::{Agreed, negotiate};
 use super::secret::JoinSecret;
 use super::standing::Standing;
 use super::version::Version;
-use super::window::Credit;
+use super::window::{Credit, Receipt};
 use crate::dataset::{DatasetName, Guid};
 use crate::error::{Class, Failure, Side};
 use crate::listing::TargetState;
@@ -36,8 +36,9 @@ pub enum Input {
     Aborted,
     /// The answer to [`Output::Prepare`].
     Prepared(Start, Credit),
-    /// How far the transfer came, and how far the client may go: as often as is worth a message.
-    Progress(Watermarks, Credit),
+    /// How far the transfer came, how far the client may go, and what it need not send again: as
+    /// often as is worth a message, and in the order in which it was seen.
+    Progress(Watermarks, Receipt),
     /// The answer to [`Output::Finish`]: the target's state was read back and holds the stream.
     /// The last `Progress` before it says that all of the stream was fed.
     Applied {
@@ -142,7 +143,7 @@ struct Session {
 struct Transfer {
     open: Open,
     reached: Watermarks,
-    credit: Credit,
+    receipt: Receipt,
 }
 
 impl Ended {
@@ -173,7 +174,8 @@ impl Receiver {
     pub fn restored(agreed: Agreed, open: Open, reached: Watermarks, credit: Credit) -> Receiver {
         let done = TransferId(open.transfer.0.saturating_sub(1));
         let session = Session { agreed, done, stood: None };
-        Receiver(State::Receiving(session, Transfer { open, reached, credit }))
+        let receipt = credit.into();
+        Receiver(State::Receiving(session, Transfer { open, reached, receipt }))
     }
 
     /// Advances by one input. Consumes the state, so that no caller can keep a stale one. After
@@ -274,15 +276,15 @@ impl State {
             (State::Preparing(session, open), Input::Prepared(start, credit)) => {
                 let transfer = open.transfer;
                 output.push(Output::Send(Message::Opened { transfer, start, credit }));
-                let reached = Watermarks::default();
-                Ok(State::Receiving(session, Transfer { open, reached, credit }))
+                let (reached, receipt) = (Watermarks::default(), credit.into());
+                Ok(State::Receiving(session, Transfer { open, reached, receipt }))
             }
-            (State::Receiving(session, running), Input::Progress(reached, credit)) => {
-                Ok(State::Receiving(session, running.advanced(reached, credit, output)))
+            (State::Receiving(session, running), Input::Progress(reached, receipt)) => {
+                Ok(State::Receiving(session, running.advanced(reached, receipt, output)))
             }
-            (State::Applying(session, running, total), Input::Progress(reached, credit)) => {
+            (State::Applying(session, running, total), Input::Progress(reached, receipt)) => {
                 check_within(total, reached)?;
-                Ok(State::Applying(session, running.advanced(reached, credit, output), total))
+                Ok(State::Applying(session, running.advanced(reached, receipt, output), total))
             }
             (State::Applying(session, running, _), Input::Applied { ended, guid, millis }) => {
                 Ok(running.applied(&ended, guid, millis, session, output))
@@ -365,11 +367,12 @@ impl Session {
 
 impl Transfer {
     /// Acknowledges what is new; nothing where nothing is.
-    fn advanced(self, reached: Watermarks, credit: Credit, output: &mut Vec<Output>) -> Transfer {
+    fn advanced(self, reached: Watermarks, receipt: Receipt, output: &mut Vec<Output>) -> Transfer {
         let reached = self.reached.raised_to(reached);
-        let credit = self.credit.raised_to(credit);
-        let news = (reached, credit) != (self.reached, self.credit);
-        let advanced = Transfer { reached, credit, ..self };
+        let is_newer = receipt.credit.follows(self.receipt.credit);
+        let news = reached != self.reached || is_newer && receipt != self.receipt;
+        let receipt = if is_newer { receipt } else { self.receipt };
+        let advanced = Transfer { reached, receipt, ..self };
         if news {
             output.push(Output::Send(advanced.ack()));
         }
@@ -377,13 +380,13 @@ impl Transfer {
     }
 
     fn standing(&self, ended: bool) -> Standing {
-        let Transfer { reached, credit, .. } = *self;
-        Standing { transfer: self.open.transfer, reached, credit, ended }
+        let Receipt { credit, arrived } = self.receipt.clone();
+        Standing { transfer: self.open.transfer, reached: self.reached, credit, arrived, ended }
     }
 
     fn ack(&self) -> Message {
-        let Transfer { reached, credit, .. } = *self;
-        Message::Ack { transfer: self.open.transfer, reached, credit }
+        let Receipt { credit, arrived } = self.receipt.clone();
+        Message::Ack { transfer: self.open.transfer, reached: self.reached, credit, arrived }
     }
 
     fn end(

@@ -17,7 +17,7 @@ use super::negotiate::{Agreed, negotiate};
 use super::secret::JoinSecret;
 use super::standing::Standing;
 use super::version::{Versions, agree};
-use super::window::Credit;
+use super::window::{Credit, Receipt};
 use crate::dataset::{DatasetName, Guid};
 use crate::error::Failure;
 use crate::listing::TargetState;
@@ -89,11 +89,11 @@ pub enum Output {
         /// How many blocks may go.
         credit: Credit,
     },
-    /// The server came so far, and lets this side go so far.
-    Reached(Watermarks, Credit),
+    /// The server came so far, lets this side go so far, and has what it lists.
+    Reached(Watermarks, Receipt),
     /// The server stands here, where it may have stood further before, and its data connections are
     /// gone: what it has not taken is to be sent again.
-    Stands(Watermarks, Credit),
+    Stands(Watermarks, Receipt),
     /// The target holds the stream. Idle.
     Applied(Applied),
     /// The server gave up, and says why. [`Output::Close`] follows.
@@ -203,14 +203,19 @@ impl State {
                 output.push(Output::Stream { transfer, start, credit });
                 Ok(State::Streaming(session, Transfer::of(request.stream)))
             }
-            (State::Streaming(session, running), M::Ack { transfer, reached, credit }) => {
+            (State::Streaming(session, running), M::Ack { transfer, reached, credit, arrived }) => {
                 check_transfer(session.transfer, transfer, "ack")?;
-                let (session, running) = acknowledged(session, running, reached, credit, output)?;
+                let receipt = Receipt { credit, arrived };
+                let (session, running) = acknowledged(session, running, reached, receipt, output)?;
                 Ok(State::Streaming(session, running))
             }
-            (State::ExpectResult(session, running, end), M::Ack { transfer, reached, credit }) => {
+            (
+                State::ExpectResult(session, running, end),
+                M::Ack { transfer, reached, credit, arrived },
+            ) => {
                 check_transfer(session.transfer, transfer, "ack")?;
-                let (session, running) = acknowledged(session, running, reached, credit, output)?;
+                let receipt = Receipt { credit, arrived };
+                let (session, running) = acknowledged(session, running, reached, receipt, output)?;
                 Ok(State::ExpectResult(session, running, end))
             }
             (
@@ -343,12 +348,20 @@ fn acknowledged(
     session: Session,
     running: Transfer,
     reached: Watermarks,
-    credit: Credit,
+    receipt: Receipt,
     output: &mut Vec<Output>,
 ) -> Result<(Session, Transfer), PeerMisbehaved> {
-    let (session, running) = (session.credited(credit)?, running.acknowledged(reached)?);
-    output.push(Output::Reached(reached, credit));
+    let (session, running) = (session.credited(receipt.credit)?, running.acknowledged(reached)?);
+    check_arrived(&receipt)?;
+    output.push(Output::Reached(reached, receipt));
     Ok((session, running))
+}
+
+fn check_arrived(receipt: &Receipt) -> Result<(), PeerMisbehaved> {
+    if receipt.is_possible() {
+        return Ok(());
+    }
+    Err(PeerMisbehaved::ArrivedElsewhere(receipt.clone()))
 }
 
 impl Session {

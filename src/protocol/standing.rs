@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::message::Watermarks;
-use super::window::Credit;
+use super::window::{Arrived, Credit, Receipt};
 use crate::units::TransferId;
 
 /// What a client says first on a connection that goes on with a session.
@@ -45,8 +45,18 @@ pub struct Standing {
     pub reached: Watermarks,
     /// What the client may forget, never less than it was told; and how far it may go.
     pub credit: Credit,
+    /// What it need not send again.
+    #[serde(default, skip_serializing_if = "Arrived::is_empty")]
+    pub arrived: Arrived,
     /// The client's `End` was heard. If not, it has to be said again.
     pub ended: bool,
+}
+
+impl Standing {
+    /// What it tells of its window.
+    pub fn receipt(&self) -> Receipt {
+        Receipt { credit: self.credit, arrived: self.arrived.clone() }
+    }
 }
 
 // Serde asks with a reference.

@@ -7,6 +7,9 @@
 //! receiver has no slot, so frames may come over any connection in any order, and no connection
 //! is left unread.
 //!
+//! A lost connection must not cost what others have brought meanwhile: so the receiver also tells
+//! what has [`Arrived`] out of order. That is not dealt again unless a later report takes it back.
+//!
 //! ```text
 //!             taken           next          room
 //! ------------- | ------------- | ----------- | -----------> numbers
@@ -14,6 +17,7 @@
 //!                  it is taken     dealt
 //! ```
 
+mod arrived;
 mod receive;
 mod send;
 #[cfg(test)]
@@ -21,6 +25,7 @@ mod tests;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::arrived::{Arrived, RANGES_MAX};
 pub use self::receive::{Arrival, BeyondRoom, ReceiveWindow};
 pub use self::send::{CreditError, Deal, Resent, SendWindow};
 use crate::units::Sequence;
@@ -32,6 +37,29 @@ pub struct Credit {
     pub taken: Sequence,
     /// Every frame numbered below has a slot at the receiver; never less than `taken`.
     pub room: Sequence,
+}
+
+/// All that a receiver tells of its window.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Receipt {
+    /// What the sender may forget, and how far it may go.
+    pub credit: Credit,
+    /// What it need not send again.
+    pub arrived: Arrived,
+}
+
+impl From<Credit> for Receipt {
+    /// Where nothing came out of order.
+    fn from(credit: Credit) -> Receipt {
+        Receipt { credit, arrived: Arrived::default() }
+    }
+}
+
+impl Receipt {
+    /// Whether an honest receiver can say so.
+    pub fn is_possible(&self) -> bool {
+        self.credit.taken <= self.credit.room && self.arrived.fits(self.credit)
+    }
 }
 
 impl Credit {

@@ -83,7 +83,7 @@ impl Bench {
         let limit = Instant::now() + Duration::from_secs(20);
         while Instant::now() < limit {
             match self.events.try_recv() {
-                Ok(Event::Credit) => drop(self.receiver.credit()),
+                Ok(Event::Credit) => drop(self.receiver.receipt()),
                 Ok(event) => return event,
                 Err(_) => std::thread::sleep(Duration::from_millis(1)),
             }
@@ -195,14 +195,45 @@ fn a_lane_beyond_those_of_the_session_is_refused() {
     assert!(sink.join().unwrap() == stream);
 }
 
-#[test]
-fn a_frame_that_there_is_no_room_for_ends_the_engine() {
-    let mut bench = Bench::new(1, 4);
-    bench.lanes[0].write_all(&frame(3)).unwrap();
-    match bench.next() {
-        Event::Failed(Fault::NoRoom(0, beyond)) => {
-            assert_eq!((beyond.room, beyond.got), (Sequence(3), Sequence(3)));
+/// A block beyond the room that there is.
+fn assert_turned_away(event: Event) {
+    match event {
+        Event::LaneLost { lane: 0, fault: Fault::NoRoom(0, beyond) }
+        | Event::Failed(Fault::NoRoom(0, beyond)) => {
+            assert_eq!((beyond.room, beyond.got), (Sequence(2), Sequence(2)));
         }
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn each_lane_may_bring_a_frame_that_a_former_process_gave_room_for() {
+    let mut bench = Bench::new(2, 4);
+    for _ in 0..3 {
+        bench.lanes[0].write_all(&frame(2)).unwrap();
+        let event = bench.next();
+        assert!(matches!(event, Event::LaneLost { .. }), "{event:?}");
+        assert_turned_away(event);
+        bench.rejoin(0);
+    }
+    let sink = bench.read_sink();
+    bench.lanes[0].write_all(&frame(0)).unwrap();
+    let stream = bench.end(1);
+    assert!(matches!(bench.next(), Event::Fed(_)));
+    drop(bench.receiver);
+    assert!(sink.join().unwrap() == stream);
+}
+
+#[test]
+fn frames_that_there_is_no_room_for_end_the_engine() {
+    let mut bench = Bench::new(2, 4);
+    for _ in 0..3 {
+        bench.lanes[0].write_all(&frame(2)).unwrap();
+        assert_turned_away(bench.next());
+        bench.rejoin(0);
+    }
+    bench.lanes[0].write_all(&frame(2)).unwrap();
+    let event = bench.next();
+    assert!(matches!(event, Event::Failed(_)), "{event:?}");
+    assert_turned_away(event);
 }

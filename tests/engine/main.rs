@@ -94,6 +94,24 @@ fn a_lane_that_falls_silent_holds_nothing_once_it_is_replaced() {
 }
 
 #[test]
+fn what_arrived_behind_a_lost_block_is_not_sent_again_with_it() {
+    everywhere(|plan| {
+        let mut pair = Pair::new(Plan { receiver_blocks: 8, ..plan }, &[(0, hole(0))]);
+        pair.begin();
+        // The first block is in the hole, and all others that there is a slot for come, and are
+        // told of.
+        pair.drive_until_nothing_moves();
+        pair.cut_all();
+        let outcome = pair.finish();
+        assert!(outcome.lost >= 4 && outcome.resent > 0, "{outcome:?}");
+        // Some blocks are on their way over one lane when another has gone already; of the others,
+        // more than twenty, none came again.
+        assert!(outcome.came_twice < 5 * (64 << 10), "{outcome:?}");
+        outcome
+    });
+}
+
+#[test]
 fn a_lane_that_leaves_is_not_needed() {
     everywhere(|plan| {
         let mut pair = Pair::new(plan, &[(0, hole(0)), (3, hole(70_000))]);

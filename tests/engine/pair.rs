@@ -224,7 +224,7 @@ impl Pair {
         let sink = Sink { fd: to.writer, feed: Feed::Splice };
         let kept = self.keep_received();
         self.receiver.begin(TRANSFER, 1, sink, kept);
-        self.sender.credit(self.receiver.credit());
+        self.sender.credit(self.receiver.receipt());
         let stream = self.keep_sent();
         self.sender.carry(TRANSFER, 1, from.reader, &self.progress, stream);
     }
@@ -307,6 +307,17 @@ impl Pair {
         let until = Instant::now() + time;
         while Instant::now() < until && !self.is_over() {
             self.drive();
+        }
+    }
+
+    /// Drives until no byte has gone or come while everything was told twice.
+    pub fn drive_until_nothing_moves(&mut self) {
+        loop {
+            let before = self.on_the_wire();
+            self.drive_for(Duration::from_millis(500));
+            if self.on_the_wire() == before || self.started.elapsed() > LIMIT {
+                return;
+            }
         }
     }
 
@@ -397,7 +408,7 @@ impl Pair {
 
     fn acknowledge(&mut self) {
         self.acknowledged = Instant::now();
-        self.sender.credit(self.receiver.credit());
+        self.sender.credit(self.receiver.receipt());
     }
 }
 

@@ -16,7 +16,7 @@ use zferry::protocol::message::{
 };
 use zferry::protocol::secret::JoinSecret;
 use zferry::protocol::standing::{Return, Returned, Standing};
-use zferry::protocol::window::Credit;
+use zferry::protocol::window::{Arrived, Credit};
 use zferry::units::{Bytes, Sequence, StreamOffset, TransferId};
 
 fn text() -> impl Strategy<Value = String> {
@@ -154,9 +154,23 @@ fn credit() -> impl Strategy<Value = Credit> {
     (sequence(), sequence()).prop_map(|(taken, room)| Credit { taken, room })
 }
 
+fn arrived() -> impl Strategy<Value = Arrived> {
+    let range = (0..100_u64, 0..5_u64);
+    prop::collection::vec(range, 0..3).prop_map(|ranges| {
+        let range = |(from, count)| Sequence(from)..Sequence(from + count);
+        Arrived::of(ranges.into_iter().map(range))
+    })
+}
+
 pub fn standing() -> impl Strategy<Value = Standing> {
-    (transfer(), watermarks(), credit(), any::<bool>()).prop_map(
-        |(transfer, reached, credit, ended)| Standing { transfer, reached, credit, ended },
+    (transfer(), watermarks(), credit(), arrived(), any::<bool>()).prop_map(
+        |(transfer, reached, credit, arrived, ended)| Standing {
+            transfer,
+            reached,
+            credit,
+            arrived,
+            ended,
+        },
     )
 }
 
@@ -186,11 +200,14 @@ pub fn message() -> impl Strategy<Value = Message> {
             let start = Start::FromStart;
             Message::Opened { transfer, start, credit }
         }),
-        (transfer(), watermarks(), credit()).prop_map(|(transfer, reached, credit)| Message::Ack {
-            transfer,
-            reached,
-            credit
-        }),
+        (transfer(), watermarks(), credit(), arrived()).prop_map(
+            |(transfer, reached, credit, arrived)| Message::Ack {
+                transfer,
+                reached,
+                credit,
+                arrived
+            }
+        ),
         (transfer(), ending()).prop_map(|(transfer, ending)| Message::End { transfer, ending }),
         (transfer(), outcome())
             .prop_map(|(transfer, outcome)| Message::Result { transfer, outcome }),

@@ -10,7 +10,7 @@ use zferry::error::{Class, Side};
 use zferry::protocol::message::{Applied, Ending, Message, Outcome, Start, Watermarks};
 use zferry::protocol::misbehaved::PeerMisbehaved;
 use zferry::protocol::standing::{Return, Returned};
-use zferry::protocol::window::Credit;
+use zferry::protocol::window::{Arrived, Credit};
 use zferry::units::{Bytes, Sequence, StreamOffset, TransferId};
 
 use crate::arbitrary;
@@ -110,7 +110,8 @@ fn ack(transfer: u32, received: u64, fed: u64) -> Message {
         spooled: StreamOffset(0),
         fed: StreamOffset(fed),
     };
-    Message::Ack { transfer: TransferId(transfer), reached, credit: credit() }
+    let (transfer, credit) = (TransferId(transfer), credit());
+    Message::Ack { transfer, reached, credit, arrived: Arrived::default() }
 }
 
 fn applied(transfer: u32, guid: Option<u64>, bytes: u64) -> Message {

@@ -304,8 +304,8 @@ impl Pair {
                     self.client.outgoing = Some(outgoing);
                     self.data = Data { transfer, sent: 0 };
                 }
-                sender::Output::Reached(reached, credit) => self.client.reached(reached, credit),
-                sender::Output::Stands(reached, credit) => self.client.stands(reached, credit),
+                sender::Output::Reached(reached, told) => self.client.reached(reached, told.credit),
+                sender::Output::Stands(reached, told) => self.client.stands(reached, told.credit),
                 sender::Output::Applied(applied) => self.client.applied(applied.bytes),
                 sender::Output::Failed(failure) => {
                     assert_eq!(self.client.failed.replace(failure), None, "failed twice");
@@ -421,7 +421,7 @@ impl Pair {
             self.server.credit.room = self.server.credit.room.max(self.server.credit.taken);
             let credit = self.server.credit;
             self.server.make_durable(reached, credit);
-            self.server_handles(receiver::Input::Progress(reached, credit));
+            self.server_handles(receiver::Input::Progress(reached, credit.into()));
         }
     }
 

@@ -22,7 +22,7 @@ use zferry::protocol::secret::JoinSecret;
 use zferry::protocol::sender::{self, Sender, WholeStream};
 use zferry::protocol::standing::{Return, Returned, Standing};
 use zferry::protocol::version::{Version, Versions};
-use zferry::protocol::window::Credit;
+use zferry::protocol::window::{Arrived, Credit, Receipt};
 use zferry::units::{Bytes, Sequence, StreamOffset, TransferId};
 
 const FULL: Guid = Guid(0xf011_0000_0000_0001);
@@ -227,7 +227,7 @@ impl Conversation {
         self.client = Some(client);
         self.client_does(output);
         let reached = Watermarks { received: total, spooled: total, fed: total };
-        self.server(receiver::Input::Progress(reached, credit(taken + 2)));
+        self.server(receiver::Input::Progress(reached, credit(taken + 2).into()));
         let ended = self.ended.take().unwrap();
         self.server(receiver::Input::Applied { ended, guid: Some(guid), millis: 2500 });
     }
@@ -268,9 +268,12 @@ impl Conversation {
             ..header
         });
         let total = StreamOffset(u64::from(TOTAL));
+        let behind = Sequence(taken + 1)..Sequence(taken + 2);
+        let receipt = Receipt { credit: credit(taken), arrived: Arrived::of([behind]) };
+        self.server(receiver::Input::Progress(Watermarks::default(), receipt));
         let reached = Watermarks { received: total, spooled: StreamOffset(1 << 20), fed: total };
         self.client(sender::Input::StreamEnded { total, crc32: 0x9abc_def0 });
-        self.server(receiver::Input::Progress(reached, credit(taken + 2)));
+        self.server(receiver::Input::Progress(reached, credit(taken + 2).into()));
         let ended = self.ended.take().unwrap();
         self.server(receiver::Input::Applied { ended, guid: Some(guid), millis: 1500 });
     }

@@ -8,12 +8,22 @@ pub enum Breakage {
     /// A record claims what is not durable yet; nobody is told before the record is; one record is
     /// enough to delete a segment.
     Keeper(Rule),
+    /// The same, where both sides keep the whole stream in breakpoint files.
+    KeeperOfAll(Rule),
+    /// A server that keeps the whole stream acknowledges what is in its memory.
+    AcknowledgeBeforeDurable,
+    /// A receive is fed from byte 0 although ZFS has kept something itself.
+    RefeedOverToken,
+    /// A server that takes over wants the block behind the first that is not durable.
+    RestoreBeyondDurable,
     /// The sender takes a frame for delivered when the kernel has it.
     ForgetBeforeTaken,
     /// The receiver gives room for which it has no slots.
     CreditBeyondRoom,
     /// What the other end heard is counted wrong when the conversation goes on.
     ReplayFromWrongCount,
+    /// What proved corrupt is still said to have arrived.
+    ListRejected,
     /// What arrives again is taken for new.
     TakeTwice,
     /// The stream begins before its snapshot is held.
@@ -30,13 +40,20 @@ pub enum Breakage {
     SuccessUnread,
 }
 
-pub const ALL: [Breakage; 13] = [
+pub const ALL: [Breakage; 20] = [
     Breakage::Keeper(Rule::DataBeforeRecord),
     Breakage::Keeper(Rule::RecordBeforeAcknowledgement),
     Breakage::Keeper(Rule::RecordTwiceBeforeTrim),
+    Breakage::KeeperOfAll(Rule::DataBeforeRecord),
+    Breakage::KeeperOfAll(Rule::RecordBeforeAcknowledgement),
+    Breakage::KeeperOfAll(Rule::RecordTwiceBeforeTrim),
+    Breakage::AcknowledgeBeforeDurable,
+    Breakage::RefeedOverToken,
+    Breakage::RestoreBeyondDurable,
     Breakage::ForgetBeforeTaken,
     Breakage::CreditBeyondRoom,
     Breakage::ReplayFromWrongCount,
+    Breakage::ListRejected,
     Breakage::TakeTwice,
     Breakage::HoldAfterFirstByte,
     Breakage::ReleaseBeforeApplied,

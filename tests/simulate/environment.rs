@@ -80,6 +80,8 @@ pub struct Settings {
     pub dead_token: DeadTokenPolicy,
     /// Whether this side writes what passes to breakpoint files.
     pub spooled: [bool; 2],
+    /// Whether it keeps all of the stream there, for a process that takes over.
+    pub always: [bool; 2],
 }
 
 pub struct Environment {
@@ -105,7 +107,8 @@ pub struct Environment {
 
 impl Environment {
     pub fn new(mut random: Random, broken: Option<Breakage>, trace: bool) -> Environment {
-        let settings = Settings {
+        let all = matches!(broken, Some(Breakage::KeeperOfAll(_)));
+        let mut settings = Settings {
             lanes: u16::try_from(random.between(1, 4)).expect("a few"),
             client_slots: 2 + random.index(8),
             server_blocks: random.between(1, 6),
@@ -113,8 +116,12 @@ impl Environment {
             grace: random.pick(&[5, 60, 600].map(Duration::from_secs)),
             retry_for: random.pick(&[0, 30, 3600].map(Duration::from_secs)),
             dead_token: random.pick(&[DeadTokenPolicy::Ask, DeadTokenPolicy::AbortAndRestart]),
-            spooled: [random.chance(60), random.chance(60)],
+            spooled: [all || random.chance(60), all || random.chance(60)],
+            always: [false; 2],
         };
+        // A client writes all that passes to its files either way.
+        settings.always = settings.spooled.map(|spooled| spooled && (all || random.chance(60)));
+        let resumable = random.chance(70);
         let source = Source::new(&mut random);
         let network = Network::new(&mut random);
         Environment {
@@ -122,7 +129,7 @@ impl Environment {
             settings,
             network,
             source,
-            target: Target::default(),
+            target: Target::new(resumable),
             disks: [Disk::default(), Disk::default()],
             truth: Truth::default(),
             broken,

@@ -78,6 +78,11 @@ impl Line {
         Line { end: link.end, journal: Journal::default(), link: Some(link) }
     }
 
+    /// A conversation that another process led.
+    pub fn restored(end: End) -> Line {
+        Line { end, journal: Journal::unknowing(), link: None }
+    }
+
     pub fn say(&mut self, message: &Message, env: &mut Environment) {
         self.journal.say(message);
         let unconfirmed = self.journal.unconfirmed().count();

@@ -21,6 +21,7 @@ mod met;
 mod network;
 mod random;
 mod recorder;
+mod remains;
 mod server;
 mod source;
 mod target;

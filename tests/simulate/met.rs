@@ -19,6 +19,8 @@ pub enum Met {
     Rejected,
     /// A copy of such a block had come meanwhile, over another lane.
     CopyRejected,
+    /// A block that had arrived out of order was not sent again with the lane that it came over.
+    LeftOut,
     /// The wire stood still, and was connected anew.
     WireRenewed,
     /// A session whose client was away made room for another.
@@ -41,13 +43,21 @@ pub enum Met {
     Retired,
     /// What the server called durable was acknowledged.
     SpoolAcknowledged,
+    /// A client's process took a session over.
+    TookOver,
+    /// A server's process went on with a session, and its client with it.
+    StoodAnew,
+    /// A receive was fed again from byte 0.
+    Refed,
+    /// ZFS had kept something itself, and it was not.
+    RefeedOutranked,
     /// The operator had to be asked.
     Asked,
     /// A partial state was given up, as was allowed.
     Aborted,
 }
 
-pub const ALL: [Met; 21] = [
+pub const ALL: [Met; 26] = [
     Met::ControlReturned,
     Met::ReturnedUnmissed,
     Met::ReturnRefused,
@@ -56,6 +66,7 @@ pub const ALL: [Met; 21] = [
     Met::CameAgain,
     Met::Rejected,
     Met::CopyRejected,
+    Met::LeftOut,
     Met::WireRenewed,
     Met::MadeRoom,
     Met::Busy,
@@ -67,6 +78,10 @@ pub const ALL: [Met; 21] = [
     Met::Trimmed,
     Met::Retired,
     Met::SpoolAcknowledged,
+    Met::TookOver,
+    Met::StoodAnew,
+    Met::Refed,
+    Met::RefeedOutranked,
     Met::Asked,
     Met::Aborted,
 ];

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use zferry::breakpoint::identity::{BootId, RecordSequence, SessionId};
 use zferry::breakpoint::keeper::{Input, Keeper, Kept, Output, Release, Rules, Settings};
-use zferry::breakpoint::record::{Job, Mark, Role, SLOT_BYTES, SegmentNumber};
+use zferry::breakpoint::record::{Job, Mark, Progress, Role, SLOT_BYTES, SegmentNumber};
 use zferry::breakpoint::segment::{ENTRY_HEADER, Entry, PAGE_BYTES, Position, SegmentPages};
 use zferry::protocol::frame::Header;
 use zferry::units::{Bytes, StreamOffset};
@@ -17,6 +17,7 @@ use super::breakage::Breakage;
 use super::disk::File;
 use super::environment::{End, Environment};
 use super::met::Met;
+use super::remains::Remains;
 
 /// How many bytes pass before a record is due.
 const INTERVAL: Bytes = Bytes(300);
@@ -59,19 +60,44 @@ impl Recorder {
             env.truth.retired[end as usize] = true;
             return None;
         }
+        let superseded = env.disk(end).segments();
+        Some(Recorder::start(end, job, Kept::default(), superseded, env))
+    }
+
+    /// Goes on with the epoch of a process that died.
+    pub fn resume(end: End, remains: &Remains, env: &mut Environment) -> Option<Recorder> {
+        if !env.disk(end).settle() {
+            env.truth.retired[end as usize] = true;
+            return None;
+        }
+        let Progress { acknowledged, next_frame, end: total, .. } = remains.record.progress;
+        let (written, spans) = (remains.written(), remains.spans.clone());
+        let next_frame = if end == End::Client { next_frame } else { remains.next() };
+        let fed = StreamOffset(0);
+        let kept = Kept { written, spans, fed, acknowledged, next_frame, end: total };
+        Some(Recorder::start(end, remains.record.job, kept, Vec::new(), env))
+    }
+
+    fn start(
+        end: End,
+        job: Job,
+        kept: Kept,
+        superseded: Vec<u32>,
+        env: &mut Environment,
+    ) -> Recorder {
         let next = inspect(end, env);
         if env.disk(end).read(File::Records).is_empty() {
             env.disk(end).create(File::Records, ring().get() as usize * SLOT_BYTES);
         }
-        let superseded = env.disk(end).segments();
-        let first = superseded.iter().max().map_or(0, |last| last + 1);
+        let first = env.disk(end).segments().iter().max().map_or(0, |last| last + 1);
         let pages = SegmentPages::new(4).expect("room for an entry");
         let rules = match env.broken {
-            Some(Breakage::Keeper(rule)) => Rules::broken(rule),
+            Some(Breakage::Keeper(rule) | Breakage::KeeperOfAll(rule)) => Rules::broken(rule),
             _ => Rules::KEPT,
         };
         let release = match end {
             End::Client => Release::PeerAcknowledged,
+            End::Server if env.settings.always[end as usize] => Release::Never,
             End::Server => Release::Fed,
         };
         let settings = Settings {
@@ -84,9 +110,10 @@ impl Recorder {
             release,
             rules,
         };
+        let acknowledged = kept.written;
         let mut recorder = Recorder {
             end,
-            keeper: Keeper::new(settings, next, Kept::default()),
+            keeper: Keeper::new(settings, next, kept),
             spooled: env.settings.spooled[end as usize],
             pages,
             next: Position { segment: SegmentNumber(first), page: 0 },
@@ -95,10 +122,15 @@ impl Recorder {
             begun: false,
             superseded,
             retired: false,
-            acknowledged: Mark::default(),
+            acknowledged,
         };
         recorder.tick(env);
-        Some(recorder)
+        recorder
+    }
+
+    /// Whether an error has ended the use of its files.
+    pub fn is_retired(&self) -> bool {
+        self.retired
     }
 
     /// Whether bytes of the epoch may flow.
@@ -210,6 +242,10 @@ impl Recorder {
                 self.retired = true;
                 env.met(Met::Retired);
                 self.writing.clear();
+                // What they hold is not to be believed by a process after this one.
+                for segment in env.disk(self.end).segments() {
+                    env.disk(self.end).delete(File::Segment(segment));
+                }
                 env.truth.retired[self.end as usize] = true;
             }
         }

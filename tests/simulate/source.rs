@@ -86,6 +86,11 @@ impl Source {
 }
 
 impl Run {
+    /// One that has given all of so many bytes.
+    pub fn over(length: usize) -> Run {
+        Run { stream: [].into(), read: length, fails_at: None }
+    }
+
     /// The next bytes, up to so many; `Ok(None)` at the end, `Err` where the process died.
     pub fn read(&mut self, most: u64) -> Result<Option<&[u8]>, ()> {
         if self.fails_at.is_some_and(|at| self.read >= at) {

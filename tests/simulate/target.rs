@@ -29,6 +29,8 @@ pub enum Event {
 
 #[derive(Debug, Default)]
 pub struct Target {
+    /// It keeps what it has of a stream that was cut; of some streams ZFS does not.
+    resumable: bool,
     /// The snapshot that it has.
     pub holds: Option<u64>,
     /// How many objects of a snapshot the partial state has: `(guid, objects)`.
@@ -55,6 +57,10 @@ struct Receive {
 }
 
 impl Target {
+    pub fn new(resumable: bool) -> Target {
+        Target { resumable, ..Target::default() }
+    }
+
     /// Starts `zfs receive`; `None` while another one is there.
     fn open(&mut self) -> Option<u32> {
         if self.receive.is_some() {
@@ -107,6 +113,7 @@ impl Target {
         let Some(receive) = &self.receive else { return };
         if let Some((guid, _)) = receive.begun
             && receive.next > receive.first
+            && self.resumable
         {
             self.token = Some((guid, receive.next));
         }

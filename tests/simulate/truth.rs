@@ -25,7 +25,9 @@ pub struct Epoch {
     /// How far the client has read it.
     pub read: usize,
     /// How far the pipe of the receive has taken it.
-    pub fed: usize,
+    fed: usize,
+    /// The same, of whichever receive of it had most.
+    pub fed_most: usize,
 }
 
 impl Truth {
@@ -36,7 +38,8 @@ impl Truth {
 
     pub fn begin(&mut self, session: SessionId, transfer: TransferId, stream: &Rc<[u8]>) {
         assert!(self.epoch(session, transfer).is_none(), "two runs of zfs send for one transfer");
-        self.epochs.push(Epoch { session, transfer, stream: Rc::clone(stream), read: 0, fed: 0 });
+        let stream = Rc::clone(stream);
+        self.epochs.push(Epoch { session, transfer, stream, read: 0, fed: 0, fed_most: 0 });
     }
 
     pub fn epoch(&self, session: SessionId, transfer: TransferId) -> Option<&Epoch> {
@@ -62,5 +65,13 @@ impl Truth {
         let stands = epoch.stream.get(epoch.fed..epoch.fed + bytes.len());
         assert_eq!(stands, Some(bytes), "fed other bytes than those of this epoch");
         epoch.fed += bytes.len();
+        epoch.fed_most = epoch.fed_most.max(epoch.fed);
+    }
+
+    /// Another receive takes the stream from byte 0, if there is any of it.
+    pub fn feed_again(&mut self, session: SessionId, transfer: TransferId) {
+        if self.epoch(session, transfer).is_some() {
+            self.epoch_mut(session, transfer).fed = 0;
+        }
     }
 }

@@ -169,7 +169,7 @@ impl World {
                 assert!(!env.source.exists, "gave up, and the snapshot is there: {failure}");
                 Some(false)
             }
-            Outcome::Failed(_) => {
+            Outcome::Failed(_) | Outcome::NotTakenOver => {
                 // It waits for its writes before it goes.
                 let well = env.disk(End::Client).settle();
                 env.truth.retired[End::Client as usize] |= !well;

@@ -138,8 +138,8 @@ impl Session {
         let (count, congestion) = (agreed.limits.connections, options.congestion.clone());
         let (lanes, connections) = Lanes::open(dial, secret, count, congestion, retry_for).await?;
         let (event_inbox, events) = unbounded_channel();
-        let credit = standing.credit;
-        let resumed = Resumed { transfer, stream, found, credit, taken, progress };
+        let receipt = standing.receipt();
+        let resumed = Resumed { transfer, stream, found, receipt, taken, progress };
         let session = Session {
             engine: Engine::start(&settings, connections, &event_inbox, Some(resumed))?,
             conversation,

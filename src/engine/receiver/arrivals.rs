@@ -13,7 +13,7 @@ use sys::wake::Waker;
 
 use crate::engine::block::Block;
 use crate::engine::fault::Fault;
-use crate::protocol::window::{Arrival, BeyondRoom, Credit, ReceiveWindow};
+use crate::protocol::window::{Arrival, BeyondRoom, Receipt, ReceiveWindow};
 use crate::units::{Sequence, StreamOffset};
 
 /// The connection that a block came over.
@@ -114,7 +114,7 @@ impl Arrivals {
     }
 
     /// What to tell the sender now.
-    pub fn tell(&self) -> Credit {
+    pub fn tell(&self) -> Receipt {
         let mut books = self.books();
         books.poked = false;
         books.window.tell()

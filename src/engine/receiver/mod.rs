@@ -33,7 +33,7 @@ use super::settings::{Settings, Spool, When, file_backend, slots_per_block};
 use super::stage;
 use crate::error::{Failure, Side};
 use crate::protocol::frame::Codec;
-use crate::protocol::window::Credit;
+use crate::protocol::window::Receipt;
 use crate::spool::keeping::{Follow, Order as FromRecords};
 use crate::units::{Bytes, Sequence, StreamOffset, TransferId};
 
@@ -52,8 +52,8 @@ pub enum Event {
         /// What happened to it.
         fault: Fault,
     },
-    /// The credit has grown so much that the sender should be told: ask [`Receiver::credit`]. It is
-    /// not said again until then.
+    /// The credit has grown so much that the sender should be told: ask [`Receiver::receipt`]. It
+    /// is not said again until then.
     Credit,
     /// The engine has ended by itself.
     Failed(Fault),
@@ -199,6 +199,7 @@ impl Receiver {
                     block_bytes: agreed.block_bytes,
                     progress,
                     strikes: Strikes::default(),
+                    beyond_room: Strikes::default(),
                 }
                 .run()
             }
@@ -282,8 +283,9 @@ impl Receiver {
         self.arrivals.durable_to()
     }
 
-    /// What the sender may forget and how far it may go, to be told to it now.
-    pub fn credit(&self) -> Credit {
+    /// What the sender may forget, how far it may go, and what it need not send again: to be told
+    /// to it now.
+    pub fn receipt(&self) -> Receipt {
         self.arrivals.tell()
     }
 

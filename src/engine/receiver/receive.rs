@@ -47,6 +47,7 @@ pub(super) struct Intake {
     pub block_bytes: Bytes,
     pub progress: Arc<Progress>,
     pub strikes: Strikes,
+    pub beyond_room: Strikes,
 }
 
 /// One socket, and what it waits for. One that was lost stays until the kernel has let go of it.
@@ -66,7 +67,7 @@ enum Expects {
     Payload { header: Header, spare: Option<Loan> },
 }
 
-/// Wrong bytes since the last block that was right.
+/// Wrong bytes, or blocks without room, since the last block that was right.
 #[derive(Default)]
 pub(super) struct Strikes {
     count: u32,
@@ -75,13 +76,13 @@ pub(super) struct Strikes {
 }
 
 impl Strikes {
-    /// Counts one more. `true`: that was one too many.
-    fn strike(&mut self, taken: Sequence) -> bool {
+    /// Counts one more. `true`: there are as many as `max`, which is too many.
+    fn strike(&mut self, taken: Sequence, max: u32) -> bool {
         if taken > self.taken {
             *self = Strikes { count: 0, taken };
         }
         self.count += 1;
-        self.count >= STRIKES_MAX
+        self.count >= max
     }
 }
 
@@ -197,7 +198,9 @@ impl Intake {
             Ok(header) => header,
             Err(error) => return self.blame(id, &BTreeSet::new(), Fault::Frame(lane, error)),
         };
-        self.arrivals.admit(header.sequence).map_err(|beyond| Fault::NoRoom(lane, beyond))?;
+        if let Err(beyond) = self.arrivals.admit(header.sequence) {
+            return self.turn_away(id, Fault::NoRoom(lane, beyond));
+        }
         let payload = HEADROOM..HEADROOM + header.payload_bytes as usize;
         self.receive(id, loan, payload, Expects::Payload { header, spare })
     }
@@ -237,9 +240,21 @@ impl Intake {
         (self.report)(Event::ConnectionEnded(lane));
     }
 
+    /// A block came for which there is no room. A sender that has not heard yet that this process
+    /// took over goes by the room that the one before gave, on each of its lanes: it hears of it,
+    /// and sends the block again when there is a slot for it.
+    fn turn_away(&mut self, id: u32, fault: Fault) -> Result<(), Fault> {
+        let most = self.lanes.saturating_add(STRIKES_MAX - 1);
+        if self.beyond_room.strike(self.arrivals.taken(), most) {
+            return Err(fault);
+        }
+        self.lose(id, fault);
+        Ok(())
+    }
+
     /// Wrong bytes came over a connection. The first few times that is its trouble alone.
     fn blame(&mut self, id: u32, copies: &BTreeSet<u32>, fault: Fault) -> Result<(), Fault> {
-        if self.strikes.strike(self.arrivals.taken()) {
+        if self.strikes.strike(self.arrivals.taken(), STRIKES_MAX) {
             return Err(fault);
         }
         self.lose(id, fault);

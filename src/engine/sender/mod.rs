@@ -36,7 +36,7 @@ use crate::breakpoint::prefix::Prefix;
 use crate::breakpoint::record::Mark;
 use crate::error::{Failure, Side};
 use crate::protocol::frame::Codec;
-use crate::protocol::window::{Credit, SendWindow};
+use crate::protocol::window::{Receipt, SendWindow};
 use crate::spool::keeping::{Follow, Stream};
 use crate::spool::left::Found;
 use crate::units::TransferId;
@@ -69,8 +69,8 @@ pub struct Resumed {
     pub stream: Stream,
     /// What stands in them.
     pub found: Found,
-    /// What the receiver has taken, and how far it lets us go.
-    pub credit: Credit,
+    /// What the receiver has, and how far it lets us go.
+    pub receipt: Receipt,
     /// The place in the stream that it has taken everything before.
     pub taken: Mark,
     /// Where the rest is counted.
@@ -292,14 +292,14 @@ impl Sender {
 
     /// Passes on what the receiver says. One that contradicts what it said before, or what was
     /// sent, ends the engine: [`Fault::Credit`].
-    pub fn credit(&self, credit: Credit) {
-        self.tell(ToSend::Credit(credit));
+    pub fn credit(&self, receipt: impl Into<Receipt>) {
+        self.tell(ToSend::Credit(receipt.into()));
     }
 
     /// Passes on where a receiver stands that may have lost what it had not taken: all of that is
     /// sent again.
-    pub fn stands(&self, credit: Credit) {
-        self.tell(ToSend::Stands(credit));
+    pub fn stands(&self, receipt: Receipt) {
+        self.tell(ToSend::Stands(receipt));
     }
 
     fn tell(&self, message: ToSend) {
@@ -332,7 +332,7 @@ struct Dealing {
 fn begin(resumed: Option<Resumed>) -> (Dealing, State) {
     let Some(resumed) = resumed else { return Default::default() };
     let dealing = Dealing {
-        window: SendWindow::restored(resumed.credit),
+        window: SendWindow::restored(resumed.receipt.clone()),
         progress: Arc::clone(&resumed.progress),
         acknowledged: Acknowledged::from(resumed.transfer, resumed.taken),
     };

@@ -23,7 +23,7 @@ use crate::engine::block::Frame;
 use crate::engine::fault::Fault;
 use crate::engine::halt::Halt;
 use crate::engine::progress::Progress;
-use crate::protocol::window::{Credit, SendWindow};
+use crate::protocol::window::{Receipt, SendWindow};
 use crate::spool::keeping::{Order, Stream};
 use crate::units::{Bytes, Sequence, StreamOffset, TransferId};
 
@@ -44,10 +44,10 @@ pub(super) enum ToSend {
     Join { lane: u32, fd: OwnedFd },
     /// No connection for a lane any more.
     Leave { lane: u32 },
-    /// What the receiver has taken, and how far it lets us go.
-    Credit(Credit),
+    /// What the receiver has, and how far it lets us go.
+    Credit(Receipt),
     /// The receiver may have lost what it had not taken, and stands here.
-    Stands(Credit),
+    Stands(Receipt),
     /// What follows from the records of a stream that outlives its process.
     Follow(Order),
 }
@@ -138,12 +138,12 @@ impl Dealer {
             }
             ToSend::Leave { lane } => self.leave(lane),
             // The slots of what was taken go home here.
-            ToSend::Credit(credit) => {
-                let taken = self.window.credit(credit).map_err(Fault::Credit)?;
+            ToSend::Credit(receipt) => {
+                let taken = self.window.credit(receipt).map_err(Fault::Credit)?;
                 self.acknowledged.advance(&taken, &self.progress);
             }
-            ToSend::Stands(credit) => {
-                let taken = self.window.stands(credit).map_err(Fault::Credit)?;
+            ToSend::Stands(receipt) => {
+                let taken = self.window.stands(receipt).map_err(Fault::Credit)?;
                 self.acknowledged.advance(&taken, &self.progress);
             }
         }

@@ -125,15 +125,16 @@ impl State {
 
     /// The state behind a stream that stands in files whole; what has not arrived is read back.
     pub fn resumed(resumed: Resumed) -> State {
-        let Resumed { stream: Stream { segments, trail }, found, credit, progress, .. } = resumed;
+        let Resumed { stream: Stream { segments, trail }, found, receipt, progress, .. } = resumed;
+        let taken = receipt.credit.taken;
         let mut backlog = Backlog::default();
         for entry in &found.entries {
             let Header { sequence, payload_bytes, .. } = entry.frame;
-            if sequence >= credit.taken {
+            if sequence >= taken {
                 backlog.push(sequence, payload_bytes, entry.at);
             }
         }
-        let next = found.next_frame().unwrap_or(credit.taken);
+        let next = found.next_frame().unwrap_or(taken);
         let (segments, trail) = (Some(segments), Some(trail));
         State { progress, next, segments, trail, backlog, ..State::default() }
     }

@@ -4,6 +4,7 @@ use super::*;
 use crate::protocol::frame::Codec;
 use crate::protocol::message::{Request, Stream};
 use crate::protocol::negotiate::NoAgreement;
+use crate::protocol::window::Arrived;
 use crate::units::{Bytes, Sequence};
 
 fn limits() -> Limits {
@@ -49,7 +50,7 @@ fn receiving() -> Receiver {
 
 /// After an `End` at `total` bytes, of which `fed` were fed.
 fn applying(total: u64, fed: u64) -> (Receiver, Ended) {
-    let (machine, _) = step(receiving(), Input::Progress(at(fed), credit(0)));
+    let (machine, _) = step(receiving(), Input::Progress(at(fed), receipt(0)));
     let ending = Ending::Complete { total: StreamOffset(total), crc32: 5 };
     let end = Message::End { transfer: TransferId(1), ending };
     let (machine, mut output) = step(machine, Input::Received(end));
@@ -60,6 +61,10 @@ fn applying(total: u64, fed: u64) -> (Receiver, Ended) {
 
 fn credit(taken: u64) -> Credit {
     Credit { taken: Sequence(taken), room: Sequence(taken + 8) }
+}
+
+fn receipt(taken: u64) -> Receipt {
+    credit(taken).into()
 }
 
 fn at(fed: u64) -> Watermarks {
@@ -106,19 +111,44 @@ fn a_request_beyond_the_agreement_is_not_opened() {
 #[test]
 fn only_progress_is_acknowledged() {
     let ack = |fed, taken| {
-        let (reached, credit) = (at(fed), credit(taken));
-        Output::Send(Message::Ack { transfer: TransferId(1), reached, credit })
+        let (transfer, Receipt { credit, arrived }) = (TransferId(1), receipt(taken));
+        Output::Send(Message::Ack { transfer, reached: at(fed), credit, arrived })
     };
-    let (machine, output) = step(receiving(), Input::Progress(at(5), credit(1)));
+    let (machine, output) = step(receiving(), Input::Progress(at(5), receipt(1)));
     assert_eq!(output, [ack(5, 1)]);
-    let (machine, output) = step(machine, Input::Progress(at(5), credit(1)));
+    let (machine, output) = step(machine, Input::Progress(at(5), receipt(1)));
     assert_eq!(output, []);
     // Counts that were taken earlier and told later.
-    let (machine, output) = step(machine, Input::Progress(at(4), credit(0)));
+    let (machine, output) = step(machine, Input::Progress(at(4), receipt(0)));
     assert_eq!(output, []);
     // The pipe gave slots back: the client may go on.
-    let (_, output) = step(machine, Input::Progress(at(4), credit(2)));
+    let (_, output) = step(machine, Input::Progress(at(4), receipt(2)));
     assert_eq!(output, [ack(5, 2)]);
+}
+
+#[test]
+fn what_arrived_is_told_as_it_was_seen_last() {
+    let arrived = |from, to| Arrived::of([Sequence(from)..Sequence(to)]);
+    let told = |output: &[Output]| match output {
+        [Output::Send(Message::Ack { credit, arrived, .. })] => {
+            Some(Receipt { credit: *credit, arrived: arrived.clone() })
+        }
+        _ => None,
+    };
+    let seen = |taken, from, to| Receipt { credit: credit(taken), arrived: arrived(from, to) };
+    let (machine, output) = step(receiving(), Input::Progress(at(0), seen(0, 2, 5)));
+    assert_eq!(told(&output), Some(seen(0, 2, 5)));
+    let (machine, output) = step(machine, Input::Progress(at(0), seen(0, 2, 5)));
+    assert_eq!(output, []);
+    // One of them proved corrupt.
+    let (machine, output) = step(machine, Input::Progress(at(0), seen(0, 2, 4)));
+    assert_eq!(told(&output), Some(seen(0, 2, 4)));
+    let (machine, _) = step(machine, Input::Progress(at(5), seen(3, 5, 6)));
+    // Seen before, and told late: not together with what was taken since.
+    let (machine, output) = step(machine, Input::Progress(at(0), seen(0, 2, 5)));
+    assert_eq!(output, []);
+    let (_, output) = step(machine, Input::Returned);
+    assert_eq!(told(&output), Some(seen(3, 5, 6)));
 }
 
 #[test]
@@ -163,15 +193,15 @@ fn a_failure_is_told_in_the_words_of_the_moment() {
 #[test]
 fn a_transfer_stands_where_it_was_told_to_be_from_its_opening_to_the_next() {
     let standing = |fed, taken, ended| {
-        let (transfer, reached, credit) = (TransferId(1), at(fed), credit(taken));
-        Some(Standing { transfer, reached, credit, ended })
+        let (transfer, Receipt { credit, arrived }) = (TransferId(1), receipt(taken));
+        Some(Standing { transfer, reached: at(fed), credit, arrived, ended })
     };
     assert_eq!(idle().standing(), None);
     let preparing = said(idle(), Message::Open(open(1))).unwrap();
     assert_eq!(preparing.standing(), None);
     let (machine, _) = step(preparing, Input::Prepared(Start::FromStart, credit(0)));
     assert_eq!(machine.standing(), standing(0, 0, false));
-    let (machine, _) = step(machine, Input::Progress(at(5), credit(1)));
+    let (machine, _) = step(machine, Input::Progress(at(5), receipt(1)));
     assert_eq!(machine.standing(), standing(5, 1, false));
     let (machine, ended) = applying(9, 9);
     assert_eq!(machine.standing(), standing(9, 0, true));
@@ -189,12 +219,13 @@ fn a_server_that_takes_over_receives_from_what_was_durable() {
     let agreed = Agreed { version: Version::V1, limits: limits() };
     let machine = Receiver::restored(agreed, open(3), at(5), credit(1));
     let (transfer, reached, ended) = (TransferId(3), at(5), false);
-    let stands = Standing { transfer, reached, credit: credit(1), ended };
+    let Receipt { credit, arrived } = receipt(1);
+    let stands = Standing { transfer, reached, credit, arrived, ended };
     assert_eq!(machine.standing(), Some(stands));
     let (machine, output) = step(machine, Input::Returned);
     assert!(matches!(output[..], [Output::Send(Message::Ack { .. })]));
     // Fed again from its files, it is no further than it was.
-    let (machine, output) = step(machine, Input::Progress(at(3), credit(1)));
+    let (machine, output) = step(machine, Input::Progress(at(3), receipt(1)));
     assert_eq!(output, []);
     let ending = Ending::Complete { total: StreamOffset(5), crc32: 5 };
     let end = Message::End { transfer, ending };
@@ -208,5 +239,5 @@ fn a_server_that_takes_over_receives_from_what_was_durable() {
 #[test]
 #[should_panic(expected = "makes no sense in Idle")]
 fn news_out_of_place_are_our_own_mistake() {
-    step(idle(), Input::Progress(at(1), credit(0)));
+    step(idle(), Input::Progress(at(1), receipt(0)));
 }

@@ -5,7 +5,7 @@
 //! the stream in breakpoint files. What was acknowledged never falls back: this end has forgotten
 //! it.
 
-use super::{End, Output, Sender, Session, State, Transfer};
+use super::{End, Output, Sender, Session, State, Transfer, check_arrived};
 use crate::protocol::message::{Start, Stream, Watermarks};
 use crate::protocol::misbehaved::{PeerMisbehaved, check_transfer};
 use crate::protocol::negotiate::Agreed;
@@ -64,12 +64,12 @@ impl State {
             State::Streaming(session, running) => {
                 let (session, running) = session.resumed(running, standing)?;
                 check_not_ended(standing)?;
-                output.push(Output::Stands(standing.reached, standing.credit));
+                output.push(Output::Stands(standing.reached, standing.receipt()));
                 Ok(State::Streaming(session, running))
             }
             State::ExpectResult(session, running, end) => {
                 let (session, running) = session.resumed(running, standing)?;
-                output.push(Output::Stands(standing.reached, standing.credit));
+                output.push(Output::Stands(standing.reached, standing.receipt()));
                 if !standing.ended {
                     output.push(Output::Send(end.of(session.transfer)));
                 }
@@ -100,6 +100,7 @@ impl Session {
         if credit.room < credit.taken {
             return Err(PeerMisbehaved::CreditFellBack { from: told, to: credit });
         }
+        check_arrived(&standing.receipt())?;
         let running = Transfer { reached: Watermarks::default(), ..running };
         Ok((Session { credit, ..self }, running.acknowledged(standing.reached)?))
     }

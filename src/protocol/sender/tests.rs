@@ -5,6 +5,7 @@ mod standing;
 use super::*;
 use crate::error::{Class, Side};
 use crate::protocol::frame::Codec;
+use crate::protocol::window::Arrived;
 use crate::units::{Bytes, Sequence};
 
 fn limits(connections: u16) -> Limits {
@@ -42,7 +43,7 @@ fn credit(taken: u64, room: u64) -> Credit {
 }
 
 fn ack(reached: Watermarks, credit: Credit) -> Message {
-    Message::Ack { transfer: TransferId(1), reached, credit }
+    Message::Ack { transfer: TransferId(1), reached, credit, arrived: Arrived::default() }
 }
 
 fn streaming() -> Sender {
@@ -87,7 +88,7 @@ fn blocks_may_be_told_in_any_order_and_after_the_end() {
     let (machine, _) = step(machine, Input::Sent(StreamOffset(9)));
     let reached = Watermarks { received: StreamOffset(9), ..Watermarks::default() };
     let (machine, output) = step(machine, Input::Received(ack(reached, credit(2, 10))));
-    assert_eq!(output, [Output::Reached(reached, credit(2, 10))]);
+    assert_eq!(output, [Output::Reached(reached, credit(2, 10).into())]);
     let ended = Applied { guid: None, bytes: Bytes(9), millis: 1 };
     let outcome = Outcome::Applied(ended);
     let result = Message::Result { transfer: TransferId(1), outcome };
@@ -113,7 +114,26 @@ fn room_that_was_given_is_not_taken_back() {
         assert_eq!(blamed, PeerMisbehaved::CreditFellBack { from: credit(0, 8), to: bad });
     }
     let (_, output) = step(streaming(), Input::Received(ack(reached, credit(3, 11))));
-    assert_eq!(output, [Output::Reached(reached, credit(3, 11))]);
+    assert_eq!(output, [Output::Reached(reached, credit(3, 11).into())]);
+}
+
+#[test]
+fn what_cannot_have_arrived_is_a_lie() {
+    let heard = |from, to| {
+        let arrived = Arrived::of([Sequence(from)..Sequence(to)]);
+        let (transfer, reached, credit) = (TransferId(1), Watermarks::default(), credit(3, 11));
+        Input::Received(Message::Ack { transfer, reached, credit, arrived })
+    };
+    let receipt = |from, to| {
+        let arrived = Arrived::of([Sequence(from)..Sequence(to)]);
+        Receipt { credit: credit(3, 11), arrived }
+    };
+    let (_, output) = step(streaming(), heard(3, 11));
+    assert_eq!(output, [Output::Reached(Watermarks::default(), receipt(3, 11))]);
+    for (from, to) in [(2, 5), (3, 12)] {
+        let blamed = streaming().handle(heard(from, to), &mut Vec::new()).unwrap_err();
+        assert_eq!(blamed, PeerMisbehaved::ArrivedElsewhere(receipt(from, to)));
+    }
 }
 
 #[test]

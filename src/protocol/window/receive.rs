@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Credit;
+use super::{Arrived, Credit, Receipt};
 use crate::units::Sequence;
 
 /// Blocks of type `T` between their arrival and the stream.
@@ -165,10 +165,18 @@ impl<T> ReceiveWindow<T> {
         Credit { taken, room: Sequence(freed.saturating_add(self.blocks)) }
     }
 
-    /// The same, to be told to the sender now.
-    pub fn tell(&mut self) -> Credit {
+    /// What is here already: of what was taken the part that is held back, and whatever waits for
+    /// the block that is due. A block that is rejected vanishes from it.
+    pub fn arrived(&self) -> Arrived {
+        let held_back = self.credit().taken..self.taken;
+        let waiting = self.places.keys().map(|&sequence| sequence..sequence.next());
+        Arrived::of(std::iter::once(held_back).chain(waiting))
+    }
+
+    /// All of it, to be told to the sender now.
+    pub fn tell(&mut self) -> Receipt {
         self.told = self.credit();
-        self.told
+        Receipt { credit: self.told, arrived: self.arrived() }
     }
 
     /// How much the credit has grown since it was told: by how many blocks taken, or given room,

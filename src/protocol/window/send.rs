@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Credit;
+use super::{Arrived, Credit, Receipt};
 use crate::units::{Bytes, Sequence};
 
 /// Frames of type `T`, which is cheap to copy where it is dealt twice.
@@ -12,6 +12,8 @@ use crate::units::{Bytes, Sequence};
 #[derive(Debug)]
 pub struct SendWindow<T> {
     credit: Credit,
+    /// What the receiver has out of order, as it said last.
+    arrived: Arrived,
     /// Every number below has been dealt once at least, or taken.
     next: Sequence,
     /// Every number below may have been dealt by a process before this one.
@@ -19,6 +21,8 @@ pub struct SendWindow<T> {
     /// Not dealt yet, or dealt to a lane that was lost.
     waiting: BTreeMap<Sequence, Kept<T>>,
     dealt: BTreeMap<Sequence, (u32, Kept<T>)>,
+    /// Dealt to a lane that was lost, and arrived all the same.
+    parked: BTreeMap<Sequence, Kept<T>>,
     resent: Resent,
 }
 
@@ -75,19 +79,22 @@ impl<T> SendWindow<T> {
     pub fn new() -> SendWindow<T> {
         SendWindow {
             credit: Credit::default(),
+            arrived: Arrived::default(),
             next: Sequence(0),
             dealt_before: Sequence(0),
             waiting: BTreeMap::new(),
             dealt: BTreeMap::new(),
+            parked: BTreeMap::new(),
             resent: Resent::default(),
         }
     }
 
     /// The window of a process that takes over where the receiver stands: frames are put from
-    /// `credit.taken` on. What the process before had on its way may still be taken.
-    pub fn restored(credit: Credit) -> SendWindow<T> {
+    /// `credit.taken` on. What the process before had on its way may still arrive and be taken.
+    pub fn restored(receipt: impl Into<Receipt>) -> SendWindow<T> {
+        let Receipt { credit, arrived } = receipt.into();
         let (next, dealt_before) = (credit.taken, credit.room);
-        SendWindow { credit, next, dealt_before, ..SendWindow::new() }
+        SendWindow { credit, arrived, next, dealt_before, ..SendWindow::new() }
     }
 
     /// Keeps a frame of `bytes` on the wire; frames come in any order. Gives back one that a
@@ -102,7 +109,13 @@ impl<T> SendWindow<T> {
         }
         let taken_in = self.next > sequence || self.waiting.contains_key(&sequence);
         assert!(!taken_in, "block {sequence} was numbered twice");
-        self.waiting.insert(sequence, Kept { item, bytes });
+        let kept = Kept { item, bytes };
+        if sequence < self.dealt_before && self.arrived.contains(sequence) {
+            self.parked.insert(sequence, kept);
+            self.skip_parked();
+        } else {
+            self.waiting.insert(sequence, kept);
+        }
         None
     }
 
@@ -120,55 +133,85 @@ impl<T> SendWindow<T> {
             self.resent.bytes.0 += kept.bytes.0;
         } else {
             self.next = sequence.next();
+            self.skip_parked();
         }
         let (_, kept) = self.dealt.entry(sequence).or_insert((lane, kept));
         Some(Deal { item: &kept.item, again })
     }
 
-    /// Has all that `lane` was dealt, and that the receiver has not taken, dealt again. Returns how
+    /// Has all that `lane` was dealt, and that the receiver does not have, dealt again. Returns how
     /// many frames that are.
     pub fn lost(&mut self, lane: u32) -> usize {
         let before = self.waiting.len();
         for (sequence, (of, kept)) in std::mem::take(&mut self.dealt) {
-            if of == lane {
-                self.waiting.insert(sequence, kept);
-            } else {
+            if of != lane {
                 self.dealt.insert(sequence, (of, kept));
+            } else if self.arrived.contains(sequence) {
+                self.parked.insert(sequence, kept);
+            } else {
+                self.waiting.insert(sequence, kept);
             }
         }
         self.waiting.len() - before
     }
 
     /// Takes what the receiver says, and gives back the frames that nobody needs any more.
-    pub fn credit(&mut self, credit: Credit) -> Result<Vec<T>, CreditError> {
+    pub fn credit(&mut self, receipt: impl Into<Receipt>) -> Result<Vec<T>, CreditError> {
+        let receipt = receipt.into();
+        let credit = receipt.credit;
         if !credit.follows(self.credit) {
             return Err(CreditError::FellBack { from: self.credit, to: credit });
         }
-        self.follow(credit)
+        self.follow(receipt)
     }
 
     /// Takes where a receiver stands that may have lost what it had not taken, and the connections
     /// with it: all of that waits to be dealt again. Room may have fallen back.
-    pub fn stands(&mut self, credit: Credit) -> Result<Vec<T>, CreditError> {
+    pub fn stands(&mut self, receipt: impl Into<Receipt>) -> Result<Vec<T>, CreditError> {
+        let receipt = receipt.into();
+        let credit = receipt.credit;
         let least = Credit { room: credit.taken, ..self.credit };
         if !credit.follows(least) {
             return Err(CreditError::FellBack { from: self.credit, to: credit });
         }
         let dealt = std::mem::take(&mut self.dealt);
         self.waiting.extend(dealt.into_iter().map(|(sequence, (_, kept))| (sequence, kept)));
-        self.follow(credit)
+        self.follow(receipt)
     }
 
-    fn follow(&mut self, credit: Credit) -> Result<Vec<T>, CreditError> {
+    fn follow(&mut self, receipt: Receipt) -> Result<Vec<T>, CreditError> {
+        let Receipt { credit, arrived } = receipt;
         let dealt = self.next.max(self.dealt_before);
         if credit.taken > dealt {
             return Err(CreditError::BeyondDealt { dealt, got: credit.taken });
         }
-        self.credit = credit;
+        (self.credit, self.arrived) = (credit, arrived);
         self.next = self.next.max(credit.taken);
+        self.park();
         let dealt = take_before(&mut self.dealt, credit.taken).map(|(_, kept)| kept);
         let waiting = take_before(&mut self.waiting, credit.taken);
-        Ok(dealt.chain(waiting).map(|kept| kept.item).collect())
+        let parked = take_before(&mut self.parked, credit.taken);
+        Ok(dealt.chain(waiting).chain(parked).map(|kept| kept.item).collect())
+    }
+
+    /// Has those of the frames without a lane dealt again that the newest report does not list.
+    fn park(&mut self) {
+        let fresh = self.waiting.split_off(&self.next.max(self.dealt_before));
+        let mut laneless = std::mem::replace(&mut self.waiting, fresh);
+        laneless.append(&mut self.parked);
+        let has_arrived = |(sequence, _): &(Sequence, _)| self.arrived.contains(*sequence);
+        let (parked, missing): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            laneless.into_iter().partition(has_arrived);
+        self.parked = parked;
+        self.waiting.extend(missing);
+        self.skip_parked();
+    }
+
+    /// What is parked was dealt once, be it by a process before this one.
+    fn skip_parked(&mut self) {
+        while self.parked.contains_key(&self.next) {
+            self.next = self.next.next();
+        }
     }
 
     /// The first number that was never dealt.
@@ -178,7 +221,12 @@ impl<T> SendWindow<T> {
 
     /// How many frames are kept.
     pub fn kept(&self) -> usize {
-        self.waiting.len() + self.dealt.len()
+        self.waiting.len() + self.dealt.len() + self.parked.len()
+    }
+
+    /// How many of them no lane has, because they have arrived.
+    pub fn parked(&self) -> usize {
+        self.parked.len()
     }
 
     /// What was dealt more than once.

@@ -158,10 +158,10 @@ fn growth_is_counted_from_what_was_told() {
     window.arrive(Sequence(0), 0);
     window.put(Sequence(0), ());
     window.take().unwrap();
-    assert_eq!((window.untold(), window.tell()), (1, credit(1, 4)));
+    assert_eq!((window.untold(), window.tell().credit), (1, credit(1, 4)));
     assert_eq!(window.untold(), 0);
     window.hold(0);
-    assert_eq!((window.untold(), window.tell()), (1, credit(1, 5)));
+    assert_eq!((window.untold(), window.tell().credit), (1, credit(1, 5)));
 }
 
 #[test]
@@ -174,16 +174,16 @@ fn what_is_not_durable_is_not_told_as_taken_and_gives_room_all_the_same() {
     };
     take(&mut window, 0);
     window.hold_back();
-    assert_eq!(window.tell(), credit(1, 4));
+    assert_eq!(window.tell().credit, credit(1, 4));
     take(&mut window, 1);
     take(&mut window, 2);
     assert_eq!((window.credit(), window.untold()), (credit(1, 4), 0));
     window.hold(0);
-    assert_eq!((window.untold(), window.tell()), (3, credit(1, 7)));
+    assert_eq!((window.untold(), window.tell().credit), (3, credit(1, 7)));
     window.durable(Sequence(2));
     window.durable(Sequence(1));
     window.hold_back();
-    assert_eq!((window.untold(), window.tell()), (1, credit(2, 7)));
+    assert_eq!((window.untold(), window.tell().credit), (1, credit(2, 7)));
     window.durable(Sequence(9));
     assert_eq!(window.credit(), credit(3, 7));
     take(&mut window, 3);
@@ -195,7 +195,7 @@ fn what_is_not_durable_is_not_told_as_taken_and_gives_room_all_the_same() {
 #[test]
 fn a_window_that_takes_over_wants_the_first_block_that_was_not_taken() {
     let mut window = ReceiveWindow::restored(4, Sequence(7));
-    assert_eq!((window.tell(), window.untold()), (credit(7, 11), 0));
+    assert_eq!((window.tell().credit, window.untold()), (credit(7, 11), 0));
     assert_eq!(window.admit(Sequence(11)).unwrap_err().room, Sequence(11));
     assert_eq!(window.arrive(Sequence(6), 0), Arrival::Again);
     assert_eq!(window.arrive(Sequence(7), 0), Arrival::New);
@@ -244,6 +244,88 @@ fn a_window_that_takes_over_knows_what_its_predecessor_may_have_sent() {
     let beyond = CreditError::BeyondDealt { dealt: Sequence(8), got: Sequence(9) };
     assert_eq!(window.credit(credit(9, 9)), Err(beyond));
     assert_eq!(window.resent(), Resent::default());
+}
+
+/// A credit, and blocks that have arrived.
+fn receipt(taken: u64, room: u64, arrived: &[u64]) -> Receipt {
+    let single = |&number: &u64| Sequence(number)..Sequence(number + 1);
+    Receipt { credit: credit(taken, room), arrived: Arrived::of(arrived.iter().map(single)) }
+}
+
+#[test]
+fn what_has_arrived_is_not_dealt_again_with_the_lane_that_it_came_over() {
+    let mut window = sender(8, 8);
+    for lane in [0, 1, 0, 1, 0, 1] {
+        window.deal(lane).unwrap();
+    }
+    // Block 1 is missing; 3 came over the lane that is lost before the report, 5 behind it.
+    window.credit(receipt(1, 8, &[2, 3, 4])).unwrap();
+    assert_eq!(window.lost(1), 2);
+    window.credit(receipt(1, 8, &[2, 3, 4, 5])).unwrap();
+    assert_eq!(dealt(&mut window, 0), [1, 6, 7]);
+    assert_eq!(window.resent().frames, 1);
+    assert_eq!((window.kept(), window.lost(0)), (7, 3));
+    assert_eq!(window.credit(credit(6, 8)).unwrap().len(), 5);
+    assert_eq!(dealt(&mut window, 0), [6, 7]);
+}
+
+#[test]
+fn what_a_later_report_does_not_list_is_dealt_again() {
+    let mut window = sender(4, 4);
+    dealt(&mut window, 0);
+    window.credit(receipt(0, 4, &[1, 2, 3])).unwrap();
+    assert_eq!(window.lost(0), 1);
+    assert_eq!(dealt(&mut window, 1), [0]);
+    // It proved corrupt, and its lane was lost long ago.
+    window.credit(receipt(0, 4, &[1, 3])).unwrap();
+    assert_eq!(dealt(&mut window, 1), [2]);
+    // What a lane has is left to it, whatever is listed.
+    window.credit(receipt(0, 4, &[])).unwrap();
+    assert_eq!(dealt(&mut window, 1), [1, 3]);
+}
+
+#[test]
+fn a_receiver_that_lost_its_memory_has_nothing_out_of_order() {
+    let mut window = sender(4, 4);
+    dealt(&mut window, 0);
+    window.credit(receipt(0, 4, &[1, 2, 3])).unwrap();
+    window.lost(0);
+    window.stands(receipt(1, 4, &[3])).unwrap();
+    assert_eq!(dealt(&mut window, 1), [1, 2]);
+}
+
+#[test]
+fn a_window_that_takes_over_sends_nothing_that_arrived_from_its_predecessor() {
+    let mut window = SendWindow::restored(receipt(2, 6, &[2, 4]));
+    for number in 2..8 {
+        assert_eq!(window.put(Sequence(number), Bytes(10), number), None);
+    }
+    assert_eq!(dealt(&mut window, 0), [3, 5]);
+    // It proved corrupt.
+    window.credit(receipt(2, 8, &[2, 3])).unwrap();
+    assert_eq!(dealt(&mut window, 0), [4, 6, 7]);
+    assert_eq!(window.next(), Sequence(8));
+    assert_eq!(window.credit(credit(8, 8)).unwrap().len(), 6);
+}
+
+#[test]
+fn a_report_lists_what_waits_and_what_is_held_back() {
+    let mut window = ReceiveWindow::new(8);
+    window.hold_back();
+    for number in [0, 1, 3, 4, 6] {
+        window.arrive(Sequence(number), 0);
+    }
+    for number in [0, 1, 3] {
+        window.put(Sequence(number), ());
+    }
+    while window.take().is_some() {}
+    window.durable(Sequence(1));
+    assert_eq!(window.tell(), receipt(1, 8, &[1, 3, 4, 6]));
+    assert!(window.tell().is_possible());
+    window.reject(Sequence(4));
+    assert_eq!(window.arrived(), receipt(1, 8, &[1, 3, 6]).arrived);
+    window.let_go();
+    assert_eq!(window.tell(), receipt(2, 8, &[3, 6]));
 }
 
 proptest! {

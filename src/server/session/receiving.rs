@@ -78,7 +78,8 @@ impl Session {
     }
 
     pub(super) fn begin(&mut self, open: Open, prepared: Prepared) {
-        let Some(credit) = self.engine.as_ref().map(Engine::credit) else { return };
+        let Some(engine) = &self.engine else { return };
+        let credit = engine.receipt().credit;
         self.take_sink(open, prepared);
         self.tell(Input::Prepared(Start::FromStart, credit));
     }
@@ -191,8 +192,8 @@ impl Session {
         let (Some(engine), Some(transfer)) = (&self.engine, &self.transfer) else { return };
         let progress = engine.progress();
         let reached = transfer.watermarks(progress.received(), progress.fed(), engine.durable());
-        let credit = engine.credit();
-        self.tell(Input::Progress(reached, credit));
+        let receipt = engine.receipt();
+        self.tell(Input::Progress(reached, receipt));
     }
 
     pub(super) fn finish_if_over(&mut self) {

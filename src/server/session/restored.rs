@@ -117,7 +117,7 @@ impl Session {
         let options = &shared.options.engine;
         let places = session.lanes.take();
         let engine = Engine::start(options, wanted, places, &session.event_inbox, first)?;
-        session.machine = Some(machine(engine.credit()));
+        session.machine = Some(machine(engine.receipt().credit));
         session.claim = Some(shared.roster.claim(place, &session.peer, &session.presence)?);
 
         let prepared = {

@@ -74,7 +74,7 @@ impl Pair {
         if let Some(end) = self.end {
             self.receiver.end(TRANSFER, end.to, end.crc32);
         }
-        self.sender.stands(self.receiver.credit());
+        self.sender.stands(self.receiver.receipt());
         (0..self.plan.lanes).for_each(|lane| self.join(lane));
     }
 
@@ -91,8 +91,8 @@ impl Pair {
         let stub = Sender::start(&super::Plan::default().settings(2), places, &inbox, None);
         drop(std::mem::replace(&mut self.sender, stub.unwrap()));
         let left = self.left(Role::Client);
-        let (found, credit) = (left.found.clone(), self.receiver.credit());
-        let taken = found.place_of(credit.taken).expect("what was not taken is there");
+        let (found, receipt) = (left.found.clone(), self.receiver.receipt());
+        let taken = found.place_of(receipt.credit.taken).expect("what was not taken is there");
         self.progress = Arc::default();
         let spool = self.plan.spool.clone().unwrap();
         let gone_on = self.transfers().go_on(
@@ -105,7 +105,7 @@ impl Pair {
         let (records, stream) = gone_on.unwrap();
         self.sender_records = Some(records);
         let progress = Arc::clone(&self.progress);
-        let resumed = Resumed { transfer: TRANSFER, stream, found, credit, taken, progress };
+        let resumed = Resumed { transfer: TRANSFER, stream, found, receipt, taken, progress };
         let settings = self.plan.settings(2);
         self.sender = Sender::start(&settings, self.places(), &inbox, Some(resumed)).unwrap();
         self.end = Some(end);

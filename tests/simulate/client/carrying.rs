@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use zferry::breakpoint::identity::SessionId;
 use zferry::breakpoint::keeper::Input as News;
-use zferry::breakpoint::record::{Cargo, Job, Mark};
+use zferry::breakpoint::record::{Cargo, Job, Mark, Record};
 use zferry::dataset::Guid;
 use zferry::error::{Class, Failure, Side};
 use zferry::protocol::frame::{Codec, Header};
@@ -16,7 +16,7 @@ use zferry::protocol::stall::{Culprit, News as Stall, Watchdog, Way};
 use zferry::units::{Bytes, Sequence, StreamOffset, TransferId};
 
 use super::Event;
-use super::session::{Lane, Session};
+use super::session::{BLOCK_BYTES_MAX, Lane, Session};
 use crate::breakage::Breakage;
 use crate::environment::{End, Environment};
 use crate::met::Met;
@@ -63,6 +63,31 @@ enum Ending {
 }
 
 impl Carrying {
+    /// A stream of which all was read, and its end said, by a process before this one.
+    pub fn whole(
+        record: Record,
+        recorder: Option<Recorder>,
+        marks: VecDeque<(Sequence, Mark)>,
+        env: &Environment,
+    ) -> Carrying {
+        let Record { job, progress, .. } = record;
+        let end = progress.end.expect("it is whole");
+        Carrying {
+            run: Run::over(Bytes(end.to.0).as_usize()),
+            session: job.session,
+            transfer: job.transfer,
+            epoch: job.epoch,
+            next: progress.next_frame,
+            crc: crc32fast::Hasher::new_with_initial_len(end.crc32, end.to.0),
+            reading: false,
+            end: Ending::Said,
+            recorder,
+            marks,
+            reached: Watermarks::default(),
+            watchdog: Watchdog::new(STALL_TIMEOUT, env.now),
+        }
+    }
+
     fn mark(&self) -> Mark {
         let to = StreamOffset(self.run.read as u64);
         Mark { to, crc32: self.crc.clone().finalize() }
@@ -78,13 +103,12 @@ impl Carrying {
         }
     }
 
-    /// The server has come so far. Whether that is news.
-    pub fn reached(&mut self, marks: Watermarks, env: &mut Environment) -> bool {
+    /// The server has come so far, and has taken all frames before `taken`. Whether that is news.
+    pub fn reached(&mut self, marks: Watermarks, taken: Sequence, env: &mut Environment) -> bool {
         let moved = marks.fed > self.reached.fed;
         self.reached = marks;
-        let safe = marks.spooled.max(marks.fed);
         let mut newest = None;
-        while let Some(&(_, mark)) = self.marks.front().filter(|(_, mark)| mark.to <= safe) {
+        while let Some(&(_, mark)) = self.marks.front().filter(|&&(number, _)| number < taken) {
             self.marks.pop_front();
             newest = Some(mark);
         }
@@ -142,6 +166,7 @@ impl Session {
         if self.outcome.is_some() {
             return;
         }
+        self.load(env);
         let kept = self.window.kept();
         let session = self.number;
         let due = self.mine(Event::Read { session });
@@ -209,6 +234,9 @@ impl Session {
             let number = u32::try_from(lane).expect("few lanes");
             let Some(deal) = self.window.deal(number) else { return };
             let (again, frame) = (deal.again, Rc::clone(deal.item));
+            let head = frame.first_chunk().expect("a header");
+            let Header { sequence, .. } = Header::decode(head, BLOCK_BYTES_MAX).expect("ours");
+            assert!(sequence >= self.credit.taken, "what was acknowledged is sent again");
             if !(again && env.is_broken(Breakage::ForgetBeforeTaken)) {
                 env.write(End::Client, connection, frame.to_vec());
             }

@@ -5,6 +5,7 @@
 
 mod carrying;
 mod session;
+mod taking_over;
 
 use std::time::Instant;
 
@@ -55,6 +56,8 @@ pub enum Outcome {
     /// The target holds the snapshot.
     Done,
     Failed(Failure),
+    /// Nothing goes on where the process before this one died: it begins as ever.
+    NotTakenOver,
 }
 
 #[derive(Debug)]
@@ -88,7 +91,11 @@ impl Client {
             kept: (0, None),
             exit: None,
         };
-        client.begin(env);
+        let follows = env.settings.always[End::Client as usize];
+        client.session = follows.then(|| Session::take_over(life, 0, env)).flatten();
+        if client.session.is_none() {
+            client.begin(env);
+        }
         client
     }
 
@@ -154,6 +161,7 @@ impl Client {
                 self.exit = Some(Outcome::Done);
             }
             Outcome::Failed(failure) => self.try_again(failure, env),
+            Outcome::NotTakenOver => self.begin(env),
         }
     }
 

@@ -13,13 +13,16 @@ use zferry::protocol::frame::Codec;
 use zferry::protocol::message::{
     DatasetStream, Hello, Limits, Message, RelativeName, Request, Stream,
 };
+use zferry::protocol::misbehaved::PeerMisbehaved;
 use zferry::protocol::secret::JoinSecret;
 use zferry::protocol::sender::{Input, Output, Sender};
+use zferry::protocol::standing::Returned;
 use zferry::protocol::version::Versions;
-use zferry::protocol::window::{Credit, SendWindow};
+use zferry::protocol::window::{Credit, Receipt, SendWindow};
 use zferry::units::Bytes;
 
 use super::carrying::{Carrying, Frame};
+use super::taking_over::Backlog;
 use super::{Event, Outcome, interrupted};
 use crate::aftermath;
 use crate::breakage::Breakage;
@@ -27,34 +30,38 @@ use crate::environment::{End, Environment, Event as Due};
 use crate::line::{Beat, Line, Link};
 use crate::met::Met;
 use crate::network::Purpose;
+use crate::remains::Remains;
 use crate::target::{token_of, token_text};
 
 /// The largest block that is agreed to; ours are smaller.
-const BLOCK_BYTES_MAX: Bytes = Bytes(1 << 12);
+pub(super) const BLOCK_BYTES_MAX: Bytes = Bytes(1 << 12);
 
 /// How long a connection may say nothing at its beginning.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
-const ME: End = End::Client;
+pub(super) const ME: End = End::Client;
 
 #[derive(Debug)]
 pub struct Session {
     pub(super) life: u32,
     pub(super) number: u32,
-    machine: Option<Sender>,
+    pub(super) machine: Option<Sender>,
     line: Line,
     pub(super) secret: Option<JoinSecret>,
     /// A connection that is to replace the one that was lost.
     returning: Option<Link>,
     /// Since when there is no control connection.
-    lost_at: Option<Duration>,
+    pub(super) lost_at: Option<Duration>,
     pub(super) lanes: Vec<Option<Lane>>,
     pub(super) window: SendWindow<Frame>,
     pub(super) carrying: Option<Carrying>,
+    /// What a process that died has left, until the server was asked.
+    pub(super) remains: Option<Remains>,
+    pub(super) backlog: Backlog,
     /// What the server has taken, and how far it lets this end go.
     pub(super) credit: Credit,
     /// A stream was asked for: the session is worth its connections.
-    asked: bool,
+    pub(super) asked: bool,
     /// How many objects the target was listed to keep.
     pub kept: u32,
     /// Lanes that are made again once the server can be reached.
@@ -84,17 +91,29 @@ impl Session {
         let id = env.dial(Purpose::Control);
         let mut output = Vec::new();
         let machine = Some(Sender::start(Versions::OURS, hello, &mut output));
-        let mut session = Session {
+        let first = Line::new(Link::new(ME, id, env.now));
+        let mut session = Session { machine, ..Session::new(life, number, first) };
+        session.obey(output, env);
+        session.beat(id, env);
+        env.after(CONNECT_LIMIT, session.mine(Event::Late { connection: id }));
+        session
+    }
+
+    /// One that has said nothing.
+    pub(super) fn new(life: u32, number: u32, speaker: Line) -> Session {
+        Session {
             life,
             number,
-            machine,
-            line: Line::new(Link::new(ME, id, env.now)),
+            machine: None,
+            line: speaker,
             secret: None,
             returning: None,
             lost_at: None,
             lanes: Vec::new(),
             window: SendWindow::new(),
             carrying: None,
+            remains: None,
+            backlog: Backlog::new(),
             credit: Credit::default(),
             asked: false,
             kept: 0,
@@ -103,11 +122,7 @@ impl Session {
             first_object: 0,
             moved: false,
             outcome: None,
-        };
-        session.obey(output, env);
-        session.beat(id, env);
-        env.after(CONNECT_LIMIT, session.mine(Event::Late { connection: id }));
-        session
+        }
     }
 
     pub(super) fn mine(&self, event: Event) -> Due {
@@ -236,13 +251,16 @@ impl Session {
 
     fn retry_control(&mut self, env: &mut Environment) {
         if self.lost_at.is_some_and(|at| env.now >= at + env.settings.retry_for) {
-            self.outcome = Some(Outcome::Failed(interrupted("it did not come back")));
+            self.outcome = Some(match self.remains.take() {
+                Some(_) => Outcome::NotTakenOver,
+                None => Outcome::Failed(interrupted("it did not come back")),
+            });
             return;
         }
         env.soon(3000, self.mine(Event::DialControl { session: self.number }));
     }
 
-    fn dial_control(&mut self, env: &mut Environment) {
+    pub(super) fn dial_control(&mut self, env: &mut Environment) {
         let Some(secret) = self.secret.filter(|_| self.line.id().is_none()) else { return };
         let id = env.dial(Purpose::ControlAgain(secret));
         let mut link = Link::new(ME, id, env.now);
@@ -262,6 +280,7 @@ impl Session {
                 self.line.accept(&server, env);
                 self.line.go_on(link, env);
                 self.beat(id, env);
+                self.stand(server, env);
                 if std::mem::take(&mut self.lost_in_silence) {
                     self.renew_lanes(env);
                 }
@@ -269,7 +288,10 @@ impl Session {
             }
             Ok(Some(Message::Refused(failure))) => {
                 env.met(Met::ReturnRefused);
-                self.outcome = Some(Outcome::Failed(failure));
+                self.outcome = Some(match self.remains.take() {
+                    Some(_) => Outcome::NotTakenOver,
+                    None => Outcome::Failed(failure),
+                });
             }
             Ok(Some(other)) => panic!("{} where the session was to go on", other.name()),
             Err(_) => {
@@ -279,30 +301,53 @@ impl Session {
         }
     }
 
+    /// Goes on from where the server stands, if one of both has lost its memory.
+    fn stand(&mut self, server: Returned, env: &mut Environment) {
+        let Some(standing) = server.standing else { return };
+        if let Some(remains) = self.remains.take() {
+            return self.go_on_with(remains, &standing, env);
+        }
+        env.met(Met::StoodAnew);
+        self.tell_sent(env);
+        self.wish(Input::Stands(standing), env);
+        self.renew_lanes(env);
+    }
+
     /// Whether the server can be reached.
     pub(super) fn is_up(&self) -> bool {
         self.line.id().is_some()
     }
 
     /// The machine must know of bytes before it hears that they have arrived.
-    fn hear(&mut self, message: Message, env: &mut Environment) {
+    fn tell_sent(&mut self, env: &mut Environment) {
         if let Some(read) = self.carrying.as_ref().map(Carrying::read_to)
             && !self.machine.as_ref().is_none_or(Sender::is_idle)
         {
             self.wish(Input::Sent(read), env);
         }
+    }
+
+    fn hear(&mut self, message: Message, env: &mut Environment) {
+        self.tell_sent(env);
         self.wish(Input::Received(message), env);
     }
 
     pub(super) fn wish(&mut self, input: Input, env: &mut Environment) {
         let Some(machine) = self.machine.take() else { return };
         let mut output = Vec::new();
-        let next = machine.handle(input, &mut output);
-        self.machine = Some(next.unwrap_or_else(|error| panic!("the server broke it: {error}")));
+        match machine.handle(input, &mut output) {
+            Ok(machine) => self.machine = Some(machine),
+            Err(gone @ PeerMisbehaved::TakenIsGone { .. })
+                if env.disks[End::Server as usize].lied =>
+            {
+                self.outcome = Some(Outcome::Failed(gone.failure(Side::Target)));
+            }
+            Err(error) => panic!("the server broke it: {error}"),
+        }
         self.obey(output, env);
     }
 
-    fn obey(&mut self, output: Vec<Output>, env: &mut Environment) {
+    pub(super) fn obey(&mut self, output: Vec<Output>, env: &mut Environment) {
         for order in output {
             match order {
                 Output::Send(message) => self.line.say(&message, env),
@@ -316,14 +361,20 @@ impl Session {
                 }
                 Output::Listed { target, .. } => self.decide(&target, env),
                 Output::Stream { transfer, credit, .. } => {
-                    self.credited(credit);
+                    self.credited(credit.into(), env);
                     self.begin(transfer, self.first_object, env);
                 }
-                Output::Stands(..) => panic!("a server that has forgotten"),
-                Output::Reached(marks, credit) => {
-                    self.credited(credit);
+                Output::Stands(marks, receipt) => {
+                    self.credit = receipt.credit;
+                    drop(self.window.stands(receipt).expect("an honest server"));
                     if let Some(carrying) = &mut self.carrying {
-                        self.moved |= carrying.reached(marks, env);
+                        carrying.reached(marks, self.credit.taken, env);
+                    }
+                }
+                Output::Reached(marks, receipt) => {
+                    self.credited(receipt, env);
+                    if let Some(carrying) = &mut self.carrying {
+                        self.moved |= carrying.reached(marks, self.credit.taken, env);
                         if self.moved {
                             self.lost_at = None;
                         }
@@ -346,9 +397,12 @@ impl Session {
         }
     }
 
-    fn credited(&mut self, credit: Credit) {
-        self.credit = credit;
-        drop(self.window.credit(credit).expect("an honest credit"));
+    fn credited(&mut self, receipt: Receipt, env: &mut Environment) {
+        self.credit = receipt.credit;
+        drop(self.window.credit(receipt).expect("an honest credit"));
+        if self.window.parked() > 0 {
+            env.met(Met::LeftOut);
+        }
     }
 
     /// Where to go on, from what the target says and what is known here.
@@ -428,7 +482,7 @@ impl Session {
     }
 }
 
-fn target_name() -> RelativeName {
+pub(super) fn target_name() -> RelativeName {
     "a".parse().expect("a name")
 }
 

@@ -3,6 +3,7 @@
 //! As thin as the program's own loops. One dataset, which one session receives at a time.
 
 mod receiving;
+mod restoring;
 mod session;
 
 use zferry::dataset::{Guid, Kind};
@@ -32,6 +33,10 @@ pub enum Event {
     },
     /// The receive is to be started, if all lanes are there.
     Prepare {
+        session: u32,
+    },
+    /// A receive is to be fed anew from breakpoint files.
+    Refeed {
         session: u32,
     },
     /// A block was looked at.
@@ -75,9 +80,13 @@ pub struct Server {
 }
 
 impl Server {
-    pub fn start(env: &Environment) -> Server {
+    pub fn start(env: &mut Environment) -> Server {
         let life = env.lives[End::Server as usize];
-        Server { life, sessions: Vec::new(), next: 1, returning: Vec::new() }
+        let restored = env.settings.always[End::Server as usize]
+            .then(|| Session::restore(life, 0, env))
+            .flatten();
+        let sessions = restored.into_iter().collect();
+        Server { life, sessions, next: 1, returning: Vec::new() }
     }
 
     /// Whether there is no session.

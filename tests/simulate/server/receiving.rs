@@ -1,6 +1,6 @@
 //! A transfer at the server: frames off every lane, proved, in order, into `zfs receive`.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use zferry::breakpoint::keeper::Input as News;
 use zferry::breakpoint::record::{Cargo, Job, Mark};
@@ -14,19 +14,20 @@ use zferry::units::{Bytes, Sequence, StreamOffset, TransferId};
 
 use super::Event;
 use super::session::{ME, Session, Standing};
+use crate::aftermath::newest;
 use crate::breakage::Breakage;
 use crate::environment::{End, Environment};
 use crate::met::Met;
 use crate::recorder::{Recorder, role};
 
 /// The largest block that was agreed to.
-const BLOCK_BYTES_MAX: Bytes = Bytes(1 << 12);
+pub(super) const BLOCK_BYTES_MAX: Bytes = Bytes(1 << 12);
 
 /// A block that was proved.
 #[derive(Clone, Debug)]
 pub struct Block {
-    header: Header,
-    payload: Vec<u8>,
+    pub(super) header: Header,
+    pub(super) payload: Vec<u8>,
 }
 
 /// A data connection, and what has come of its next frame.
@@ -38,25 +39,34 @@ pub struct Intake {
 
 #[derive(Debug)]
 pub struct Transfer {
-    id: TransferId,
+    pub(super) id: TransferId,
     to: Guid,
-    run: u32,
+    /// The receive; 0 before there is one.
+    pub(super) run: u32,
     pub recorder: Option<Recorder>,
     /// Blocks that came whole and are being looked at.
     proving: Vec<Block>,
+    /// Blocks of breakpoint files, to be fed before all others.
+    pub(super) refeed: VecDeque<Block>,
+    /// The end of those.
+    pub(super) refed_to: StreamOffset,
     /// The block that goes into the pipe, and how much of it has.
     feeding: Option<(Block, usize)>,
     /// The ends of the blocks that the pipe has and the receive has not taken.
     held: VecDeque<u64>,
-    received: StreamOffset,
+    pub(super) received: StreamOffset,
     fed: StreamOffset,
-    crc: crc32fast::Hasher,
+    pub(super) crc: crc32fast::Hasher,
+    /// Where each frame ends.
+    pub(super) frame_ends: BTreeMap<Sequence, StreamOffset>,
     /// The client's word that the stream is complete.
     ended: Option<Ended>,
     total: Option<Mark>,
     begun: bool,
+    /// The client was told that it may begin, by this process or the one before it.
+    pub(super) was_opened: bool,
     /// Nothing more is fed.
-    stopped: bool,
+    pub(super) stopped: bool,
 }
 
 impl Session {
@@ -91,34 +101,25 @@ impl Session {
         let cargo = Cargo::Snapshot { to: stream.to, from: None, raw: false, resumed };
         let (session, transfer, epoch) = (self.id(), open.transfer, open.request.epoch);
         let job = Job { role: role(End::Server), session, transfer, epoch, cargo };
-        self.transfer = Some(Transfer {
-            id: open.transfer,
-            to: stream.to,
-            run,
-            recorder: Recorder::open(ME, job, env),
-            proving: Vec::new(),
-            feeding: None,
-            held: VecDeque::new(),
-            received: StreamOffset(0),
-            fed: StreamOffset(0),
-            crc: crc32fast::Hasher::new(),
-            ended: None,
-            total: None,
-            begun: false,
-            stopped: false,
-        });
+        let recorder = Recorder::open(ME, job, env);
+        let always = env.settings.always[ME as usize] && recorder.is_some();
+        if always && !env.is_broken(Breakage::AcknowledgeBeforeDurable) {
+            self.window.hold_back();
+        }
+        self.transfer = Some(Transfer { recorder, ..Transfer::new(open.transfer, stream.to, run) });
         self.begin_if_durable(env);
     }
 
     /// Lets the stream flow once its epoch is durable.
-    fn begin_if_durable(&mut self, env: &mut Environment) {
-        let Some(transfer) = self.transfer.as_mut().filter(|t| !t.begun && !t.stopped) else {
-            return;
-        };
+    pub(super) fn begin_if_durable(&mut self, env: &mut Environment) {
+        let may_begin = |t: &&mut Transfer| t.run > 0 && !t.begun && !t.stopped;
+        let Some(transfer) = self.transfer.as_mut().filter(may_begin) else { return };
         if transfer.recorder.as_ref().is_none_or(|recorder| recorder.has_begun(env)) {
             transfer.begun = true;
-            let credit = self.tell_credit(env);
-            self.tell(Input::Prepared(Start::FromStart, credit), env);
+            if !std::mem::replace(&mut transfer.was_opened, true) {
+                let credit = self.tell_receipt(env).credit;
+                self.tell(Input::Prepared(Start::FromStart, credit), env);
+            }
             self.tick_again(env);
         }
     }
@@ -155,7 +156,9 @@ impl Session {
             }
         };
         if let Err(beyond) = self.window.admit(header.sequence) {
-            panic!("an honest sender goes too far: {beyond}");
+            assert!(self.was_restored(), "an honest sender goes too far: {beyond}");
+            self.blame(connection, &BTreeSet::new(), env);
+            return false;
         }
         let whole = HEADER_BYTES + header.payload_bytes as usize;
         if intake.bytes.len() < whole {
@@ -208,6 +211,7 @@ impl Session {
         }
         assert!(env.network.flipped, "a block that nobody flipped is wrong");
         let copies = self.window.reject(sequence);
+        self.rejected.insert(sequence);
         env.met(Met::Rejected);
         if !copies.is_empty() {
             env.met(Met::CopyRejected);
@@ -238,6 +242,9 @@ impl Session {
             return;
         };
         loop {
+            if transfer.feeding.is_none() {
+                transfer.feeding = transfer.refeed.pop_front().map(|block| (block, 0));
+            }
             if transfer.feeding.is_none()
                 && let Some(block) = self.window.take()
             {
@@ -266,8 +273,7 @@ impl Session {
         while transfer.held.front().is_some_and(|&end| end <= taken) {
             transfer.held.pop_front();
         }
-        let held = transfer.held.len() + usize::from(transfer.feeding.is_some());
-        self.window.hold(held);
+        self.window.hold(transfer.occupies());
         if self.window.untold() * 4 >= self.window.blocks() {
             self.acknowledge(env);
         }
@@ -302,13 +308,33 @@ impl Session {
         };
         let spooled = transfer.recorder.as_ref().map_or(StreamOffset(0), Recorder::acknowledged);
         let (received, fed) = (transfer.received, transfer.fed);
+        let durable = transfer.frame_ends.iter().rev().find(|&(_, &end)| end <= spooled);
+        if let Some((sequence, _)) = durable {
+            self.window.durable(sequence.next());
+        }
+        if transfer.recorder.as_ref().is_none_or(Recorder::is_retired) {
+            self.window.let_go();
+        }
         if spooled > StreamOffset(0) {
             env.met(Met::SpoolAcknowledged);
             env.truth.told = Some((id, transfer.id, spooled));
         }
         let reached = Watermarks { received, spooled, fed };
-        let credit = self.tell_credit(env);
-        self.tell(Input::Progress(reached, credit), env);
+        let receipt = self.tell_receipt(env);
+        self.tell(Input::Progress(reached, receipt), env);
+    }
+
+    /// Whoever keeps breakpoint files acknowledges no frame that a durable record does not cover.
+    pub(super) fn assert_durable(&self, taken: Sequence, env: &Environment) {
+        let Some(transfer) = self.transfer.as_ref() else { return };
+        let kept = transfer.recorder.as_ref().is_some_and(|recorder| !recorder.is_retired());
+        if !kept || !env.settings.always[ME as usize] || env.disks[ME as usize].lied {
+            return;
+        }
+        let record = newest(ME, env).expect("an epoch is durable before it is acknowledged");
+        let last = transfer.frame_ends.range(..taken).next_back();
+        let (end, covered) = (last.map(|(_, &end)| end), record.progress.acknowledged.to);
+        assert!(end <= Some(covered), "acknowledged {end:?} where {covered} is durable");
     }
 
     /// The receive has ended.
@@ -346,6 +372,9 @@ impl Session {
     pub(super) fn stop(&mut self, env: &mut Environment) {
         self.preparing = None;
         if let Some(transfer) = &mut self.transfer {
+            if let Some(recorder) = transfer.recorder.as_mut().filter(|_| !transfer.stopped) {
+                recorder.tell(News::Abandoned(Class::Interrupted), env);
+            }
             transfer.stopped = true;
             env.end_input(transfer.run);
             if env.target.taken(transfer.run) == u64::MAX {
@@ -357,6 +386,36 @@ impl Session {
 }
 
 impl Transfer {
+    pub(super) fn new(id: TransferId, to: Guid, run: u32) -> Transfer {
+        Transfer {
+            id,
+            to,
+            run,
+            recorder: None,
+            proving: Vec::new(),
+            refeed: VecDeque::new(),
+            refed_to: StreamOffset(0),
+            feeding: None,
+            held: VecDeque::new(),
+            received: StreamOffset(0),
+            fed: StreamOffset(0),
+            crc: crc32fast::Hasher::new(),
+            frame_ends: BTreeMap::new(),
+            ended: None,
+            total: None,
+            begun: false,
+            was_opened: false,
+            stopped: false,
+        }
+    }
+
+    /// How many of the blocks that came over the network the pipe holds.
+    fn occupies(&self) -> usize {
+        let refed_to = self.refed_to;
+        let feeding = self.feeding.iter().filter(|(block, _)| block.header.offset >= refed_to);
+        self.held.iter().filter(|&&end| end > refed_to.0).count() + feeding.count()
+    }
+
     /// A block has its turn.
     fn take(&mut self, block: &Block, env: &mut Environment) {
         let Block { header, payload } = block;
@@ -364,6 +423,7 @@ impl Transfer {
         self.crc.update(payload);
         self.received = self.received.after(Bytes::from(payload.len())).expect("a stream");
         let mark = Mark { to: self.received, crc32: self.crc.clone().finalize() };
+        self.frame_ends.insert(header.sequence, self.received);
         if let Some(recorder) = &mut self.recorder {
             recorder.block(*header, payload, mark, env);
         }

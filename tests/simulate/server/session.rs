@@ -1,5 +1,6 @@
 //! One client's session at the server: its machine, its line, and whether the client is there.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use zferry::breakpoint::identity::SessionId;
@@ -11,8 +12,8 @@ use zferry::protocol::receiver::{Input, Offer, Output, Receiver};
 use zferry::protocol::secret::JoinSecret;
 use zferry::protocol::standing::Return;
 use zferry::protocol::version::Version;
-use zferry::protocol::window::{Credit, ReceiveWindow};
-use zferry::units::Bytes;
+use zferry::protocol::window::{Arrived, Receipt, ReceiveWindow};
+use zferry::units::{Bytes, Sequence};
 
 use super::Event;
 use super::receiving::{Block, Intake, Transfer};
@@ -46,17 +47,19 @@ pub struct Session {
     pub number: u32,
     pub secret: JoinSecret,
     pub standing: Standing,
-    machine: Option<Receiver>,
-    line: Line,
-    back_until: Option<Duration>,
+    pub(super) machine: Option<Receiver>,
+    pub(super) line: Line,
+    pub(super) back_until: Option<Duration>,
     pub(super) lanes: Vec<Option<Intake>>,
     pub(super) window: ReceiveWindow<Block>,
+    /// What proved corrupt.
+    pub(super) rejected: BTreeSet<Sequence>,
     /// What is asked for, until its receive has been started.
     pub(super) preparing: Option<Open>,
     pub(super) transfer: Option<Transfer>,
     pub(super) failure: Option<Failure>,
-    applied: bool,
-    looking_up: bool,
+    pub(super) applied: bool,
+    pub(super) looking_up: bool,
     /// The token that the client was told.
     pub(super) listed: Option<(u64, u32)>,
 }
@@ -81,6 +84,7 @@ impl Session {
             back_until: None,
             lanes: Vec::new(),
             window: ReceiveWindow::new(env.settings.server_blocks),
+            rejected: BTreeSet::new(),
             preparing: None,
             transfer: None,
             failure: None,
@@ -98,6 +102,12 @@ impl Session {
 
     pub(super) fn id(&self) -> SessionId {
         session_id(self.secret)
+    }
+
+    /// Whether another process began it. Then a client that has not heard so yet goes by the room
+    /// that it was given before.
+    pub(super) fn was_restored(&self) -> bool {
+        self.number == 0
     }
 
     pub fn is_away(&self) -> bool {
@@ -122,6 +132,7 @@ impl Session {
                 self.proved(sequence, connection, right, env);
             }
             Event::Tick { session } if session == number => self.tick(env),
+            Event::Refeed { session } if session == number => self.refeed(env),
             Event::Late { session } if session == number => self.late(env),
             Event::ReadBack { session } if session == number => self.read_back(env),
             _ => {}
@@ -191,7 +202,11 @@ impl Session {
         if self.line.id().is_some() {
             env.met(Met::ReturnedUnmissed);
         }
-        let returned = self.line.answer(client, || None, env).expect("both have their memory");
+        let stand = || self.machine.as_ref().and_then(Receiver::standing);
+        let Some(returned) = self.line.answer(client, stand, env) else {
+            link.send(&Message::Refused(interrupted("nothing goes on here")), env);
+            return env.close(ME, link.id);
+        };
         link.send(&Message::Returned(returned), env);
         let id = link.id;
         self.line.go_on(link, env);
@@ -309,12 +324,21 @@ impl Session {
     }
 
     /// What may be told to the client now.
-    pub(super) fn tell_credit(&mut self, env: &Environment) -> Credit {
-        let mut credit = self.window.tell();
+    pub(super) fn tell_receipt(&mut self, env: &Environment) -> Receipt {
+        let mut receipt = self.window.tell();
         if env.is_broken(Breakage::CreditBeyondRoom) {
-            credit.room.0 += 2;
+            receipt.credit.room.0 += 2;
         }
-        credit
+        if env.is_broken(Breakage::ListRejected) {
+            let listed = receipt.arrived.ranges().flat_map(|range| range.start.0..range.end.0);
+            let rejected = self.rejected.iter().map(|number| number.0);
+            let all: BTreeSet<u64> =
+                listed.chain(rejected).filter(|&number| number >= receipt.credit.taken.0).collect();
+            let singles = all.into_iter().map(|number| Sequence(number)..Sequence(number + 1));
+            receipt.arrived = Arrived::of(singles);
+        }
+        self.assert_durable(receipt.credit.taken, env);
+        receipt
     }
 
     pub(super) fn applied(&mut self, input: Input, env: &mut Environment) {

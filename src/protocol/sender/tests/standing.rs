@@ -8,7 +8,8 @@ fn at(received: u64) -> Watermarks {
 }
 
 fn standing(reached: u64, credit: Credit, ended: bool) -> Standing {
-    Standing { transfer: TransferId(1), reached: at(reached), credit, ended }
+    let (transfer, reached, arrived) = (TransferId(1), at(reached), Arrived::default());
+    Standing { transfer, reached, credit, arrived, ended }
 }
 
 /// What a client says that sent 9 bytes and ended, and was told this.
@@ -46,10 +47,10 @@ fn marks_and_room_may_fall_back_with_the_memory_of_a_server() {
     let (machine, _) = step(streaming(), Input::Sent(StreamOffset(9)));
     let (machine, _) = step(machine, Input::Received(ack(at(6), credit(2, 10))));
     let (machine, output) = step(machine, Input::Stands(standing(4, credit(2, 6), false)));
-    assert_eq!(output, [Output::Stands(at(4), credit(2, 6))]);
+    assert_eq!(output, [Output::Stands(at(4), credit(2, 6).into())]);
     // From there everything rises as ever.
     let (machine, output) = step(machine, Input::Received(ack(at(5), credit(3, 7))));
-    assert_eq!(output, [Output::Reached(at(5), credit(3, 7))]);
+    assert_eq!(output, [Output::Reached(at(5), credit(3, 7).into())]);
     let heard = Input::Received(ack(at(4), credit(3, 7)));
     let blamed = machine.handle(heard, &mut Vec::new()).unwrap_err();
     assert_eq!(blamed, PeerMisbehaved::AckFellBack { from: at(5), to: at(4) });
@@ -69,7 +70,7 @@ fn an_end_that_a_server_has_not_heard_or_forgotten_is_said_again() {
     for (heard, said) in [(false, vec![end()]), (true, vec![])] {
         let stands = standing(6, credit(2, 10), heard);
         let (machine, output) = step(ended(credit(2, 10)), Input::Stands(stands));
-        assert_eq!(output[0], Output::Stands(at(6), credit(2, 10)));
+        assert_eq!(output[0], Output::Stands(at(6), credit(2, 10).into()));
         assert_eq!(output[1..], said);
         let (machine, _) = step(machine, result());
         assert!(machine.is_idle());
@@ -105,6 +106,9 @@ fn a_standing_that_cannot_be_is_a_lie() {
     assert!(matches!(beyond, PeerMisbehaved::AckBeyondSent { .. }), "{beyond}");
     let beyond = blamed(opening(), standing(1, credit(0, 8), false));
     assert!(matches!(beyond, PeerMisbehaved::AckBeyondSent { .. }), "{beyond}");
+    let arrived = Arrived::of([Sequence(0)..Sequence(9)]);
+    let lie = blamed(streaming(), Standing { arrived, ..fits() });
+    assert!(matches!(lie, PeerMisbehaved::ArrivedElsewhere(_)), "{lie}");
     let lie = blamed(idle(), fits());
     assert_eq!(lie, PeerMisbehaved::Unexpected { state: "Idle", message: "returned" });
 }
@@ -113,7 +117,7 @@ fn a_standing_that_cannot_be_is_a_lie() {
 fn a_process_that_takes_over_says_the_end_and_expects_the_result() {
     for (heard, said) in [(false, vec![end()]), (true, vec![])] {
         let (machine, output) = take_over(&standing(6, credit(2, 10), heard)).unwrap();
-        assert_eq!(output[0], Output::Stands(at(6), credit(2, 10)));
+        assert_eq!(output[0], Output::Stands(at(6), credit(2, 10).into()));
         assert_eq!(output[1..], said);
         let (machine, _) = step(machine, Input::Received(ack(at(9), credit(3, 11))));
         let (machine, output) = step(machine, result());

@@ -23,6 +23,8 @@ enum Step {
     /// The receiver tells its credit; it arrives later.
     Tell,
     Hear,
+    /// What was told is lost with its connection; over the next one the newest is told again.
+    TellAgain,
     /// The receiver's end of a lane is gone, and what was on its way with it.
     Cut(usize),
     /// The sender sees that a lane is gone, for whatever reason; what it sent may still come.
@@ -48,6 +50,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::Release),
         2 => Just(Step::Tell),
         2 => Just(Step::Hear),
+        1 => Just(Step::TellAgain),
         1 => lane().prop_map(Step::Cut),
         1 => lane().prop_map(Step::Notice),
         2 => lane().prop_map(Step::Rejoin),
@@ -76,7 +79,7 @@ struct Model {
     sender_slots: u64,
     /// Blocks that wait for their proof: number, lane, whether they were changed.
     unproved: VecDeque<(u64, usize, bool)>,
-    credits: VecDeque<Credit>,
+    credits: VecDeque<Receipt>,
     delivered: Vec<u64>,
     /// How many of them are durable, where that matters.
     durable: Option<usize>,
@@ -134,10 +137,15 @@ impl Model {
                 self.receiver.hold(self.lent);
             }
             Step::Tell => self.credits.push_back(self.receiver.tell()),
+            Step::TellAgain => {
+                self.credits.clear();
+                self.credits.push_back(self.receiver.tell());
+            }
             Step::Hear => {
-                if let Some(credit) = self.credits.pop_front() {
-                    self.told = credit.taken.0;
-                    self.sender.credit(credit).unwrap();
+                if let Some(receipt) = self.credits.pop_front() {
+                    assert!(receipt.is_possible(), "{receipt:?}");
+                    self.told = receipt.credit.taken.0;
+                    self.sender.credit(receipt).unwrap();
                 }
             }
             Step::Cut(lane) => self.cut(lane),
@@ -211,10 +219,10 @@ impl Model {
     /// The sender's memory is gone, but not its files; what it sent may still come.
     fn sender_dies(&mut self) {
         self.credits.clear();
-        let credit = self.receiver.tell();
-        self.told = credit.taken.0;
-        self.sender = SendWindow::restored(credit);
-        for number in credit.taken.0..self.given {
+        let receipt = self.receiver.tell();
+        self.told = receipt.credit.taken.0;
+        self.sender = SendWindow::restored(receipt);
+        for number in self.told..self.given {
             assert_eq!(self.sender.put(Sequence(number), Bytes(1), number), None);
         }
         self.lanes.iter_mut().for_each(|lane| lane.known = false);
