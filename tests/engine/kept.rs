@@ -5,8 +5,10 @@ use std::path::Path;
 use sys::backend::Backend;
 use zferry::breakpoint::segment::SegmentPages;
 use zferry::engine::settings::{Spool, When};
+use zferry::units::Bytes;
 
 use crate::pair::{Pair, Plan};
+use crate::spool::Mounted;
 use crate::weather::cut;
 use crate::{ZSTD, everywhere};
 
@@ -88,6 +90,26 @@ fn a_receiver_that_dies_is_followed_by_one_that_feeds_everything_anew() {
         // What was durable did not come again: at most a window each time.
         assert!(outcome.resent < 3 << 20, "{outcome:?}");
         outcome
+    });
+}
+
+#[test]
+fn a_disk_that_is_full_ends_the_keeping_and_not_the_stream() {
+    everywhere(|plan| {
+        let (folders, mounted) = (Folders::new(), Mounted::tmpfs("1900k"));
+        // The limit is beyond the disk: it is the disk that says no.
+        let spool = Spool { max: Some(Bytes(1 << 40)), ..always(mounted.path()) };
+        let plan = folders.recorded(Plan { slow_sink: true, ..plan });
+        let receiving = Plan { receiver_spool: Some(spool.clone()), ..plan.clone() };
+        let mut pair = Pair::new(receiving, &[(1, cut(200_000))]);
+        pair.begin();
+        let outcome = pair.finish();
+        assert!(outcome.whole, "{outcome:?}");
+        let mut pair = Pair::new(Plan { spool: Some(spool), ..plan }, &[(1, cut(200_000))]);
+        pair.begin();
+        pair.drive_for(std::time::Duration::from_millis(20));
+        assert_eq!(pair.kept, None);
+        pair.finish()
     });
 }
 

@@ -157,18 +157,18 @@ fn root(words: &str) -> String {
 }
 
 /// A file system that is gone with this.
-struct Mounted {
+pub struct Mounted {
     folder: tempfile::TempDir,
 }
 
 impl Mounted {
-    fn tmpfs(size: &str) -> Mounted {
+    pub fn tmpfs(size: &str) -> Mounted {
         let folder = tempfile::tempdir().unwrap();
         root(&format!("mount -t tmpfs -o size={size} spool {}", folder.path().display()));
         Mounted { folder }
     }
 
-    fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         self.folder.path()
     }
 }
