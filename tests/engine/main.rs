@@ -98,7 +98,7 @@ fn what_arrived_behind_a_lost_block_is_not_sent_again_with_it() {
         let mut pair = Pair::new(Plan { receiver_blocks: 8, ..plan }, &[(0, hole(0))]);
         pair.begin();
         // The first block is in the hole, and all others that there is a slot for have come.
-        pair.drive_for(Duration::from_millis(600));
+        pair.drive_until_still();
         pair.cut_all();
         let outcome = pair.finish();
         assert!(outcome.lost >= 4 && outcome.resent > 0, "{outcome:?}");

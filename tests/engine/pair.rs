@@ -221,9 +221,10 @@ impl Pair {
         self.receiver.leave(lane);
     }
 
-    /// Cuts every connection that stands.
+    /// Cuts every connection that stands, the first one last: what it has on its way shall not find
+    /// another that is cut a moment later.
     pub fn cut_all(&mut self) {
-        for end in self.ends.iter().flatten() {
+        for end in self.ends.iter().rev().flatten() {
             // One that is gone already cannot be cut again.
             let _ = match end {
                 Cut::Unix(end) => end.shutdown(std::net::Shutdown::Both),
@@ -275,6 +276,17 @@ impl Pair {
         let until = Instant::now() + time;
         while Instant::now() < until && !self.is_over() {
             self.drive();
+        }
+    }
+
+    /// Drives until nothing has come for so long that the sender knows of all that did.
+    pub fn drive_until_still(&mut self) {
+        loop {
+            let before = self.on_the_wire();
+            self.drive_for(Duration::from_millis(500));
+            if before.1 > 0 && before == self.on_the_wire() {
+                return;
+            }
         }
     }
 
