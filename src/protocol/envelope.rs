@@ -1,8 +1,10 @@
 //! Messages as bytes: a length and a CRC32 in front, JSON behind them.
 //!
 //! Stands between a control connection and the machines. A length must never be believed before it
-//! was compared with the cap, and no more than one message is ever held. The CRC32 is there for the
-//! bits that TCP's checksum lets through: a changed digit would still be JSON.
+//! was compared with the cap, and no more than one message is ever held. The CRC32s are there for
+//! the bits that TCP's checksum lets through. A changed digit would still be JSON; and a changed
+//! length would have the reader wait for bytes that nobody says, and take all that is said in a
+//! minute for one message: so the head has one of its own.
 
 use serde::Deserialize;
 
@@ -17,7 +19,10 @@ pub const MESSAGE_BYTES_MAX: usize = 64 << 10;
 const LENGTH_BYTES: usize = 4;
 
 /// The length, and behind it the CRC32 of the message: u32, little-endian.
-const HEAD_BYTES: usize = LENGTH_BYTES + 4;
+const SEALED_BYTES: usize = LENGTH_BYTES + 4;
+
+/// Both, and behind them their own CRC32: u32, little-endian.
+const HEAD_BYTES: usize = SEALED_BYTES + 4;
 
 /// Why bytes are not a message. Words of the other end in it are fit to be shown.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -35,6 +40,14 @@ pub enum MessageError {
     #[error("a message's CRC32 is {expected:#010x}, but its bytes give {got:#010x}")]
     Damaged {
         /// What stands in front of it.
+        expected: u32,
+        /// What its bytes give.
+        got: u32,
+    },
+    /// What stands in front of a message was damaged on its way.
+    #[error("a message's head has CRC32 {expected:#010x}, but its bytes give {got:#010x}")]
+    DamagedHead {
+        /// What the head says.
         expected: u32,
         /// What its bytes give.
         got: u32,
@@ -69,7 +82,9 @@ pub fn encode(message: &Message) -> Vec<u8> {
     let length = u32::try_from(length).expect("the cap fits in 32 bits");
     let crc32 = crc32fast::hash(&bytes[HEAD_BYTES..]);
     bytes[..LENGTH_BYTES].copy_from_slice(&length.to_le_bytes());
-    bytes[LENGTH_BYTES..HEAD_BYTES].copy_from_slice(&crc32.to_le_bytes());
+    bytes[LENGTH_BYTES..SEALED_BYTES].copy_from_slice(&crc32.to_le_bytes());
+    let head_crc32 = crc32fast::hash(&bytes[..SEALED_BYTES]);
+    bytes[SEALED_BYTES..HEAD_BYTES].copy_from_slice(&head_crc32.to_le_bytes());
     bytes
 }
 
@@ -104,6 +119,11 @@ impl Decoder {
         }
         if self.head_filled < HEAD_BYTES {
             return Ok(None);
+        }
+        let expected = self.head_number(SEALED_BYTES);
+        let got = crc32fast::hash(&self.head[..SEALED_BYTES]);
+        if expected != got {
+            return Err(MessageError::DamagedHead { expected, got });
         }
         let missing = body_bytes - self.body.len();
         self.body.extend_from_slice(split_front(bytes, missing));
@@ -171,7 +191,8 @@ mod tests {
     fn framed(json: &str) -> Vec<u8> {
         let length = u32::try_from(json.len()).unwrap();
         let crc32 = crc32fast::hash(json.as_bytes());
-        [&length.to_le_bytes(), &crc32.to_le_bytes(), json.as_bytes()].concat()
+        let head = [length.to_le_bytes(), crc32.to_le_bytes()].concat();
+        [&head, &crc32fast::hash(&head).to_le_bytes()[..], json.as_bytes()].concat()
     }
 
     fn decoded(bytes: &[u8]) -> Result<Option<Message>, MessageError> {
@@ -235,8 +256,8 @@ mod tests {
         for bit in 0..whole.len() * 8 {
             let mut bytes = whole.clone();
             bytes[bit / 8] ^= 1 << (bit % 8);
-            // A longer length waits for bytes that do not come.
-            assert!(!matches!(decoded(&bytes), Ok(Some(_))), "bit {bit}");
+            // Also one in the length, which else would wait for bytes that do not come.
+            assert!(decoded(&bytes).is_err(), "bit {bit}");
         }
     }
 

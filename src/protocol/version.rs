@@ -1,7 +1,7 @@
 //! The versions of the wire, and which one two ends use.
 //!
 //! The range of versions stands in the preamble, before anything that a version could change. What
-//! must hold in every version to come: the preamble's 32 bytes, the length and the CRC32 in front
+//! must hold in every version to come: the preamble's 32 bytes, the length and the CRC32s in front
 //! of control messages, and the message `refused`; else an old end could not tell a new one why it
 //! hangs up.
 

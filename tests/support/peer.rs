@@ -94,7 +94,9 @@ impl Peer {
     pub fn say_raw(&mut self, json: &str) {
         let length = u32::try_from(json.len()).unwrap().to_le_bytes();
         let crc32 = crc32fast::hash(json.as_bytes()).to_le_bytes();
-        let bytes = [length.as_slice(), &crc32, json.as_bytes()].concat();
+        let head = [length.as_slice(), &crc32].concat();
+        let head_crc32 = crc32fast::hash(&head).to_le_bytes();
+        let bytes = [&head, head_crc32.as_slice(), json.as_bytes()].concat();
         self.control.write_all(&bytes).unwrap();
     }
 

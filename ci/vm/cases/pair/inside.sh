@@ -84,3 +84,14 @@ leftovers() {
   zpool scrub -w "$POOL"
   zpool status -x "$POOL" | grep -q 'is healthy' || zpool status "$POOL"
 }
+
+# zferry_keeps_whole DIR: a client's stream is there from its first byte to its last.
+zferry_keeps_whole() {
+  "$zferry" status --state "$1" --json | grep -q '"state": *"ended"'
+}
+
+# start_receiver DIR: takes a package stream, and keeps what it takes there.
+start_receiver() {
+  begin server "$zferry" -v receive --listen 0.0.0.0:7001 --plain --spool "$1" --cache 8M -- zfs receive -u -F "$copy"
+  wait_until 30 "the server listens" listens
+}
