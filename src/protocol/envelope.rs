@@ -21,8 +21,8 @@ const LENGTH_BYTES: usize = 4;
 /// The length, and behind it the CRC32 of the message: u32, little-endian.
 const SEALED_BYTES: usize = LENGTH_BYTES + 4;
 
-/// Both, and behind them their own CRC32: u32, little-endian.
-const HEAD_BYTES: usize = SEALED_BYTES + 4;
+/// What stands in front of a message: both, and behind them their own CRC32, u32, little-endian.
+pub const HEAD_BYTES: usize = SEALED_BYTES + 4;
 
 /// Why bytes are not a message. Words of the other end in it are fit to be shown.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

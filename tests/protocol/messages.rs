@@ -1,13 +1,13 @@
 //! Every message survives the wire, in whatever pieces it comes.
 
 use proptest::prelude::*;
-use zferry::protocol::envelope::{Decoder, encode};
+use zferry::protocol::envelope::{Decoder, HEAD_BYTES, encode};
 use zferry::protocol::message::Message;
 
 use crate::arbitrary;
 
 fn json_name(message: &Message) -> String {
-    let value: serde_json::Value = serde_json::from_slice(&encode(message)[8..]).unwrap();
+    let value: serde_json::Value = serde_json::from_slice(&encode(message)[HEAD_BYTES..]).unwrap();
     value["type"].as_str().unwrap().to_owned()
 }
 

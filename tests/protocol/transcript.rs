@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 
 use zferry::dataset::{Guid, Kind};
 use zferry::listing::{Snapshot, TargetState};
-use zferry::protocol::envelope::{Decoder, encode};
+use zferry::protocol::envelope::{Decoder, HEAD_BYTES, encode};
 use zferry::protocol::frame::{Codec, Header};
 use zferry::protocol::message::Limits;
 use zferry::protocol::message::{
@@ -135,7 +135,7 @@ impl Conversation {
     /// Writes a message down as it travels, and returns it as it arrives.
     fn travel(&mut self, direction: &str, message: &Message) -> Message {
         let bytes = encode(message);
-        let (head, json) = bytes.split_at(8);
+        let (head, json) = bytes.split_at(HEAD_BYTES);
         let (head, json) = (hex(head), std::str::from_utf8(json).unwrap());
         writeln!(self.written, "{direction}, control: {}\n  {head} {json}", message.name())
             .unwrap();
