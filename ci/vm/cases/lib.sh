@@ -25,7 +25,7 @@ case_limit=420
 # --- running cases ---------------------------------------------------------------------------------------------------
 
 # Runs the case functions of this file in the order in which they stand there. CASE, a glob, chooses among them; so
-# does PART, `1/2` and `2/2` in two guests that share the work.
+# does PART, `1/2` and `2/2` in two guests that share the work. Those named case_long_* run where LONG is set.
 run_cases() {
   if [ "${1:-}" = --case ]; then
     one_case "$2"
@@ -36,6 +36,7 @@ run_cases() {
   for function in $(sed -n 's/^\(case_[a-z0-9_]*\)().*/\1/p' "$0"); do
     # shellcheck disable=SC2053 # a glob on purpose
     [[ ${function#case_} == ${CASE:-*} ]] || continue
+    [[ $function != case_long_* || -n ${LONG:-} ]] || continue
     turn=$((turn + 1))
     [ $((turn % ${part#*/})) -eq $((${part%/*} - 1)) ] || continue
     name=$file/${function#case_}

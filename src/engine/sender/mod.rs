@@ -351,12 +351,14 @@ struct Shares {
 
 /// Half of the slots takes what comes back from files: a receiver with the same cache says what it
 /// has taken after each quarter of it, and with no more than that on its way the wire would be idle
-/// until then. Of those for new blocks an eighth goes around while the cache is full; half where
-/// blocks are packed, for workers hold two slots each.
+/// until then. Of those for new blocks a quarter goes around while the cache is full: with an
+/// eighth, and a third of the writes in flight, source and disk waited for each other whenever a
+/// thread waited for a core, and the source was a sixth slower. Half where blocks are packed, for
+/// workers hold two slots each.
 fn shares(slots: u32, codec: Codec) -> Shares {
     let fresh = slots - slots / 2;
     let around = match codec {
-        Codec::Raw => fresh / 8,
+        Codec::Raw => fresh / 4,
         Codec::Zstd => fresh / 2,
     };
     let around = around.max(2 * slots_per_block(codec));
@@ -377,7 +379,7 @@ mod tests {
                 assert!(most == 0 || fresh - most >= 2 * slots_per_block(codec));
             }
         }
-        assert_eq!(shares(127, Codec::Raw), Shares { fresh: 64, most: 56 });
+        assert_eq!(shares(127, Codec::Raw), Shares { fresh: 64, most: 48 });
         assert_eq!(shares(127, Codec::Zstd), Shares { fresh: 64, most: 32 });
     }
 }

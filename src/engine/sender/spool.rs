@@ -40,14 +40,14 @@ use crate::units::{Bytes, Sequence, StreamOffset, TransferId};
 /// The stamp of an entry stands in the page that a slot keeps free, right before the frame.
 const _: () = assert!(HEADROOM == PAGE_BYTES);
 
-/// Writes in flight: one on the disk and one behind it, and as many being made ready.
-const WRITES: usize = 4;
+/// Writes in flight: what a fast disk takes while this thread waits for a core.
+const WRITES: usize = 12;
 
 /// Reads in flight.
 const READS: usize = 4;
 
 /// How many operations a port of this stage has in flight.
-pub(super) const DEPTH: u32 = 8;
+pub(super) const DEPTH: u32 = 16;
 const _: () = assert!(WRITES + READS == DEPTH as usize);
 
 /// The stage.

@@ -19,6 +19,7 @@ mod proxy;
 mod random;
 mod relay;
 mod text;
+mod throttle;
 
 pub use self::counters::{Counters, Traffic};
 pub use self::opening::Role;

@@ -49,6 +49,12 @@ struct Orders {
     /// Cut all connections whenever so many milliseconds have passed
     #[arg(long, value_name = "MS")]
     cut_every: Option<u64>,
+    /// How these cuts end connections
+    #[arg(long, value_name = "fin|rst", default_value = "rst")]
+    cut_how: Ending,
+    /// For so many milliseconds after each of these cuts, refuse new connections
+    #[arg(long, value_name = "MS", default_value_t = 0)]
+    away: u64,
     /// Do not print the plan
     #[arg(long)]
     quiet: bool,
@@ -78,19 +84,30 @@ fn run(orders: &Orders) -> Result<zferry_chaos::Counters, Box<dyn std::error::Er
     }
     eprintln!("listening on {}", proxy.address());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(until_told(&proxy, orders.cut_every.map(Duration::from_millis)))?;
-    Ok(proxy.counters())
+    let cuts = runtime.block_on(cut_until_told(orders, &proxy))?;
+    let mut counters = proxy.counters();
+    if cuts > 0 {
+        *counters.faults.entry("cut-all").or_default() += cuts;
+    }
+    Ok(counters)
 }
 
-async fn until_told(proxy: &Proxy, cut_every: Option<Duration>) -> std::io::Result<()> {
+/// How often it has cut everything.
+async fn cut_until_told(orders: &Orders, proxy: &Proxy) -> std::io::Result<u64> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut cuts = 0;
     loop {
+        let wait = Duration::from_millis(orders.cut_every.unwrap_or_default());
         tokio::select! {
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
-            () = tokio::time::sleep(cut_every.unwrap_or_default()), if cut_every.is_some() => {
-                proxy.cut(Who::Any, Ending::Rst);
+            _ = terminate.recv() => return Ok(cuts),
+            _ = interrupt.recv() => return Ok(cuts),
+            () = tokio::time::sleep(wait), if orders.cut_every.is_some() => {
+                proxy.cut(Who::Any, orders.cut_how);
+                if orders.away > 0 {
+                    proxy.refuse(Duration::from_millis(orders.away));
+                }
+                cuts += 1;
             }
         }
     }

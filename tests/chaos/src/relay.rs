@@ -17,6 +17,7 @@ use crate::course::Course;
 use crate::opening::{OPENING_BYTES, Role, recognize};
 use crate::plan::{Ending, Fault, Way};
 use crate::proxy::Shared;
+use crate::throttle::Throttle;
 
 /// How much is taken at once.
 const PIECE_BYTES: usize = 64 << 10;
@@ -47,7 +48,7 @@ struct Pump<'a> {
     /// The last bytes that passed, as many as a fault ahead will ask for.
     memory: Vec<u8>,
     flip: Option<u8>,
-    rate: Option<u64>,
+    throttle: Option<Throttle>,
     latency: Duration,
     segment_bytes: usize,
 }
@@ -166,7 +167,7 @@ impl<'a> Pump<'a> {
             early,
             memory: Vec::new(),
             flip: None,
-            rate: None,
+            throttle: None,
             latency: Duration::ZERO,
             segment_bytes: PIECE_BYTES,
         }
@@ -204,7 +205,7 @@ impl<'a> Pump<'a> {
             Fault::HoleBoth(lasting) => self.line.silence(Way::Both, lasting),
             Fault::HoleAll(lasting) => self.line.shared.silence(lasting.unwrap_or(FOR_EVER)),
             Fault::Refuse(time) => self.line.shared.refuse(time),
-            Fault::Rate(rate) => self.rate = Some(rate),
+            Fault::Rate(rate) => self.throttle = Some(Throttle::new(rate, Instant::now())),
             Fault::Latency(latency) => self.latency = latency,
             Fault::Segments(bytes) => self.segment_bytes = bytes,
             Fault::Flip(bit) => self.flip = Some(bit),
@@ -257,22 +258,14 @@ impl<'a> Pump<'a> {
                 return Err(Ending::Rst);
             }
             self.line.shared.passed(self.line.role, self.way, segment.len());
-            if let Some(rate) = self.rate {
-                sleep(Duration::from_secs(1).mul_f64(share(segment.len(), rate))).await;
+            if let Some(throttle) = &mut self.throttle {
+                sleep_until(throttle.pass(segment.len(), Instant::now()).into()).await;
             }
         }
         Ok(())
     }
 
-    /// A hundredth of a second's bytes: the rate shall be even.
     fn bytes_at_once(&self) -> usize {
-        let share = self.rate.map_or(u64::MAX, |rate| (rate / 100).max(1));
-        usize::try_from(share).unwrap_or(usize::MAX)
+        self.throttle.as_ref().map_or(usize::MAX, Throttle::bytes_at_once)
     }
-}
-
-/// The part of a second that `bytes` take.
-#[allow(clippy::cast_precision_loss, reason = "a millionth more or less does not matter")]
-fn share(bytes: usize, rate: u64) -> f64 {
-    bytes as f64 / rate as f64
 }

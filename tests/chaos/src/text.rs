@@ -99,6 +99,18 @@ impl fmt::Display for Fault {
     }
 }
 
+impl FromStr for Ending {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Ending, String> {
+        match word {
+            "fin" => Ok(Ending::Fin),
+            "rst" => Ok(Ending::Rst),
+            other => Err(format!("`{other}` is not fin or rst")),
+        }
+    }
+}
+
 fn rule(words: &[&str]) -> Result<Rule, String> {
     let &[who, way, at, ref fault @ ..] = words else {
         return Err("too few words".to_owned());
@@ -133,8 +145,8 @@ fn class(who: &str) -> Result<Who, String> {
 
 fn harm(words: &[&str]) -> Result<Fault, String> {
     Ok(match *words {
-        ["cut", how] => Fault::Cut(ending(how)?),
-        ["cut-all", how] => Fault::CutAll(ending(how)?),
+        ["cut", how] => Fault::Cut(how.parse()?),
+        ["cut-all", how] => Fault::CutAll(how.parse()?),
         ["hole"] => Fault::Hole(None),
         ["hole", time] => Fault::Hole(Some(duration(time)?)),
         ["hole-both"] => Fault::HoleBoth(None),
@@ -152,14 +164,6 @@ fn harm(words: &[&str]) -> Result<Fault, String> {
         ["repeat", bytes] => Fault::Repeat(at_least_1(number(bytes)?)?),
         _ => return Err(format!("`{}` is no fault", words.join(" "))),
     })
-}
-
-fn ending(word: &str) -> Result<Ending, String> {
-    match word {
-        "fin" => Ok(Ending::Fin),
-        "rst" => Ok(Ending::Rst),
-        other => Err(format!("`{other}` is not fin or rst")),
-    }
 }
 
 fn number<N: FromStr>(word: &str) -> Result<N, String> {
