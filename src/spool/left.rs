@@ -19,7 +19,7 @@ use super::transfers::{self, Transfers, file_id};
 use crate::breakpoint::identity::{FileId, RecordSequence};
 use crate::breakpoint::keeper::{Kept, Span};
 use crate::breakpoint::prefix::Prefix;
-use crate::breakpoint::record::{Mark, Record, Role, SegmentNumber, SpoolExtent};
+use crate::breakpoint::record::{Mark, Record, Role, SegmentNumber, SpoolExtent, State};
 use crate::breakpoint::segment::{ENTRY_HEADER, Entry, PAGE_BYTES, Position, SegmentPages};
 use crate::units::{Bytes, Sequence, StreamOffset};
 
@@ -76,6 +76,10 @@ impl Transfers {
         let (Some(stream), Some(id)) = (&names.stream, file_id(path)) else { return Ok(None) };
         let (file, recovered) = RecordFile::open(path, id, self.backend)?;
         let Some(record) = recovered.newest else { return Ok(None) };
+        // Its files are gone, or about to be.
+        if matches!(record.progress.state, State::Applied | State::Abandoned) {
+            return Ok(None);
+        }
         let folder = Folder::open_stream(stream)?;
         let handover = Handover::read(&Handover::beside(path))?;
         let start = match role {

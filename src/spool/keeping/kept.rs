@@ -304,6 +304,7 @@ fn a_write_that_failed_ends_the_keeping_and_nothing_is_promised_any_more() {
     keeping.over(Over::Failed(Class::Wait));
     drop(stream);
     assert!(side.streams().is_empty(), "nothing goes on from a transfer that is given up");
+    assert!(side.left(Role::Server).unwrap().is_none());
     assert_eq!(list(side.state.path()).unwrap().len(), 1);
 }
 
@@ -318,4 +319,5 @@ fn files_of_a_stream_go_with_its_records() {
     keeping.over(Over::Failed(Class::Interrupted));
     drop(stream);
     assert!(side.streams().is_empty());
+    assert!(side.left(Role::Client).unwrap().is_none());
 }
