@@ -76,8 +76,9 @@ impl Transfers {
         let (Some(stream), Some(id)) = (&names.stream, file_id(path)) else { return Ok(None) };
         let (file, recovered) = RecordFile::open(path, id, self.backend)?;
         let Some(record) = recovered.newest else { return Ok(None) };
-        // Its files are gone, or about to be.
-        if matches!(record.progress.state, State::Applied | State::Abandoned) {
+        let is_over = matches!(record.progress.state, State::Applied | State::Abandoned);
+        // A transfer whose records had failed cannot say that it is over; its files go all the same.
+        if is_over || !stream.try_exists()? {
             return Ok(None);
         }
         let folder = Folder::open_stream(stream)?;
