@@ -15,6 +15,7 @@ use super::frame::Codec;
 use super::secret::JoinSecret;
 use super::standing::{Return, Returned};
 use super::text::{self, TEXT_BYTES_MAX};
+pub use super::watermarks::Watermarks;
 use super::window::{Arrived, Credit};
 use crate::dataset::{DatasetName, Guid, Kind, NameError, SnapName};
 use crate::error::Failure;
@@ -232,17 +233,6 @@ pub enum Start {
     FromStart,
 }
 
-/// How far a transfer is, in bytes of the uncompressed stream.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Watermarks {
-    /// Everything before it arrived.
-    pub received: StreamOffset,
-    /// Everything before it is durable in a breakpoint file.
-    pub spooled: StreamOffset,
-    /// Everything before it was taken by the pipe of this epoch; not yet safe in ZFS.
-    pub fed: StreamOffset,
-}
-
 /// Why a stream ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "kebab-case")]
@@ -369,22 +359,6 @@ impl RelativeName {
     }
 }
 
-impl Watermarks {
-    /// The higher of both, mark by mark; what is spooled or fed was surely received.
-    #[must_use]
-    pub fn raised_to(self, other: Watermarks) -> Watermarks {
-        let spooled = self.spooled.max(other.spooled);
-        let fed = self.fed.max(other.fed);
-        let received = self.received.max(other.received).max(spooled).max(fed);
-        Watermarks { received, spooled, fed }
-    }
-
-    /// Whether no mark lies before the one in `earlier`, and none beyond `received`.
-    pub fn follows(self, earlier: Watermarks) -> bool {
-        earlier.raised_to(self) == self
-    }
-}
-
 impl Stream {
     /// Whether the target holds this stream if `guid` was read back from it.
     pub fn is_proved_by(&self, guid: Option<Guid>) -> bool {
@@ -423,29 +397,6 @@ impl From<RelativeName> for String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn at(received: u64, spooled: u64, fed: u64) -> Watermarks {
-        Watermarks {
-            received: StreamOffset(received),
-            spooled: StreamOffset(spooled),
-            fed: StreamOffset(fed),
-        }
-    }
-
-    #[test]
-    fn watermarks_only_rise_and_received_is_the_highest() {
-        assert_eq!(at(5, 0, 3).raised_to(at(4, 2, 9)), at(9, 2, 9));
-        assert!(at(5, 5, 5).follows(at(5, 0, 4)));
-        for (earlier, later) in [
-            (at(5, 0, 0), at(4, 0, 0)),
-            (at(5, 2, 0), at(5, 1, 0)),
-            (at(5, 0, 2), at(9, 0, 1)),
-            (at(0, 0, 0), at(5, 6, 0)),
-            (at(0, 0, 0), at(5, 0, 6)),
-        ] {
-            assert!(!later.follows(earlier), "{later:?} after {earlier:?}");
-        }
-    }
 
     #[test]
     fn a_relative_name_cannot_leave_its_root() {

@@ -33,6 +33,7 @@ pub mod sender;
 pub mod stall;
 pub mod standing;
 pub mod version;
+pub mod watermarks;
 pub mod window;
 
 mod listing;

@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::message::Watermarks;
+use super::watermarks::Watermarks;
 use super::window::{Arrived, Credit, Receipt};
 use crate::units::TransferId;
 

@@ -3,10 +3,10 @@
 //! The only place of the server that drives `zfs`, and all of it blocks: sessions call it on other
 //! threads. A client names a dataset relative to the root and can name nothing outside of it.
 
-use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::Command;
 
+use super::place::Place;
 use super::transfer::Kept;
 use crate::dataset::{DatasetName, Guid, typed};
 use crate::engine::receiver::{Feed, Sink};
@@ -41,24 +41,6 @@ pub enum Pipe {
     Stdout,
     /// A command of the user's: program and arguments.
     Command(Vec<String>),
-}
-
-/// What one transfer has for itself while it runs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Place {
-    /// A dataset, by its full name.
-    Dataset(DatasetName),
-    /// What stands behind a pipe, in words.
-    Pipe(String),
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Place::Dataset(dataset) => dataset.fmt(f),
-            Place::Pipe(words) => f.write_str(words),
-        }
-    }
 }
 
 /// All that one transfer needs on this side.

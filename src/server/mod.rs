@@ -7,6 +7,7 @@
 mod destination;
 mod incoming;
 mod lanes;
+mod place;
 mod roster;
 mod session;
 mod transfer;
@@ -19,10 +20,10 @@ use std::time::Duration;
 use sys::control::{self, Stream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use self::destination::Place;
 pub use self::destination::{Destination, Pipe, Pool};
 pub use self::incoming::Incoming;
 use self::incoming::Introduced;
+use self::place::Place;
 use self::roster::{Arrival, Lane, Returning, Roster};
 use self::session::Session;
 use crate::breakpoint::record::Role;

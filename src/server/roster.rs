@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::destination::Place;
+use super::place::Place;
 use crate::error::{Class, Failure, Side};
 use crate::link::Link;
 use crate::protocol::secret::JoinSecret;

@@ -18,8 +18,9 @@ use sys::control::{self, Stream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 pub(super) use self::restored::restore_all;
-use super::destination::{Place, Prepared};
+use super::destination::Prepared;
 use super::lanes::Lanes;
+use super::place::Place;
 use super::roster::{Arrival, Claim, Presence};
 use super::transfer::Transfer;
 use super::{Shared, Stopping};

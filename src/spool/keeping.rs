@@ -23,38 +23,12 @@ use self::recorder::{Base, Outliving, Recorder};
 use super::handover::Handover;
 use super::left::Left;
 use super::names::Names;
+use super::notes::Note;
+pub use super::notes::{Follow, Look, Order, Over};
 use super::segments::{Segments, Spool};
-use super::trail::{Trail, Written};
+use super::trail::Trail;
 use super::transfers::Transfers;
-use crate::breakpoint::keeper::Reached;
-use crate::breakpoint::record::{Job, Mark, SegmentNumber};
-use crate::error::Class;
-use crate::units::{Sequence, StreamOffset};
-
-/// Tells how far the stream is: at a client what was acknowledged, at a server what was fed.
-pub type Look = Box<dyn Fn() -> Reached + Send>;
-
-/// Hears what follows from the records of a stream that is kept in breakpoint files.
-pub type Follow = Box<dyn Fn(Order) + Send>;
-
-/// What follows from a record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
-    /// At a server: the stream is safe before this place, which may be acknowledged.
-    Durable {
-        /// The place.
-        to: StreamOffset,
-        /// The number of the frame behind it.
-        next_frame: Sequence,
-    },
-    /// Files before this one are claimed by no record any more.
-    Trim {
-        /// The first that stays.
-        before: SegmentNumber,
-    },
-    /// Nothing more is kept: a disk has failed.
-    Retired,
-}
+use crate::breakpoint::record::{Job, Mark};
 
 /// The records of one transfer. Dropped without a word, it leaves the file as it is; one that was
 /// never [`Keeping::opened`] leaves none.
@@ -71,27 +45,6 @@ pub struct Stream {
     pub segments: Segments,
     /// What is to be told of the writes.
     pub trail: Trail,
-}
-
-/// How a transfer ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Over {
-    /// The target holds it: the records have done their work.
-    Applied,
-    /// Both ends of its stream are gone.
-    Failed(Class),
-}
-
-/// What the thread is told.
-#[derive(Debug)]
-pub(super) enum Note {
-    Opened,
-    Ended(Mark),
-    Over(Over),
-    /// A part of the stream stands in its files, behind all parts before it.
-    Written(Written),
-    /// A write to them has failed.
-    Broken(io::Error),
 }
 
 impl Transfers {

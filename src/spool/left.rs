@@ -77,7 +77,7 @@ impl Transfers {
         let (file, recovered) = RecordFile::open(path, id, self.backend)?;
         let Some(record) = recovered.newest else { return Ok(None) };
         let is_over = matches!(record.progress.state, State::Applied | State::Abandoned);
-        // A transfer whose records had failed cannot say that it is over; its files go all the same.
+        // One whose records had failed cannot say that it is over; its files go all the same.
         if is_over || !stream.try_exists()? {
             return Ok(None);
         }

@@ -11,6 +11,7 @@ pub mod handover;
 pub mod keeping;
 pub mod left;
 pub mod names;
+mod notes;
 pub mod record_file;
 pub mod segments;
 pub mod trail;

@@ -6,28 +6,15 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::OwnedFd;
-use std::sync::Arc;
 
 use crossbeam_channel::Sender;
 
-use super::keeping::Note;
+use super::notes::{Note, Written};
 use super::segments::Place;
 use crate::breakpoint::prefix::Prefix;
-use crate::breakpoint::record::{Mark, SegmentNumber};
+use crate::breakpoint::record::Mark;
 use crate::protocol::frame::Header;
-use crate::units::{Sequence, StreamOffset};
-
-/// A part of a stream that was written to one file, and is not durable yet.
-#[derive(Clone, Debug)]
-pub(super) struct Written {
-    pub segment: SegmentNumber,
-    pub fd: Arc<OwnedFd>,
-    pub from: StreamOffset,
-    pub mark: Mark,
-    /// The number of the frame behind it.
-    pub next_frame: Sequence,
-}
+use crate::units::Sequence;
 
 /// The writes of one stream, in the order of its frames.
 #[derive(Debug)]
@@ -103,9 +90,13 @@ impl Trail {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::breakpoint::record::SegmentNumber;
     use crate::breakpoint::segment::Position;
     use crate::protocol::frame::Codec;
+    use crate::units::StreamOffset;
     use crate::units::TransferId;
 
     fn frame(number: u64) -> Header {

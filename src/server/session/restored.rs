@@ -19,7 +19,8 @@ use crate::error::{Class, Failure, Side};
 use crate::listing::TargetState;
 use crate::protocol::message::{Stream, Watermarks};
 use crate::protocol::receiver::Receiver;
-use crate::server::destination::{Destination, Place};
+use crate::server::destination::Destination;
+use crate::server::place::Place;
 use crate::server::transfer::Kept;
 use crate::spool::left::Left;
 

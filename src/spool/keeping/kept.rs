@@ -12,8 +12,10 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::breakpoint::identity::SessionId;
-use crate::breakpoint::record::{Cargo, Progress, Role, State};
+use crate::breakpoint::keeper::Reached;
+use crate::breakpoint::record::{Cargo, Progress, Role, SegmentNumber, State};
 use crate::breakpoint::segment::{ENTRY_HEADER, Entry, PAGE_BYTES, SegmentPages};
+use crate::error::Class;
 use crate::protocol;
 use crate::protocol::frame::{Codec, Header};
 use crate::protocol::message::{Limits, Open, Request};
@@ -22,7 +24,7 @@ use crate::protocol::secret::JoinSecret;
 use crate::protocol::version::Version;
 use crate::spool::segments::When;
 use crate::spool::transfers::list;
-use crate::units::{Bytes, TransferId};
+use crate::units::{Bytes, Sequence, StreamOffset, TransferId};
 
 /// Room for two entries of a page's payload.
 const SMALL: SegmentPages = SegmentPages::new(4).unwrap();

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
-use super::{Follow, Look, Note, Order, Over};
 use crate::breakpoint::identity::{FileId, RecordSequence, RingSlots};
 use crate::breakpoint::keeper::{Input, Keeper, Kept, Output, Reached, Release, Rules, Settings};
 use crate::breakpoint::record::{Job, Mark, Role, SegmentNumber};
@@ -16,9 +15,9 @@ use crate::spool::folder::Folder;
 use crate::spool::handover::Handover;
 use crate::spool::left::Left;
 use crate::spool::names::Names;
+use crate::spool::notes::{Follow, Look, Note, Order, Over, Written};
 use crate::spool::record_file::{Existing, RecordFile};
 use crate::spool::segments::{Segments, Spool};
-use crate::spool::trail::Written;
 use crate::spool::transfers::{self, Transfers};
 use crate::units::Bytes;
 

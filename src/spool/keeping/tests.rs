@@ -9,9 +9,11 @@ use tempfile::TempDir;
 use super::recorder::{INTERVAL, LOOK_EVERY};
 use super::*;
 use crate::breakpoint::identity::SessionId;
+use crate::breakpoint::keeper::Reached;
 use crate::breakpoint::record::{Cargo, Progress, Role, State};
+use crate::error::Class;
 use crate::spool::transfers::{Entry, list};
-use crate::units::TransferId;
+use crate::units::{Sequence, StreamOffset, TransferId};
 
 /// A transfer whose place a test sets.
 struct Kept {
