@@ -83,6 +83,11 @@ impl Done {
         sequence.0 < self.written.load(Ordering::Acquire)
     }
 
+    /// Nothing more is kept.
+    pub fn fail(&self) {
+        self.failed.store(true, Ordering::Release);
+    }
+
     /// Whether nothing more is kept.
     pub fn has_failed(&self) -> bool {
         self.failed.load(Ordering::Acquire)
@@ -165,7 +170,7 @@ impl Keeper {
     /// The recorder says so.
     fn fail(&mut self, error: io::Error) {
         if let Some(mut trail) = self.state.trail.take() {
-            self.done.failed.store(true, Ordering::Release);
+            self.done.fail();
             trail.broken(error);
         }
     }

@@ -182,3 +182,48 @@ fn raw(block: &Block) -> Header {
         crc32: block.crc32,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use sys::arena::Arena;
+    use sys::loan::Pool;
+    use sys::wake::Waker;
+
+    use super::*;
+    use crate::breakpoint::identity::FileId;
+    use crate::breakpoint::segment::SegmentPages;
+    use crate::engine::block::Place;
+    use crate::engine::receiver::keep::Done;
+    use crate::spool::folder::Folder;
+    use crate::units::{StreamOffset, TransferId};
+
+    /// Files in a folder whose stage writes nothing.
+    fn kept(parent: &Path) -> Kept {
+        let path = Folder::of_stream(parent, FileId([1; 16]));
+        let folder = Folder::create_for_stream(&path).unwrap();
+        let segments = Segments::of_stream(folder, SegmentPages::new(4).unwrap(), None);
+        let waker = Arc::new(Waker::new().unwrap());
+        let (orders, _nobody) = crossbeam_channel::unbounded();
+        let shelf = Shelf { orders, waker, done: Arc::new(Done::default()) };
+        let behind = Some(VecDeque::new());
+        Kept { segments, shelf, block_bytes: Bytes(4096), behind, file: None }
+    }
+
+    #[test]
+    fn nothing_is_read_back_before_it_is_written() {
+        let folder = tempfile::tempdir_in("/var/tmp").unwrap();
+        let mut kept = kept(folder.path());
+        let (arena, waker) =
+            (Arena::new(2 * PAGE_BYTES, 1).unwrap(), Arc::new(Waker::new().unwrap()));
+        let [loan] = Pool::split(&arena, 1, &waker).remove(0).take().unwrap();
+        let (sequence, offset) = (Sequence(0), StreamOffset(0));
+        let place = Place { transfer: TransferId(1), epoch: 1, sequence, offset };
+        drop(kept.write(Block { place, loan, length: 100, crc32: 7 }));
+        assert!(kept.read_back().unwrap().is_none() && kept.is_behind());
+        kept.shelf.done.fail();
+        let Err(Fault::Spool { reason, .. }) = kept.read_back() else { panic!("no fault") };
+        assert!(reason.contains("not written"), "{reason}");
+    }
+}
