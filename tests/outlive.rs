@@ -288,11 +288,14 @@ impl Hosts {
     }
 
     fn replicate(&self, server: &Server) -> Running {
+        Running::start(&mut self.replication(server))
+    }
+
+    fn replication(&self, server: &Server) -> Command {
         let url = server.url("a");
         let words = ["replicate", "tank/a", &url, "--plain", "--no-snapshot"];
         let spool = ["--spool", text(self.ours.path()), "--spool-when", "always"];
-        let words = [&words[..], FLAGS, &spool].concat();
-        Running::start(&mut zferry_on(&self.source, &words))
+        zferry_on(&self.source, &[&words[..], FLAGS, &spool].concat())
     }
 
     /// How often `zfs send` was started to send something.
@@ -339,6 +342,20 @@ fn a_client_that_dies_before_its_stream_is_whole_goes_on_from_the_token() {
     hosts.replicate(&server).ended().succeeded();
     assert_eq!(hosts.sends(), 2);
     hosts.are_alike_and_nothing_is_left();
+}
+
+#[test]
+fn a_client_may_die_anywhere_in_its_writing() {
+    let points = fault::POINTS.into_iter().chain(fault::STREAM_POINTS).map(str::to_owned);
+    for point in points.chain(["segment-due:2".to_owned(), "record-written:2".to_owned()]) {
+        let hosts = Hosts::new();
+        let server = hosts.serve(anywhere(), &[]);
+        let mut dying = hosts.replication(&server);
+        let died = Running::start(dying.env(fault::VARIABLE, &point)).ended();
+        assert_eq!(died.status.code(), None, "{point}: {}", died.stderr);
+        hosts.replicate(&server).ended().succeeded();
+        hosts.are_alike_and_nothing_is_left();
+    }
 }
 
 #[test]
