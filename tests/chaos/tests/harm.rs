@@ -10,7 +10,7 @@ use zferry_chaos::{Ending, Proxy, Who};
 /// Far longer than anything here takes.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// Says back what it hears, and its peer's address first where `tells_peer`.
+/// Says back what it hears; its peer's address instead where `tells_peer`.
 fn echo(tells_peer: bool) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -19,7 +19,11 @@ fn echo(tells_peer: bool) -> SocketAddr {
             let mut stream = stream.unwrap();
             thread::spawn(move || {
                 if tells_peer {
-                    write!(stream, "{}", stream.peer_addr().unwrap().ip()).unwrap();
+                    let peer = stream.peer_addr().unwrap().ip().to_string();
+                    stream.write_all(peer.as_bytes()).unwrap();
+                    stream.shutdown(Shutdown::Write).unwrap();
+                    // To close a socket with something unread would take our own words back.
+                    let _ = io::copy(&mut stream, &mut io::sink());
                     return;
                 }
                 let mut back = stream.try_clone().unwrap();
