@@ -345,6 +345,44 @@ fn a_client_that_dies_before_its_stream_is_whole_goes_on_from_the_token() {
 }
 
 #[test]
+fn streams_follow_each_other_in_one_session_and_leave_nothing() {
+    let hosts = Hosts::new();
+    for (snapshot, length) in [("s2", 5_000_000), ("s3", 100), ("s4", 7_000_000)] {
+        hosts.source.snapshot("tank/a", snapshot, &content(length));
+    }
+    let server = hosts.serve(anywhere(), &["--spool", text(hosts.theirs.path())]);
+    hosts.replicate(&server).ended().succeeded();
+    assert_eq!(hosts.sends(), 4);
+    for snapshot in ["s2", "s3", "s4"] {
+        let (theirs, ours) = (format!("backup/a@{snapshot}"), format!("tank/a@{snapshot}"));
+        assert!(hosts.target.content(&theirs) == hosts.source.content(&ours), "{snapshot}");
+    }
+    hosts.are_alike_and_nothing_is_left();
+}
+
+#[test]
+fn what_zfs_has_kept_of_a_stream_counts_for_more_than_files() {
+    let hosts = Hosts::new();
+    let keep = ["--spool", text(hosts.theirs.path())];
+    let server = hosts.serve(anywhere(), &keep);
+    let address = server.address;
+    hosts.target.slow_receive(256 << 10, std::time::Duration::from_millis(30));
+    let client = hosts.replicate(&server);
+    wait_for("a part to be received", || {
+        (hosts.target.partly_received("backup/a")?.len() > 1 << 20).then_some(())
+    });
+    killed(server.running);
+    wait_for("its receive to end", || host::running_zfs(&hosts.target).is_empty().then_some(()));
+    hosts.target.slow_receive(64 << 20, std::time::Duration::ZERO);
+    let server = hosts.serve(address, &keep);
+    client.ended().succeeded();
+    assert_eq!(hosts.sends(), 2, "the rest was not sent by ZFS's token");
+    let said = server.running.said();
+    assert!(!said.contains("going on with") && !said.contains("not gone on with"), "{said}");
+    hosts.are_alike_and_nothing_is_left();
+}
+
+#[test]
 fn a_client_may_die_anywhere_in_its_writing() {
     let points = fault::POINTS.into_iter().chain(fault::STREAM_POINTS).map(str::to_owned);
     for point in points.chain(["segment-due:2".to_owned(), "record-written:2".to_owned()]) {

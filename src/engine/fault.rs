@@ -81,6 +81,14 @@ pub enum Fault {
         /// What is wrong with it, or what the disk says.
         reason: String,
     },
+    /// A block could not be kept in a breakpoint file, and the sink needs it from there.
+    #[error("write a block to {}: {reason}", .folder.display())]
+    Unkept {
+        /// The folder of the stream's breakpoint files.
+        folder: PathBuf,
+        /// What the disk says.
+        reason: String,
+    },
     /// The stream as a whole is not the one that was sent.
     #[error(
         "the stream ended at byte {} with CRC32 {:#010x}; \
@@ -108,7 +116,7 @@ impl Fault {
         let (side, class) = match self {
             Fault::Setup(..) => (here, Class::Machine),
             Fault::Source(..) => (Side::Source, Class::Interrupted),
-            Fault::Spool { .. } => (here, Class::Interrupted),
+            Fault::Spool { .. } | Fault::Unkept { .. } => (here, Class::Interrupted),
             Fault::Connection(..) | Fault::Closed(_) | Fault::Copy(_) => {
                 (Side::Network, Class::Interrupted)
             }
@@ -124,7 +132,7 @@ impl Fault {
         };
         let failure = Failure::new(side, class, self.to_string());
         match self {
-            Fault::Spool { .. } => {
+            Fault::Spool { .. } | Fault::Unkept { .. } => {
                 failure.with_remedy("have that disk checked, or go on without --spool")
             }
             _ => failure,

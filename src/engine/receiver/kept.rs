@@ -21,7 +21,7 @@ use crate::engine::fault::Fault;
 use crate::protocol::frame::{Codec, Header};
 use crate::spool::keeping::Stream;
 use crate::spool::left::Found;
-use crate::spool::segments::Segments;
+use crate::spool::segments::{Place, Segments};
 use crate::units::{Bytes, Sequence};
 
 /// The stage that writes finds its entries in the slots.
@@ -75,23 +75,20 @@ impl Kept {
         Kept { segments, shelf, block_bytes, behind, file: None }
     }
 
-    /// Has a block written; gives back its slot.
-    pub fn write(&mut self, block: Block) -> Arc<Loan> {
+    /// Has a block written; gives back its slot. One that cannot be written goes on all the same,
+    /// but not to a sink that has not got those before it.
+    pub fn write(&mut self, block: Block) -> Result<Arc<Loan>, Fault> {
         let header = raw(&block);
         let Block { mut loan, .. } = block;
-        if self.shelf.done.has_failed() {
-            return Arc::new(loan);
-        }
-        let place = match self.segments.place(header.payload_bytes) {
-            Ok(Some(place)) => place,
-            Ok(None) => {
-                let text = "the spool is full, and a stream is kept whole at the receiving side";
-                self.shelf.put(ToKeep::Broken(io::Error::new(io::ErrorKind::StorageFull, text)));
-                return Arc::new(loan);
+        let place = match self.place(header.payload_bytes) {
+            Ok(place) => place,
+            Err(error) if self.is_behind() => {
+                let folder = self.segments.folder().to_owned();
+                return Err(Fault::Unkept { folder, reason: error.to_string() });
             }
             Err(error) => {
                 self.shelf.put(ToKeep::Broken(error));
-                return Arc::new(loan);
+                return Ok(Arc::new(loan));
             }
         };
         let entry = Entry { at: place.at, frame: header, payload_crc32: header.crc32 };
@@ -103,7 +100,17 @@ impl Kept {
         let length = entry.pages() as usize * PAGE_BYTES;
         let slot = Arc::clone(&loan);
         self.shelf.put(ToKeep::Write { frame: header, place, loan: slot, length });
-        loan
+        Ok(loan)
+    }
+
+    fn place(&mut self, payload_bytes: u32) -> io::Result<Place> {
+        if self.shelf.done.has_failed() {
+            return Err(io::Error::other("a write to it has failed before"));
+        }
+        self.segments.place(payload_bytes)?.ok_or_else(|| {
+            let text = "it is full, and a stream is kept whole at the receiving side";
+            io::Error::new(io::ErrorKind::StorageFull, text)
+        })
     }
 
     /// Whether the sink has still to get blocks out of files.
@@ -194,7 +201,7 @@ mod tests {
     use super::*;
     use crate::breakpoint::identity::FileId;
     use crate::breakpoint::segment::SegmentPages;
-    use crate::engine::block::Place;
+    use crate::engine::block;
     use crate::engine::receiver::keep::Done;
     use crate::spool::folder::Folder;
     use crate::units::{StreamOffset, TransferId};
@@ -211,19 +218,29 @@ mod tests {
         Kept { segments, shelf, block_bytes: Bytes(4096), behind, file: None }
     }
 
+    fn block(number: u64, arena: &Arc<Arena>, waker: &Arc<Waker>) -> Block {
+        let [loan] = Pool::split(arena, 1, waker).remove(0).take().unwrap();
+        let (sequence, offset) = (Sequence(number), StreamOffset(number * 100));
+        let place = block::Place { transfer: TransferId(1), epoch: 1, sequence, offset };
+        Block { place, loan, length: 100, crc32: 7 }
+    }
+
     #[test]
-    fn nothing_is_read_back_before_it_is_written() {
+    fn nothing_is_read_back_before_it_is_written_and_nothing_is_left_out() {
         let folder = tempfile::tempdir_in("/var/tmp").unwrap();
         let mut kept = kept(folder.path());
-        let (arena, waker) =
-            (Arena::new(2 * PAGE_BYTES, 1).unwrap(), Arc::new(Waker::new().unwrap()));
-        let [loan] = Pool::split(&arena, 1, &waker).remove(0).take().unwrap();
-        let (sequence, offset) = (Sequence(0), StreamOffset(0));
-        let place = Place { transfer: TransferId(1), epoch: 1, sequence, offset };
-        drop(kept.write(Block { place, loan, length: 100, crc32: 7 }));
+        let waker = Arc::new(Waker::new().unwrap());
+        let arena = || Arena::new(2 * PAGE_BYTES, 1).unwrap();
+        drop(kept.write(block(0, &arena(), &waker)).unwrap());
         assert!(kept.read_back().unwrap().is_none() && kept.is_behind());
         kept.shelf.done.fail();
+        // Fed now, it would come before the one that the sink has not got.
+        let Err(Fault::Unkept { .. }) = kept.write(block(1, &arena(), &waker)) else {
+            panic!("a block is left out");
+        };
         let Err(Fault::Spool { reason, .. }) = kept.read_back() else { panic!("no fault") };
         assert!(reason.contains("not written"), "{reason}");
+        kept.behind = None;
+        assert!(kept.write(block(1, &arena(), &waker)).is_ok(), "the stream goes on without files");
     }
 }

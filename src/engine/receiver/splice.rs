@@ -228,7 +228,7 @@ impl Feeder {
         self.progress.add_received(length);
         feeding.arrived = advance(feeding.arrived, length);
         let loan = match &mut feeding.kept {
-            Some(kept) => kept.write(block),
+            Some(kept) => kept.write(block)?,
             None => Arc::new(block.loan),
         };
         if self.shelf.is_some() {

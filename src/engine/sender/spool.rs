@@ -201,12 +201,10 @@ impl Spooler {
 
     /// Of the transfer before this one nothing is read or written any more.
     fn open(&mut self, progress: Arc<Progress>, stream: Option<Stream>) {
+        let files = stream.map(|Stream { segments, trail }| (segments, trail));
+        (self.state.segments, self.state.trail) = files.unzip();
         self.state.progress = progress;
         self.state.closing = None;
-        if let Some(Stream { segments, trail }) = stream {
-            self.state.segments = Some(segments);
-            self.state.trail = Some(trail);
-        }
     }
 
     /// What follows from the records of the stream.
