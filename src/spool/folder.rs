@@ -52,9 +52,7 @@ impl Folder {
     /// Makes a folder inside of `parent`, which must be there.
     pub fn create(parent: &Path) -> io::Result<Folder> {
         for _ in 0..ATTEMPTS {
-            let mut id = [0; 16];
-            getrandom::fill(&mut id).map_err(io::Error::other)?;
-            let id = FileId(id);
+            let id = new_id()?;
             let path = parent.join(format!("{FOLDER_PREFIX}{id}"));
             DirBuilder::new().mode(0o700).create(&path)?;
             if let Some(locked) = lock(&path)? {
@@ -122,6 +120,13 @@ pub(super) fn remove_stream(path: &Path) {
         }
         _ => {}
     }
+}
+
+/// A number that no other file or folder has.
+pub(super) fn new_id() -> io::Result<FileId> {
+    let mut id = [0; 16];
+    getrandom::fill(&mut id).map_err(io::Error::other)?;
+    Ok(FileId(id))
 }
 
 fn stream_id(path: &Path) -> Option<FileId> {

@@ -14,5 +14,6 @@ pub mod names;
 mod notes;
 pub mod record_file;
 pub mod segments;
+mod small_file;
 pub mod trail;
 pub mod transfers;

@@ -4,19 +4,14 @@
 //! run of a copy has to find the records of the last one. The words are for people and for finding:
 //! no place in a stream is ever taken from here.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::folder;
+use super::small_file::{read_json, write_json};
 use crate::breakpoint::record::Role;
-
-/// A longer file is none of ours.
-const BYTES_MAX: u64 = 64 << 10;
 
 /// What a record file is about.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,40 +57,6 @@ impl Names {
     }
 }
 
-/// Writes a small file that only its owner may read; whole and durable when this returns, or not
-/// there at all.
-pub(super) fn write_json(path: &Path, what: &impl Serialize) -> io::Result<()> {
-    let unfinished = unfinished(path);
-    let written = write_to(&unfinished, what).and_then(|()| fs::rename(&unfinished, path));
-    if let Err(error) = written {
-        let _ = fs::remove_file(&unfinished);
-        let text = format!("write {}: {error}", path.display());
-        return Err(io::Error::new(error.kind(), text));
-    }
-    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
-}
-
-/// Where a file stands until it is whole.
-fn unfinished(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".new");
-    name.into()
-}
-
-fn write_to(path: &Path, what: &impl Serialize) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    serde_json::to_writer(&mut file, what)?;
-    file.write_all(b"\n")?;
-    file.sync_all()
-}
-
-/// Reads what [`write_json`] wrote.
-pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
-    let mut text = Vec::new();
-    File::open(path)?.take(BYTES_MAX).read_to_end(&mut text)?;
-    Ok(serde_json::from_slice(&text)?)
-}
-
 /// The same words as they are read again.
 pub(super) fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '_' } else { c }).collect()
@@ -103,6 +64,8 @@ pub(super) fn printable(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -87,14 +87,12 @@ impl Segments {
     /// Makes a folder for files of `size` inside of `parent`. They take `max` bytes together; where
     /// there is no such limit, all but a twentieth of the file system.
     pub fn create(parent: &Path, size: SegmentPages, max: Option<Bytes>) -> io::Result<Segments> {
-        let folder = Folder::create(parent)?;
-        let (live, writing, reading) = (VecDeque::new(), None, None);
-        Ok(Segments { folder, size, max, next: START, live, writing, reading })
+        Ok(Segments::within(Folder::create(parent)?, size, max))
     }
 
-    /// The files of a stream that outlives its process, none so far; otherwise as
-    /// [`Segments::create`].
-    pub fn of_stream(folder: Folder, size: SegmentPages, max: Option<Bytes>) -> Segments {
+    /// The files in a folder, none so far: of a stream that outlives its process, if the folder
+    /// does; otherwise as [`Segments::create`].
+    pub fn within(folder: Folder, size: SegmentPages, max: Option<Bytes>) -> Segments {
         let (live, writing, reading) = (VecDeque::new(), None, None);
         Segments { folder, size, max, next: START, live, writing, reading }
     }
@@ -113,7 +111,7 @@ impl Segments {
         let found = numbers(folder.path())?;
         let highest = found.last().copied();
         let Some(highest) = highest.max(extent.map(|(_, end)| end.segment)) else {
-            return Ok(Segments::of_stream(folder, size, max));
+            return Ok(Segments::within(folder, size, max));
         };
         let is_claimed = |number: &SegmentNumber| {
             extent.is_some_and(|(first, end)| (first..=end.segment).contains(number))
@@ -344,7 +342,7 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let path = Folder::of_stream(parent.path(), FileId([3; 16]));
         let folder = Folder::create_for_stream(&path).unwrap();
-        let mut first = Segments::of_stream(folder, SMALL, None);
+        let mut first = Segments::within(folder, SMALL, None);
         for _ in 0..5 {
             place(&mut first).unwrap();
         }

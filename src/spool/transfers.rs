@@ -242,10 +242,7 @@ fn remove_unless_open(records: &Path) {
     // The lock is that of the one who writes the file.
     let Ok(file) = File::open(records) else { return };
     if file.try_lock().is_ok() {
-        remove_stream_of(records);
-        let _ = fs::remove_file(records);
-        let _ = fs::remove_file(Handover::beside(records));
-        let _ = fs::remove_file(Names::beside(records));
+        remove(records);
     }
 }
 

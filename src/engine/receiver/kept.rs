@@ -210,7 +210,7 @@ mod tests {
     fn kept(parent: &Path) -> Kept {
         let path = Folder::of_stream(parent, FileId([1; 16]));
         let folder = Folder::create_for_stream(&path).unwrap();
-        let segments = Segments::of_stream(folder, SegmentPages::new(4).unwrap(), None);
+        let segments = Segments::within(folder, SegmentPages::new(4).unwrap(), None);
         let waker = Arc::new(Waker::new().unwrap());
         let (orders, _nobody) = crossbeam_channel::unbounded();
         let shelf = Shelf { orders, waker, done: Arc::new(Done::default()) };

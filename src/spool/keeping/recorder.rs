@@ -11,7 +11,7 @@ use crate::breakpoint::identity::{FileId, RecordSequence, RingSlots};
 use crate::breakpoint::keeper::{Input, Keeper, Kept, Output, Reached, Release, Rules, Settings};
 use crate::breakpoint::record::{Job, Mark, Role, SegmentNumber};
 use crate::spool::fault;
-use crate::spool::folder::Folder;
+use crate::spool::folder::{Folder, new_id};
 use crate::spool::handover::Handover;
 use crate::spool::left::Left;
 use crate::spool::names::Names;
@@ -118,7 +118,7 @@ impl Recorder {
         let segments = match kept.zip(self.names.stream.as_deref()) {
             Some(((&Spool { segment, max, .. }, handover), folder)) => {
                 handover.write(&Handover::beside(&self.path))?;
-                Some(Segments::of_stream(Folder::create_for_stream(folder)?, segment, max))
+                Some(Segments::within(Folder::create_for_stream(folder)?, segment, max))
             }
             None => None,
         };
@@ -180,7 +180,13 @@ impl Recorder {
         loop {
             let done = match notes.recv_timeout(LOOK_EVERY) {
                 Ok(Note::Over(over)) => return self.finish(over),
-                Ok(note) => self.take_in(note),
+                Ok(Note::Opened) => self.open(),
+                Ok(Note::Ended(end)) => self.end(end),
+                Ok(Note::Written(part)) => {
+                    self.write_down(part);
+                    Ok(())
+                }
+                Ok(Note::Broken(error)) => Err(error),
                 Err(RecvTimeoutError::Timeout) => Ok(()),
                 Err(RecvTimeoutError::Disconnected) if self.opened => return,
                 Err(RecvTimeoutError::Disconnected) => return transfers::remove(&self.path),
@@ -192,18 +198,9 @@ impl Recorder {
         }
     }
 
-    fn take_in(&mut self, note: Note) -> io::Result<()> {
-        match note {
-            Note::Opened => self.open(),
-            Note::Ended(end) => self.end(end),
-            Note::Written(part) => {
-                if let Some(files) = &mut self.files {
-                    files.add(part);
-                }
-                Ok(())
-            }
-            Note::Broken(error) => Err(error),
-            Note::Over(_) => Ok(()),
+    fn write_down(&mut self, part: Written) {
+        if let Some(files) = &mut self.files {
+            files.add(part);
         }
     }
 
@@ -401,12 +398,6 @@ fn settings(base: &Base, file: FileId, spool: Option<&Spool>) -> Settings {
         release,
         rules: Rules::KEPT,
     }
-}
-
-fn new_id() -> io::Result<FileId> {
-    let mut id = [0; 16];
-    getrandom::fill(&mut id).map_err(io::Error::other)?;
-    Ok(FileId(id))
 }
 
 /// Whether a stream that ends at `end` can be at `mark`.

@@ -40,7 +40,7 @@ run_cases() {
       echo "not ok $name: $(head -n 1 "$work/why" 2>/dev/null || echo "exit status $status")" | tee -a "$TALLY"
       tail -n 30 "$pair/case.log" | sed 's/^/# /'
       tail -q -n 12 "$pair"/*/share/{server,client}.log 2>/dev/null | sed 's/^/# said: /'
-      tail -q -n 5 "$pair"/*/console 2>/dev/null | sed 's/^/# console: /'
+      tail -n 8 "$pair"/*/{console,kernel} 2>/dev/null | sed 's/^/# console: /'
     fi
   done
 }
