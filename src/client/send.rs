@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use super::left;
-use super::session::{Cargo, Session, TakenUp};
+use super::session::{Cargo, Carried, Session, TakenUp};
 use super::source::Opened;
 use super::watch::{Stop, Summary, Watch};
 use super::{Dial, Options};
@@ -48,11 +48,8 @@ pub async fn send(
     };
     match session.carry(cargo, watch, stop).await {
         Ok(carried) => {
-            let mut summary = Summary::default();
-            summary.add(carried.moment, carried.applied.bytes);
             session.close().await;
-            summary.taken = started.elapsed();
-            Ok(summary)
+            Ok(summary(&carried, started))
         }
         Err(failure) => {
             session.part().await;
@@ -78,17 +75,19 @@ pub async fn send_rest(
             .with_remedy("send the stream anew, without --rest"));
     };
     match Box::pin(Session::take_up(dial, options, left, watch, stop)).await? {
-        TakenUp::Carried(carried) => {
-            let mut summary = Summary::default();
-            summary.add(carried.moment, carried.applied.bytes);
-            summary.taken = started.elapsed();
-            Ok(summary)
-        }
+        TakenUp::Carried(carried) => Ok(summary(&carried, started)),
         TakenUp::Refused(failure) => {
             let what = format!("the stream cannot be gone on with: {}", failure.what);
             Err(Failure { what, ..failure }.with_remedy("send the stream anew, without --rest"))
         }
     }
+}
+
+fn summary(carried: &Carried, started: Instant) -> Summary {
+    let mut summary = Summary::default();
+    summary.add(carried.moment, carried.applied.bytes);
+    summary.taken = started.elapsed();
+    summary
 }
 
 /// The end of a copy that had not begun yet.

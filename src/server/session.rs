@@ -123,14 +123,16 @@ impl Session {
             },
             secret,
         };
-        let (line, machine) = (Line::new(Link::new(stream)), Receiver::new(offer));
-        Ok(Session::new(Rc::clone(shared), line, machine, peer, secret, id))
+        let line = Line::new(Link::new(stream));
+        let mut session = Session::new(Rc::clone(shared), line, peer, secret, id);
+        session.machine = Some(Receiver::new(offer));
+        Ok(session)
     }
 
+    /// One that has no machine yet.
     fn new(
         shared: Rc<Shared>,
         line: Line,
-        machine: Receiver,
         peer: String,
         secret: JoinSecret,
         id: SessionId,
@@ -143,7 +145,7 @@ impl Session {
             peer,
             presence: Rc::default(),
             back_until: None,
-            machine: Some(machine),
+            machine: None,
             inputs: VecDeque::new(),
             lanes: Lanes::new(),
             secret,

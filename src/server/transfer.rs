@@ -33,7 +33,7 @@ pub(super) struct Kept {
     /// Where it is recorded how far it came.
     pub records: Keeping,
     /// The stream itself, in breakpoint files.
-    pub stream: Option<receiver::Keeping>,
+    pub stream: Option<receiver::KeptStream>,
 }
 
 /// A transfer between its opening and its result.

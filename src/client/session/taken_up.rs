@@ -173,7 +173,8 @@ async fn ask(dial: &Dial, left: &Left) -> Result<Standpoint, Stuck> {
         (Answer::Returned(server), over) => (server, over),
         (Answer::Refused(failure), _) => return Err(Stuck::Refused(failure)),
     };
-    line.accept(&server).map_err(|error: LinkError| error.failure(dial.name()))?;
+    let misbehaved = |error: LinkError| Stuck::Refused(error.failure(dial.name()));
+    line.accept(&server).map_err(misbehaved)?;
     let nowhere = || {
         let what = format!("{} stands where nothing was sent to", dial.name());
         refused(Side::Target, Class::Peer, what)

@@ -52,7 +52,7 @@ pub(super) struct Shelf {
 }
 
 /// The stage.
-pub(super) struct Keeper {
+pub(super) struct Writer {
     // Its operations end before all else.
     pub port: Port,
     pub orders: Receiver<ToKeep>,
@@ -94,7 +94,7 @@ impl Done {
     }
 }
 
-impl Keeper {
+impl Writer {
     /// Writes until the halt.
     pub fn run(mut self) -> Result<(), Fault> {
         let mut completions = Vec::new();

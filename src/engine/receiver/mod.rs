@@ -22,10 +22,10 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use self::arrivals::{Arrivals, Order};
 use self::decompress::Decompressor;
-use self::keep::{Done, Keeper, Shelf};
+use self::keep::{Done, Shelf, Writer};
 use self::receive::{Intake, Strikes};
 use self::splice::{Delivery, Feeder};
-pub use self::splice::{Fed, Feed, Keeping, Sink, Unfinished};
+pub use self::splice::{Fed, Feed, KeptStream, Sink, Unfinished};
 use super::fault::Fault;
 use super::halt::Halt;
 use super::progress::Progress;
@@ -235,7 +235,7 @@ impl Receiver {
 
     /// Feeds what comes for a transfer to `sink`, and keeps it in breakpoint files, which takes a
     /// spool. Must be said before the sender is let go.
-    pub fn begin(&self, transfer: TransferId, epoch: u32, sink: Sink, kept: Option<Keeping>) {
+    pub fn begin(&self, transfer: TransferId, epoch: u32, sink: Sink, kept: Option<KeptStream>) {
         self.arrivals.begin(kept.is_some());
         self.deliver(Delivery::Begin { transfer, epoch, sink, kept: kept.map(Box::new) });
     }
@@ -328,7 +328,7 @@ fn shelving(
     let keep = move || {
         let port = Port::new(backend, &arena, &waker, keep::DEPTH)
             .map_err(|error| Fault::Setup("keep", error))?;
-        Keeper { port, orders, halt, done, state: keep::State::default() }.run()
+        Writer { port, orders, halt, done, state: keep::State::default() }.run()
     };
     Ok((shelf, keep))
 }

@@ -55,7 +55,7 @@ pub enum Feed {
 #[derive(Debug)]
 pub(super) enum Delivery {
     /// A transfer begins.
-    Begin { transfer: TransferId, epoch: u32, sink: Sink, kept: Option<Box<Keeping>> },
+    Begin { transfer: TransferId, epoch: u32, sink: Sink, kept: Option<Box<KeptStream>> },
     /// A block of it was unpacked, and the window has it; or there is other news to look at.
     Unpacked,
     /// A block of it that travelled raw, to be proved: here, where its bytes go into this core's
@@ -67,7 +67,7 @@ pub(super) enum Delivery {
 
 /// How a stream is kept in breakpoint files.
 #[derive(Debug)]
-pub struct Keeping {
+pub struct KeptStream {
     /// The files.
     pub stream: Stream,
     /// What a process before this one has left in them: the sink gets that first.
@@ -184,7 +184,7 @@ impl Feeder {
             Delivery::Begin { transfer, epoch, sink, kept } => {
                 let mut feeding = Feeding::new(transfer, epoch, sink)?;
                 if let Some((kept, shelf)) = kept.zip(self.shelf.clone()) {
-                    let Keeping { stream, found } = *kept;
+                    let KeptStream { stream, found } = *kept;
                     feeding.arrived = found.as_ref().map_or(StreamOffset(0), |found| found.end.to);
                     self.progress.add_received(feeding.arrived.bytes_before().as_usize());
                     let next = self.arrivals.taken();

@@ -31,7 +31,7 @@ impl Session {
             };
             let begun = folder.begin_kept(job, names, handover, look, &spool, follow);
             let (records, stream) = begun?;
-            let stream = Some(receiver::Keeping { stream, found: None });
+            let stream = Some(receiver::KeptStream { stream, found: None });
             Some(Kept { records, stream })
         }
     }

@@ -5,6 +5,7 @@
 //! stream counts for more: then the client goes on from there.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use sys::control;
@@ -14,27 +15,42 @@ use crate::breakpoint::decision::{
     DeadTokenPolicy, Decision, Knowledge, Peer, Reach, Situation, Source, Target, Token, decide,
 };
 use crate::breakpoint::record::Role;
-use crate::engine::receiver::{self, Agreed, Receiver as Engine};
+use crate::engine::progress::Progress;
+use crate::engine::receiver::{self, Receiver as Engine};
+use crate::engine::settings::Spool;
 use crate::error::{Class, Failure, Side};
 use crate::listing::TargetState;
-use crate::protocol::message::{Stream, Watermarks};
+use crate::protocol::message::{Open, Request, Stream, Watermarks};
+use crate::protocol::negotiate::Agreed;
 use crate::protocol::receiver::Receiver;
-use crate::server::destination::Destination;
+use crate::server::destination::{Destination, Prepared};
 use crate::server::place::Place;
 use crate::server::transfer::Kept;
+use crate::spool::handover::Handover;
+use crate::spool::keeping::Follow;
 use crate::spool::left::Left;
+use crate::spool::transfers::Transfers;
+use crate::units::Sequence;
+
+/// Where a server before this one has left its transfers, and where they are gone on with.
+#[derive(Clone)]
+struct Spools {
+    records: Transfers,
+    spool: Spool,
+}
 
 /// Takes up all that a server before this one has left. A client that returns must find them: no
 /// connection is to be taken before this has returned.
 pub(in crate::server) async fn restore_all(shared: &Rc<Shared>) {
-    let Some(records) = shared.options.records.clone() else { return };
-    if shared.options.keeps_in().is_none() {
+    let options = &shared.options;
+    let Some((records, spool)) = options.records.clone().zip(options.keeps_in().cloned()) else {
         return;
-    }
+    };
+    let spools = Spools { records: records.clone(), spool };
     let all = blocking(move || Ok(records.all_left(Role::Server))).await;
     for left in all.unwrap_or_default() {
         let restored = match left {
-            Ok(left) => restore(shared, left).await,
+            Ok(left) => restore(shared, &spools, left).await,
             Err(error) => {
                 tracing::warn!("what a server before this one has left cannot be used: {error}");
                 continue;
@@ -49,7 +65,11 @@ pub(in crate::server) async fn restore_all(shared: &Rc<Shared>) {
 }
 
 /// One of them; `None` where nothing is to be gone on with.
-async fn restore(shared: &Rc<Shared>, left: Left) -> Result<Option<Session>, Failure> {
+async fn restore(
+    shared: &Rc<Shared>,
+    spools: &Spools,
+    left: Left,
+) -> Result<Option<Session>, Failure> {
     let stream = left.handover.open.request.stream.clone();
     let Ok(place) = shared.destination.place_of(&stream) else { return Ok(None) };
     if left.names.job != place.to_string() {
@@ -59,10 +79,10 @@ async fn restore(shared: &Rc<Shared>, left: Left) -> Result<Option<Session>, Fai
     let decision = blocking(move || decide_on(&destination, &to, &stream)).await?;
     if decision != Decision::Refeed {
         tracing::info!(%place, ?decision, "what was kept of a transfer is not needed any more");
-        let _ = tokio::task::spawn_blocking(move || left.discard()).await;
+        let _panicked = tokio::task::spawn_blocking(move || left.discard()).await;
         return Ok(None);
     }
-    Session::restored(shared, left, &place).await.map(Some)
+    Session::restored(shared, spools.clone(), left, &place).await.map(Some)
 }
 
 /// What is to be done with a stream that is kept here, by what the target holds. How much of it
@@ -96,56 +116,31 @@ fn decide_on(
 
 impl Session {
     /// A session whose client is away, in the middle of its transfer.
-    async fn restored(shared: &Rc<Shared>, left: Left, place: &Place) -> Result<Session, Failure> {
-        let handover = left.handover.clone();
-        let (open, secret) = (handover.open.clone(), handover.secret);
-        let terms = handover.agreed().ok_or_else(|| {
+    async fn restored(
+        shared: &Rc<Shared>,
+        spools: Spools,
+        left: Left,
+        place: &Place,
+    ) -> Result<Session, Failure> {
+        let Handover { open, secret, peer, .. } = left.handover.clone();
+        let terms = left.handover.agreed().ok_or_else(|| {
             let what = format!("a server of another version has left a transfer to {place}");
             Failure::new(Side::Target, Class::Refused, what)
         })?;
-        let (request, count) = (open.request.clone(), terms.limits.connections);
-        let wanted = Agreed { codec: request.codec, block_bytes: request.block_bytes };
-        let first = left.next_frame();
         let (kept, id) = (left.found.end.to, left.record.job.session);
-        let reached = Watermarks { received: kept, spooled: kept, ..Watermarks::default() };
-
-        // Its machine is one that knows the credit, which is the engine's to say.
-        let machine = |credit| Receiver::restored(terms.clone(), open.clone(), reached, credit);
-        let idle = machine(crate::protocol::window::Credit::default());
-        let peer = handover.peer.clone();
-        let mut session = Session::new(Rc::clone(shared), Line::restored(), idle, peer, secret, id);
-        session.lanes.expect(count, secret, &shared.roster);
-        let options = &shared.options.engine;
-        let places = session.lanes.take();
-        let engine = Engine::start(options, wanted, places, &session.event_inbox, first)?;
-        session.machine = Some(machine(engine.receipt().credit));
+        let mut session = Session::new(Rc::clone(shared), Line::restored(), peer, secret, id);
         session.claim = Some(shared.roster.claim(place, &session.peer, &session.presence)?);
 
-        let prepared = {
-            let (shared, follow) = (shared.options.clone(), engine.follow());
-            let (destination, stream) = (session.shared.destination.clone(), request.stream);
-            let (progress, transfer) = (engine.progress().clone(), open.transfer);
-            let Some((records, spool)) = shared.records.clone().zip(shared.keeps_in().cloned())
-            else {
-                let what = "there is no spool to go on from";
-                return Err(Failure::new(Side::Target, Class::Internal, what));
-            };
-            blocking(move || {
-                let mut prepared = destination.prepare(&stream)?;
-                let found = Some(left.found.clone());
-                let look = Box::new(move || progress.reached(transfer));
-                let gone_on = records.go_on(left, look, &spool, follow).map_err(|error| {
-                    Failure::new(Side::Target, Class::Machine, format!("go on from files: {error}"))
-                });
-                let (records, stream) = gone_on?;
-                let stream = Some(receiver::Keeping { stream, found });
-                prepared.kept = Some(Kept { records, stream });
-                Ok(prepared)
-            })
-            .await?
-        };
-        session.terms = Some(terms);
-        (session.agreed, session.engine) = (Some(wanted), Some(engine));
+        let engine = session.restored_engine(&terms, &open.request, left.next_frame())?;
+        let (destination, to) = (shared.destination.clone(), open.clone());
+        let (progress, follow) = (engine.progress().clone(), engine.follow());
+        let refeed = move || refeed(&destination, &to, &spools, left, progress, follow);
+        let prepared = blocking(refeed).await?;
+
+        let reached = Watermarks { received: kept, spooled: kept, ..Watermarks::default() };
+        let credit = engine.receipt().credit;
+        session.machine = Some(Receiver::restored(terms.clone(), open.clone(), reached, credit));
+        (session.terms, session.engine) = (Some(terms), Some(engine));
         session.take_sink(open, prepared);
         session.presence.away.set(true);
         session.back_until = Some(Instant::now() + shared.options.grace);
@@ -157,6 +152,41 @@ impl Session {
         );
         Ok(session)
     }
+
+    /// An engine that waits for the connections of the client that is away.
+    fn restored_engine(
+        &mut self,
+        terms: &Agreed,
+        request: &Request,
+        first: Sequence,
+    ) -> Result<Engine, Failure> {
+        let wanted = receiver::Agreed { codec: request.codec, block_bytes: request.block_bytes };
+        self.lanes.expect(terms.limits.connections, self.secret, &self.shared.roster);
+        let (options, places) = (&self.shared.options.engine, self.lanes.take());
+        self.agreed = Some(wanted);
+        Engine::start(options, wanted, places, &self.event_inbox, first)
+    }
+}
+
+/// A sink like that of the server before this one, and what it is fed from first.
+fn refeed(
+    destination: &Destination,
+    open: &Open,
+    spools: &Spools,
+    left: Left,
+    progress: Arc<Progress>,
+    follow: Follow,
+) -> Result<Prepared, Failure> {
+    let mut prepared = destination.prepare(&open.request.stream)?;
+    let (found, transfer) = (Some(left.found.clone()), open.transfer);
+    let look = Box::new(move || progress.reached(transfer));
+    let gone_on = spools.records.go_on(left, look, &spools.spool, follow);
+    let (records, stream) = gone_on.map_err(|error| {
+        Failure::new(Side::Target, Class::Machine, format!("go on from files: {error}"))
+    })?;
+    let stream = Some(receiver::KeptStream { stream, found });
+    prepared.kept = Some(Kept { records, stream });
+    Ok(prepared)
 }
 
 async fn blocking<T: Send + 'static>(

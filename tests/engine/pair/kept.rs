@@ -69,7 +69,7 @@ impl Pair {
         let (records, stream) = gone_on.unwrap();
         self.receiver_records = Some(records);
         let sink = Sink { fd: to.writer, feed: Feed::Splice };
-        let kept = receiver::Keeping { stream, found: Some(found) };
+        let kept = receiver::KeptStream { stream, found: Some(found) };
         self.receiver.begin(TRANSFER, 1, sink, Some(kept));
         if let Some(end) = self.end {
             self.receiver.end(TRANSFER, end.to, end.crc32);
@@ -131,12 +131,12 @@ impl Pair {
         Some(stream)
     }
 
-    pub(super) fn keep_received(&mut self) -> Option<receiver::Keeping> {
+    pub(super) fn keep_received(&mut self) -> Option<receiver::KeptStream> {
         let spool = is_kept(self.plan.receiver_spool.as_ref())?;
         let (progress, follow) = (look(self.receiver.progress()), self.receiver.follow());
         let (records, stream) = self.begin_kept(Role::Server, &spool, progress, follow);
         self.receiver_records = Some(records);
-        Some(receiver::Keeping { stream, found: None })
+        Some(receiver::KeptStream { stream, found: None })
     }
 
     fn begin_kept(
