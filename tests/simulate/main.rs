@@ -25,6 +25,7 @@ mod remains;
 mod server;
 mod source;
 mod target;
+mod terms;
 mod truth;
 mod world;
 

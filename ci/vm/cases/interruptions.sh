@@ -1,5 +1,6 @@
 #!/bin/bash
-# What happens in the middle of a transfer: to the connection, to zferry on either side, to zfs on either side.
+# What happens in the middle of a transfer: to the connection, to zferry, to zfs on either side. See resume.sh for
+# those that are killed.
 . "$(dirname "$0")/lib.sh"
 
 start() {
@@ -43,29 +44,11 @@ case_source_snapshot_is_held_meanwhile() {
   replicated vault/in/data tank/data one
 }
 
-case_server_killed() {
-  start
-  kill -9 "$server"
-  widen_link
-  server_ends 137
-  replicate_ends 2
-  partial_state_is_kept
-}
-
 case_connection_reset() {
   start
   "${on_server[@]}" ss -K -tn dst 10.77.0.2 >/dev/null
   widen_link
   replicate_ends 2
-  partial_state_is_kept
-  server_still_serves
-}
-
-case_client_killed() {
-  start
-  kill -9 "$client"
-  widen_link
-  wait "$client" || true
   partial_state_is_kept
   server_still_serves
 }

@@ -11,7 +11,9 @@
 
 . "$(dirname "${BASH_SOURCE[0]}")/assert.sh"
 
-zferry=/host/zferry
+# In the guest's own memory: from the host's folder a start takes a fifth of a second longer.
+zferry=/run/zferry
+[ -e $zferry ] || cp /host/zferry $zferry
 address=10.77.0.1
 port=7001
 url=zferry://$address:$port

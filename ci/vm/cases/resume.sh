@@ -1,6 +1,7 @@
 #!/bin/bash
 # Copies that were cut off go on from ZFS's resume token: what the target has is not sent again, and in the end both
-# sides are the same, nothing is held, no part is left and the target pool is sound.
+# sides are the same, nothing is held, no part is left and the target pool is sound. Those named case_long_* are run by
+# ci/soak.
 . "$(dirname "$0")/lib.sh"
 
 target=vault/in/data
@@ -111,7 +112,7 @@ case_incremental_after_client_killed() {
   alike one two
 }
 
-case_incremental_after_server_killed() {
+case_long_incremental_after_server_killed() {
   second_half
   kill_server
   serve
@@ -170,7 +171,7 @@ case_volume() {
   nothing_left
 }
 
-case_encrypted_goes_on_raw() {
+case_long_encrypted_goes_on_raw() {
   head -c 32 /dev/urandom >"$work/key"
   second_half -o encryption=on -o keyformat=raw -o keylocation="file://$work/key"
   kill_client
@@ -183,7 +184,7 @@ case_encrypted_goes_on_raw() {
   alike one two
 }
 
-case_renamed_snapshot() {
+case_long_renamed_snapshot() {
   second_half
   kill_client
   zfs rename tank/data@two tank/data@kept
@@ -233,7 +234,7 @@ case_snapshot_is_gone_and_its_part_may_be_given_up() {
   alike one three
 }
 
-case_first_snapshot_is_gone_and_its_part_may_be_given_up() {
+case_long_first_snapshot_is_gone_and_its_part_may_be_given_up() {
   first_half
   kill_client
   release_by_force one
@@ -261,7 +262,7 @@ case_part_of_another_dataset_is_left_alone() {
   alike one
 }
 
-case_target_gained_a_snapshot() {
+case_long_target_gained_a_snapshot() {
   second_half
   kill_client
   zfs snapshot $target@theirs

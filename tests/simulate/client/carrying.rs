@@ -16,13 +16,14 @@ use zferry::protocol::stall::{Culprit, News as Stall, Watchdog, Way};
 use zferry::units::{Bytes, Sequence, StreamOffset, TransferId};
 
 use super::Event;
-use super::session::{BLOCK_BYTES_MAX, Lane, Session};
+use super::session::{Lane, Session};
 use crate::breakage::Breakage;
 use crate::environment::{End, Environment};
 use crate::met::Met;
 use crate::network::Purpose;
 use crate::recorder::{Recorder, role, session_id};
 use crate::source::Run;
+use crate::terms::BLOCK_BYTES_MAX;
 
 /// How often a record is due at least.
 const TICK_MILLIS: u64 = 500;

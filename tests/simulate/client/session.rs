@@ -6,20 +6,17 @@ use std::time::Duration;
 use zferry::breakpoint::decision::{
     Decision, Knowledge, Peer, Reach, Situation, Source, Target, Token, decide,
 };
-use zferry::dataset::{Guid, Kind};
+use zferry::dataset::Guid;
 use zferry::error::{Class, Failure, Side};
 use zferry::listing::TargetState;
 use zferry::protocol::frame::Codec;
-use zferry::protocol::message::{
-    DatasetStream, Hello, Limits, Message, RelativeName, Request, Stream,
-};
+use zferry::protocol::message::{Hello, Message, Request, Stream};
 use zferry::protocol::misbehaved::PeerMisbehaved;
 use zferry::protocol::secret::JoinSecret;
 use zferry::protocol::sender::{Input, Output, Sender};
 use zferry::protocol::standing::Returned;
 use zferry::protocol::version::Versions;
 use zferry::protocol::window::{Credit, Receipt, SendWindow};
-use zferry::units::Bytes;
 
 use super::carrying::{Carrying, Frame};
 use super::taking_over::Backlog;
@@ -32,9 +29,7 @@ use crate::met::Met;
 use crate::network::Purpose;
 use crate::remains::Remains;
 use crate::target::{token_of, token_text};
-
-/// The largest block that is agreed to; ours are smaller.
-pub(super) const BLOCK_BYTES_MAX: Bytes = Bytes(1 << 12);
+use crate::terms::{self, BLOCK_BYTES_MAX, target_name};
 
 /// How long a connection may say nothing at its beginning.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
@@ -82,12 +77,7 @@ pub(super) struct Lane {
 
 impl Session {
     pub fn open(life: u32, number: u32, env: &mut Environment) -> Session {
-        let limits = Limits {
-            block_bytes_max: BLOCK_BYTES_MAX,
-            connections: env.settings.lanes,
-            codecs: [Codec::Raw].into(),
-        };
-        let hello = Hello { software: "client".to_owned(), limits };
+        let hello = Hello { software: "client".to_owned(), limits: terms::limits(env) };
         let id = env.dial(Purpose::Control);
         let mut output = Vec::new();
         let machine = Some(Sender::start(Versions::OURS, hello, &mut output));
@@ -454,16 +444,7 @@ impl Session {
         self.first_object = first_object;
         self.asked = true;
         env.source.held |= !env.is_broken(Breakage::HoldAfterFirstByte);
-        let stream = DatasetStream {
-            target: target_name(),
-            dataset: Kind::Filesystem,
-            snapshot: "daily".parse().expect("a name"),
-            to: Guid(env.source.guid),
-            from: None,
-            raw: false,
-            first: first_object == 0,
-            resumed: first_object > 0,
-        };
+        let stream = terms::stream(Guid(env.source.guid), first_object > 0);
         let request = Request {
             stream: Stream::Dataset(stream),
             epoch: self.number,
@@ -480,10 +461,6 @@ impl Session {
         self.wish(Input::Failed(failure.clone()), env);
         self.outcome = Some(Outcome::Failed(failure));
     }
-}
-
-pub(super) fn target_name() -> RelativeName {
-    "a".parse().expect("a name")
 }
 
 /// What the target holds, and the token in it.

@@ -7,24 +7,21 @@ use zferry::breakpoint::decision::{
     Decision, Knowledge, Peer, Reach, Situation, Source, Target, Token, decide,
 };
 use zferry::breakpoint::record::{Cargo, State};
-use zferry::dataset::Kind;
-use zferry::protocol::frame::Codec;
-use zferry::protocol::message::{DatasetStream, Limits, Stream};
-use zferry::protocol::negotiate::Agreed;
+use zferry::protocol::message::Stream;
 use zferry::protocol::sender::{Sender, WholeStream};
 use zferry::protocol::standing::Standing;
-use zferry::protocol::version::Version;
 use zferry::protocol::window::SendWindow;
 use zferry::units::{Bytes, Sequence};
 
 use super::Outcome;
 use super::carrying::Carrying;
-use super::session::{BLOCK_BYTES_MAX, ME, Session, target_name};
+use super::session::{ME, Session};
 use crate::environment::Environment;
 use crate::line::Line;
 use crate::met::Met;
 use crate::recorder::Recorder;
 use crate::remains::{Left, Remains};
+use crate::terms;
 
 impl Session {
     /// Begins to take over the session of a process that died, if its stream is here to the end.
@@ -67,19 +64,7 @@ impl Session {
         let record = remains.record;
         let end = record.progress.end.expect("it is whole");
         let Cargo::Snapshot { to, resumed, .. } = record.job.cargo else { panic!("no snapshot") };
-        let stream = Stream::Dataset(DatasetStream {
-            target: target_name(),
-            dataset: Kind::Filesystem,
-            snapshot: "daily".parse().expect("a name"),
-            to,
-            from: None,
-            raw: false,
-            first: !resumed,
-            resumed,
-        });
-        let (codecs, connections) = ([Codec::Raw].into(), env.settings.lanes);
-        let limits = Limits { block_bytes_max: BLOCK_BYTES_MAX, connections, codecs };
-        let agreed = Agreed { version: Version::V1, limits };
+        let stream = Stream::Dataset(terms::stream(to, resumed));
         let transfer = record.job.transfer;
         let whole = WholeStream { transfer, stream, total: end.to, crc32: end.crc32 };
         self.credit = standing.credit;
@@ -90,7 +75,7 @@ impl Session {
         let marks = self.backlog.iter().map(|left| (left.header.sequence, left.mark)).collect();
         self.carrying = Some(Carrying::whole(record, recorder, marks, env));
         let mut output = Vec::new();
-        let machine = Sender::restored(agreed, whole, standing, &mut output);
+        let machine = Sender::restored(terms::agreed(env), whole, standing, &mut output);
         self.machine = Some(machine.unwrap_or_else(|error| panic!("the server broke it: {error}")));
         self.obey(output, env);
         self.missing = (0..env.settings.lanes).collect();

@@ -19,9 +19,7 @@ use crate::breakage::Breakage;
 use crate::environment::{End, Environment};
 use crate::met::Met;
 use crate::recorder::{Recorder, role};
-
-/// The largest block that was agreed to.
-pub(super) const BLOCK_BYTES_MAX: Bytes = Bytes(1 << 12);
+use crate::terms::BLOCK_BYTES_MAX;
 
 /// A block that was proved.
 #[derive(Clone, Debug)]

@@ -7,17 +7,14 @@ use zferry::breakpoint::decision::{
     Decision, Knowledge, Peer, Reach, Situation, Source, Target, Token, decide,
 };
 use zferry::breakpoint::record::{Cargo, Record, State};
-use zferry::dataset::Kind;
 use zferry::protocol::frame::Codec;
-use zferry::protocol::message::{DatasetStream, Limits, Open, Request, Stream, Watermarks};
-use zferry::protocol::negotiate::Agreed;
+use zferry::protocol::message::{Open, Request, Stream, Watermarks};
 use zferry::protocol::receiver::Receiver;
-use zferry::protocol::version::Version;
 use zferry::protocol::window::ReceiveWindow;
 use zferry::units::{Sequence, StreamOffset};
 
 use super::Event;
-use super::receiving::{BLOCK_BYTES_MAX, Block, Transfer};
+use super::receiving::{Block, Transfer};
 use super::session::{ME, Session, Standing, interrupted};
 use crate::breakage::Breakage;
 use crate::environment::Environment;
@@ -25,6 +22,7 @@ use crate::line::Line;
 use crate::met::Met;
 use crate::recorder::Recorder;
 use crate::remains::{Left, Remains};
+use crate::terms::{self, BLOCK_BYTES_MAX};
 
 impl Session {
     /// The session of a process that died in a transfer; its client is away.
@@ -36,7 +34,7 @@ impl Session {
         window.hold_back();
         let received = remains.written().to;
         let reached = Watermarks { received, spooled: received, fed: StreamOffset(0) };
-        let (agreed, open) = (agreed(env), open(&remains.record));
+        let (agreed, open) = (terms::agreed(env), open(&remains.record));
         let machine = Receiver::restored(agreed, open, reached, window.credit());
         let recorder = Recorder::resume(ME, &remains, env)?;
         let lanes = (0..env.settings.lanes).map(|_| None).collect();
@@ -108,28 +106,11 @@ fn goes_on(record: &Record) -> bool {
     under_way && record.progress.spool.is_none_or(|spool| spool.low == StreamOffset(0))
 }
 
-fn agreed(env: &Environment) -> Agreed {
-    let connections = env.settings.lanes;
-    let codecs = [Codec::Raw].into();
-    let limits = Limits { block_bytes_max: BLOCK_BYTES_MAX, connections, codecs };
-    Agreed { version: Version::V1, limits }
-}
-
 /// What the client asked for, as it was written down.
 fn open(record: &Record) -> Open {
     let Cargo::Snapshot { to, resumed, .. } = record.job.cargo else { panic!("no snapshot") };
-    let stream = DatasetStream {
-        target: "a".parse().expect("a name"),
-        dataset: Kind::Filesystem,
-        snapshot: "daily".parse().expect("a name"),
-        to,
-        from: None,
-        raw: false,
-        first: !resumed,
-        resumed,
-    };
     let request = Request {
-        stream: Stream::Dataset(stream),
+        stream: Stream::Dataset(terms::stream(to, resumed)),
         epoch: record.job.epoch,
         estimated_bytes: None,
         block_bytes: BLOCK_BYTES_MAX,
