@@ -64,7 +64,8 @@ note() { echo "$*" | tee -a "$work/notes"; }
 is_up() { [ -e "$pair/$1/share/up" ]; }
 power_on() {
   touch "$pair/$1/power"
-  wait_until 180 "$1 is up" is_up "$1"
+  # Time enough to try twice (ci/vm/run).
+  wait_until 330 "$1 is up" is_up "$1"
 }
 
 # cut_power NAME: at once.
