@@ -334,7 +334,11 @@ fn begin(resumed: Option<Resumed>) -> (Dealing, State) {
     let dealing = Dealing {
         window: SendWindow::restored(resumed.receipt.clone()),
         progress: Arc::clone(&resumed.progress),
-        acknowledged: Acknowledged::from(resumed.transfer, resumed.taken),
+        acknowledged: Acknowledged::from(
+            resumed.transfer,
+            resumed.taken,
+            resumed.receipt.credit.taken,
+        ),
     };
     (dealing, State::resumed(resumed))
 }
