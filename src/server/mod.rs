@@ -13,6 +13,7 @@ mod session;
 mod transfer;
 
 use std::cell::Cell;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -82,10 +83,11 @@ struct Shared {
     outcome: watch::Sender<Option<Result<(), Failure>>>,
 }
 
-/// Serves until `stop` says so and the transfers that run then have ended; with
+/// Serves until `stop` says so and the transfers that run then have ended, over whichever
+/// connections; with
 /// [`Options::one_transfer`] until the first transfer has ended, and returns what became of it.
 pub async fn serve(
-    mut incoming: Incoming,
+    incoming: Incoming,
     destination: Destination,
     options: Options,
     mut stop: watch::Receiver<Stopping>,
@@ -100,23 +102,27 @@ pub async fn serve(
         outcome,
     });
     session::restore_all(&shared).await;
-    let strangers = Arc::new(Semaphore::new(STRANGERS_MAX));
-    loop {
-        tokio::select! {
-            next = next_connection(&mut incoming, &strangers) => match next {
-                Some((stream, peer, place)) => {
-                    control::spawn(meet(Rc::clone(&shared), stream, peer, place));
-                }
-                None => break,
-            },
-            _ = stop.wait_for(|&stop| stop > Stopping::No) => break,
-            _ = ended.wait_for(Option::is_some) => break,
-        }
+    let mut meeting = pin!(meet_all(incoming, &shared));
+    let listening = tokio::select! {
+        () = &mut meeting => false,
+        _ = stop.wait_for(|&stop| stop > Stopping::No) => true,
+        _ = ended.wait_for(Option::is_some) => true,
+    };
+    // A client whose transfer still runs may lose its connections, and must find its way back.
+    tokio::select! {
+        () = meeting, if listening => drain(&shared).await,
+        () = drain(&shared) => {}
     }
-    drop(incoming);
-    drain(&shared).await;
     let outcome = shared.outcome.borrow().clone();
     outcome.unwrap_or_else(|| shared.nothing_came())
+}
+
+/// Hears everybody out who comes, until nobody can come any more.
+async fn meet_all(mut incoming: Incoming, shared: &Rc<Shared>) {
+    let strangers = Arc::new(Semaphore::new(STRANGERS_MAX));
+    while let Some((stream, peer, place)) = next_connection(&mut incoming, &strangers).await {
+        control::spawn(meet(Rc::clone(shared), stream, peer, place));
+    }
 }
 
 async fn next_connection(
@@ -140,6 +146,9 @@ async fn meet(shared: Rc<Shared>, stream: Stream, peer: String, place: OwnedSema
         }
         Some(Introduced::Return { secret, stream }) => {
             take_back(&shared, &secret, Link::new(stream), peer).await;
+        }
+        Some(Introduced::Control { stream, .. }) if shared.is_over() => {
+            incoming::refuse(Link::new(stream), session::stopping(), &peer).await;
         }
         Some(Introduced::Control { version, stream }) => {
             match Session::greeting(&shared, stream, version, peer) {
@@ -169,8 +178,13 @@ async fn take_back(shared: &Shared, secret: &JoinSecret, mut link: Link, peer: S
 
 /// Waits for the sessions that still run; they know that no more transfers are wanted.
 async fn drain(shared: &Shared) {
-    if shared.sessions.get() > 0 && *shared.stop.borrow() > Stopping::No {
-        tracing::info!(sessions = shared.sessions.get(), "stopping when the last transfer ends");
+    if shared.sessions.get() > 0 && *shared.stop.borrow() == Stopping::Drained {
+        // Whoever stopped it wonders why it is still there.
+        let transfers = shared.sessions.get();
+        tracing::warn!(
+            transfers,
+            "stopping when the last transfer ends; a second signal ends it now"
+        );
     }
     while shared.sessions.get() > 0 {
         tokio::time::sleep(DRAIN_EVERY).await;
@@ -185,6 +199,11 @@ impl Options {
 }
 
 impl Shared {
+    /// Whether no new session is wanted.
+    fn is_over(&self) -> bool {
+        *self.stop.borrow() > Stopping::No || self.outcome.borrow().is_some()
+    }
+
     /// Runs a session, which counts from now on.
     fn run(self: &Rc<Shared>, session: Session) -> impl Future<Output = ()> + use<> {
         let shared = Rc::clone(self);

@@ -413,7 +413,7 @@ impl Session {
 }
 
 /// What a client hears that is not served any more.
-fn stopping() -> Failure {
+pub(super) fn stopping() -> Failure {
     Failure::new(Side::Target, Class::Interrupted, "the server is stopping")
 }
 

@@ -41,6 +41,27 @@ fn a_client_may_return_from_another_address() {
 }
 
 #[test]
+fn a_server_that_stops_lets_the_client_of_a_running_transfer_return() {
+    let (source, target) = (StandIn::new(), StandIn::new());
+    source.dataset("tank/a", "filesystem");
+    source.snapshot("tank/a", "s1", &content());
+    source.slow_send(512 << 10, Duration::from_millis(400));
+    let server = Server::serve(&target, &["--cache", "8MiB"]);
+    let proxy = Proxy::start(server.address, &Plan::none()).unwrap();
+    let url = format!("zferry://{}/a", proxy.address());
+    let client = replicate_for(60, &source, "tank/a", &url, &["--no-snapshot", "--cache", "8MiB"]);
+    wait_for("the first bytes", || target.partly_received("backup/a"));
+    server.running.signal("TERM");
+    wait_for_words(&server.running, "stopping when the last transfer ends");
+    proxy.cut(Who::Any, Ending::Rst);
+    let said = client.ended().succeeded().stderr;
+    assert!(!said.contains("tried again"), "it began anew: {said}");
+    assert!(proxy.counters().connections() >= 4, "{}", proxy.counters());
+    assert!(target.content("backup/a@s1") == content());
+    server.running.ended().succeeded();
+}
+
+#[test]
 fn a_client_that_shall_not_retry_fails_at_the_first_loss() {
     for plan in ["control down 400 cut rst", "lanes up 50000 cut rst"] {
         let journey = Journey::new(plan).send(&["--retry-for", "0"]).receive(&["--grace", "0"]);

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::Session;
+use super::{Session, Stopping};
 use crate::error::{Class, Failure, Side};
 use crate::link::{Link, LinkError};
 use crate::protocol::message::Message;
@@ -21,11 +21,18 @@ const RESULT_GRACE: Duration = Duration::from_secs(30);
 /// How long a session in which nothing was asked for yet waits for a client that may have asked.
 const OPENING_GRACE: Duration = Duration::from_secs(30);
 
+/// How long a server that stops waits for a client that loses its connection. One that is alive
+/// comes back at once.
+const STOPPING_GRACE: Duration = Duration::from_secs(5);
+
 impl Session {
     /// The control connection is gone. A session with nothing under way and nothing left to say is
     /// over; before its first transfer the client may have asked for that, and will ask again.
     pub(super) async fn lose(&mut self, error: LinkError) {
-        let grace = self.shared.options.grace;
+        let mut grace = self.shared.options.grace;
+        if self.stopping > Stopping::No {
+            grace = grace.min(STOPPING_GRACE);
+        }
         if self.machine.is_none() || self.failure.is_some() {
             self.closing = true;
         } else if !self.is_idle() {

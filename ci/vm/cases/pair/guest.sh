@@ -7,7 +7,7 @@ here=/host/cases/pair
 . "$here/inside.sh"
 
 if [ -e /share/pool ]; then
-  zpool import -d /dev/vdb "$POOL" || echo "cannot import $POOL"
+  zpool import -d /dev/vdb1 "$POOL" || echo "cannot import $POOL"
 else
   make_pool && touch /share/pool
 fi
