@@ -1,5 +1,6 @@
 #!/bin/bash
-# The flags that tune a transfer: each changes what it says it changes, and never what arrives.
+# The flags that tune a transfer: each changes what it says it changes, and never what arrives. Those named case_long_*
+# are run by ci/soak.
 . "$(dirname "$0")/lib.sh"
 
 # Text that ZFS left uncompressed: there is something to win on the wire.
@@ -88,7 +89,7 @@ case_all_flags_together() {
   replicated vault/in/a tank/data one two
 }
 
-case_memory_stays_within_the_cache() {
+case_long_memory_stays_within_the_cache() {
   make_heavy tank/data 96
   zfs snapshot tank/data@one
   serve

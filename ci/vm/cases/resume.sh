@@ -105,7 +105,7 @@ case_full_after_server_killed() {
   alike one
 }
 
-case_incremental_after_client_killed() {
+case_long_incremental_after_client_killed() {
   second_half
   kill_client
   goes_on --snapshot two
@@ -308,7 +308,7 @@ case_target_pool_is_full_and_then_is_not() {
   alike one
 }
 
-case_target_quota_is_reached_and_then_raised() {
+case_long_target_quota_is_reached_and_then_raised() {
   zfs set quota=12M vault/in
   stops_for_want_of_space 'quota'
   zfs set quota=none vault/in
