@@ -38,6 +38,9 @@ pub struct Way {
     pub fed: StreamOffset,
 }
 
+/// How much longer than the timeout a wire is left alone at most.
+const PATIENCE_MAX: u32 = 32;
+
 /// What is worth telling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum News {
@@ -47,6 +50,8 @@ pub enum News {
         culprit: Culprit,
         /// For how long.
         since: Duration,
+        /// It is a wire, and it is time to connect it anew.
+        renew: bool,
     },
     /// It moves again.
     Moves {
@@ -64,6 +69,8 @@ pub struct Watchdog {
     moved: Duration,
     /// What stands still, and when that was said last.
     blamed: Option<(Culprit, Duration)>,
+    /// How long a wire may stand still before it is connected anew.
+    patience: Duration,
 }
 
 impl Watchdog {
@@ -71,7 +78,7 @@ impl Watchdog {
     /// has moved for `timeout`.
     pub fn new(timeout: Duration, now: Duration) -> Watchdog {
         let start = StreamOffset(0);
-        Watchdog { timeout, fed: start, sent: start, moved: now, blamed: None }
+        Watchdog { timeout, fed: start, sent: start, moved: now, blamed: None, patience: timeout }
     }
 
     /// Looks at the stream at `now`. A stall is told again whenever it has lasted as long again.
@@ -80,6 +87,7 @@ impl Watchdog {
         // What can be sent now had room made for it, and has yet to show whether it arrives.
         if way.fed > self.fed || way.sent > self.sent {
             (self.fed, self.sent, self.moved) = (way.fed, way.sent, now);
+            self.patience = self.twice(since);
             return self.blamed.take().map(|_| News::Moves { after: since });
         }
         let culprit = way.culprit();
@@ -89,7 +97,17 @@ impl Watchdog {
             return None;
         }
         self.blamed = Some((culprit, now));
-        Some(News::StandsStill { culprit, since })
+        let renew = culprit == Culprit::Wire && since >= self.patience;
+        if renew {
+            self.patience = self.twice(since);
+        }
+        Some(News::StandsStill { culprit, since, renew })
+    }
+
+    /// A line may be so slow that a block takes longer than the timeout, and with a new connection
+    /// it begins at its first byte again: so each is left alone for twice as long as the one before.
+    fn twice(&self, since: Duration) -> Duration {
+        (2 * since).clamp(self.timeout, PATIENCE_MAX * self.timeout)
     }
 
     /// What stands still at this moment.
@@ -167,17 +185,40 @@ mod tests {
         let mut dog = Watchdog::new(TIMEOUT, s(90));
         assert_eq!(dog.look(s(100), way(9, 0, 0)), None);
         assert_eq!(dog.look(s(129), way(9, 0, 0)), None);
-        let told = News::StandsStill { culprit: Culprit::Wire, since: s(30) };
+        let told = News::StandsStill { culprit: Culprit::Wire, since: s(30), renew: true };
         assert_eq!(dog.look(s(130), way(9, 0, 0)), Some(told));
         assert_eq!(dog.look(s(131), way(9, 0, 0)), None);
-        let told = News::StandsStill { culprit: Culprit::Wire, since: s(60) };
+        let told = News::StandsStill { culprit: Culprit::Wire, since: s(60), renew: true };
         assert_eq!(dog.look(s(160), way(9, 0, 0)), Some(told));
         assert_eq!(dog.blamed(), Some(Culprit::Wire));
-        let told = News::StandsStill { culprit: Culprit::Receive, since: s(65) };
+        let told = News::StandsStill { culprit: Culprit::Receive, since: s(65), renew: false };
         assert_eq!(dog.look(s(165), way(9, 1, 0)), Some(told));
         assert_eq!(dog.look(s(170), way(9, 1, 1)), Some(News::Moves { after: s(70) }));
         assert_eq!(dog.blamed(), None);
         assert_eq!(dog.look(s(171), way(9, 9, 9)), None);
+    }
+
+    /// After how many seconds a wire is connected anew that stands still for ten minutes, and stood
+    /// still at `from` already.
+    fn renewals(dog: &mut Watchdog, from: u64, way: Way) -> Vec<u64> {
+        dog.look(s(from), way);
+        let renews = |news| matches!(news, Some(News::StandsStill { renew: true, .. }));
+        (1..=600).filter(|&later| renews(dog.look(s(from + later), way))).collect()
+    }
+
+    #[test]
+    fn a_wire_that_is_connected_anew_is_left_alone_for_longer_each_time() {
+        let mut dog = Watchdog::new(TIMEOUT, s(0));
+        assert_eq!(renewals(&mut dog, 0, way(9, 0, 0)), [30, 60, 120, 240, 480]);
+    }
+
+    #[test]
+    fn a_wire_that_was_slow_is_left_alone_for_as_long_again_and_one_that_is_fast_is_not() {
+        let mut dog = Watchdog::new(TIMEOUT, s(0));
+        assert_eq!(renewals(&mut dog, 0, way(9, 0, 0)).len(), 5);
+        assert_eq!(renewals(&mut dog, 601, way(9, 1, 1)), [0; 0]);
+        assert!(dog.look(s(1202), way(9, 2, 2)).is_some(), "it moves");
+        assert_eq!(renewals(&mut dog, 1203, way(9, 3, 3)), [30, 60, 120, 240, 480]);
     }
 
     #[test]

@@ -23,6 +23,7 @@ pub fn all_at_once() {
         a_lane_that_is_silent_for_ever_is_replaced,
         a_lane_of_four_that_is_silent_for_ever_does_not_stop_the_others,
         a_line_that_is_silent_for_longer_than_a_peer_may_be_goes_on,
+        a_line_on_which_a_block_takes_longer_than_a_stall_is_waited_for,
         a_reader_that_stands_still_is_waited_for,
         ends::a_good_bye_that_is_lost_is_waited_for_in_vain_and_harms_nobody,
     ];
@@ -37,8 +38,13 @@ pub fn all_at_once() {
 
 #[track_caller]
 fn mended(journey: Journey) -> Arrived {
+    mended_of(journey, 4 << 20)
+}
+
+#[track_caller]
+fn mended_of(journey: Journey, bytes: usize) -> Arrived {
     let started = Instant::now();
-    let arrived = journey.at_least(4 << 20).arrives();
+    let arrived = journey.at_least(bytes).arrives();
     assert!(started.elapsed() < MENDED, "{:?}", started.elapsed());
     arrived
 }
@@ -77,6 +83,15 @@ fn a_line_that_is_silent_for_longer_than_a_peer_may_be_goes_on() {
     let plan = format!("lanes#1 up 100000 hole-all {}ms", SILENCE.as_millis());
     let journey = Journey::new(&plan).send(&["--connections", "2"]).until(1);
     mended(journey);
+}
+
+/// A connection that is replaced begins the block again: done too soon each time, it would never end.
+fn a_line_on_which_a_block_takes_longer_than_a_stall_is_waited_for() {
+    // A block takes 2.7 seconds.
+    let journey = Journey::new("lanes up 0 rate 1500").send(&["--stall-timeout", "1"]);
+    let arrived = mended_of(journey, 1);
+    let connections = arrived.counters.lanes.connections;
+    assert!((2..8).contains(&connections), "{}", arrived.counters);
 }
 
 fn a_reader_that_stands_still_is_waited_for() {

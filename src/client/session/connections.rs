@@ -5,7 +5,7 @@
 use super::{Carrying, Session};
 use crate::engine::fault::Fault;
 use crate::error::Side;
-use crate::protocol::stall::{Culprit, News, Way};
+use crate::protocol::stall::{News, Way};
 use crate::units::StreamOffset;
 
 impl Session {
@@ -49,10 +49,10 @@ impl Session {
             fed: carrying.reached.fed,
         };
         match carrying.watchdog.look(carrying.started.elapsed(), way) {
-            Some(News::StandsStill { culprit, since }) => {
+            Some(News::StandsStill { culprit, since, renew }) => {
                 let seconds = since.as_secs();
                 tracing::warn!(%culprit, seconds, "the stream stands still");
-                if culprit == Culprit::Wire && self.conversation.is_up() {
+                if renew && self.conversation.is_up() {
                     self.renew_lanes();
                     self.lanes.reopen();
                 }

@@ -27,7 +27,8 @@ use crate::protocol::frame::{Codec, FrameError, HEADER_BYTES, Header};
 use crate::protocol::window::Arrival;
 use crate::units::{Bytes, Sequence};
 
-/// How often in a row connections may bring wrong bytes, with nothing right in between.
+/// How often in a row one connection may bring wrong bytes, or blocks without room, while nothing
+/// is taken. Others may do so once each meanwhile: what hits a line hits all that is on it.
 const STRIKES_MAX: u32 = 3;
 
 /// The stage.
@@ -244,8 +245,7 @@ impl Intake {
     /// took over goes by the room that the one before gave, on each of its lanes: it hears of it,
     /// and sends the block again when there is a slot for it.
     fn turn_away(&mut self, id: u32, fault: Fault) -> Result<(), Fault> {
-        let most = self.lanes.saturating_add(STRIKES_MAX - 1);
-        if self.beyond_room.strike(self.arrivals.taken(), most) {
+        if self.beyond_room.strike(self.arrivals.taken(), self.strikes_max()) {
             return Err(fault);
         }
         self.lose(id, fault);
@@ -254,7 +254,7 @@ impl Intake {
 
     /// Wrong bytes came over a connection. The first few times that is its trouble alone.
     fn blame(&mut self, id: u32, copies: &BTreeSet<u32>, fault: Fault) -> Result<(), Fault> {
-        if self.strikes.strike(self.arrivals.taken(), STRIKES_MAX) {
+        if self.strikes.strike(self.arrivals.taken(), self.strikes_max()) {
             return Err(fault);
         }
         self.lose(id, fault);
@@ -264,6 +264,10 @@ impl Intake {
             }
         }
         Ok(())
+    }
+
+    fn strikes_max(&self) -> u32 {
+        self.lanes.saturating_add(STRIKES_MAX - 1)
     }
 
     fn present(&self, lane: u32) -> Option<u32> {

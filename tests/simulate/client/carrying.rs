@@ -12,7 +12,7 @@ use zferry::error::{Class, Failure, Side};
 use zferry::protocol::frame::{Codec, Header};
 use zferry::protocol::message::Watermarks;
 use zferry::protocol::sender::Input;
-use zferry::protocol::stall::{Culprit, News as Stall, Watchdog, Way};
+use zferry::protocol::stall::{News as Stall, Watchdog, Way};
 use zferry::units::{Bytes, Sequence, StreamOffset, TransferId};
 
 use super::Event;
@@ -336,7 +336,7 @@ impl Session {
             fed: carrying.reached.fed,
         };
         let news = carrying.watchdog.look(env.now, way);
-        if let Some(Stall::StandsStill { culprit: Culprit::Wire, .. }) = news
+        if let Some(Stall::StandsStill { renew: true, .. }) = news
             && connected
         {
             // What a lost lane had is sent again at once, not when somebody wonders.
