@@ -104,8 +104,8 @@ impl Watchdog {
         Some(News::StandsStill { culprit, since, renew })
     }
 
-    /// A line may be so slow that a block takes longer than the timeout, and with a new connection
-    /// it begins at its first byte again: so each is left alone for twice as long as the one before.
+    /// A line may be so slow that a block takes longer than the timeout, and over a new connection
+    /// it begins again: so each is left alone for twice as long as the one before.
     fn twice(&self, since: Duration) -> Duration {
         (2 * since).clamp(self.timeout, PATIENCE_MAX * self.timeout)
     }

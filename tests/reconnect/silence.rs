@@ -85,7 +85,7 @@ fn a_line_that_is_silent_for_longer_than_a_peer_may_be_goes_on() {
     mended(journey);
 }
 
-/// A connection that is replaced begins the block again: done too soon each time, it would never end.
+/// Over another connection a block begins again: replaced too soon each time, it would never end.
 fn a_line_on_which_a_block_takes_longer_than_a_stall_is_waited_for() {
     // A block takes 2.7 seconds.
     let journey = Journey::new("lanes up 0 rate 1500").send(&["--stall-timeout", "1"]);
