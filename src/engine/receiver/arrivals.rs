@@ -95,6 +95,11 @@ impl Arrivals {
         self.books().window.taken()
     }
 
+    /// How many blocks have come, but for those that were rejected.
+    pub fn here(&self) -> u64 {
+        self.books().window.here()
+    }
+
     /// Says how many blocks the pipe holds, and answers whether the session should tell the
     /// sender: at once where the credit has grown by a quarter, and where it has grown at all if
     /// nothing else goes on (`quiet`), for a sender with a small cache may be waiting for it.

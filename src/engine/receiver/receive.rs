@@ -25,10 +25,10 @@ use crate::engine::halt::Halt;
 use crate::engine::progress::Progress;
 use crate::protocol::frame::{Codec, FrameError, HEADER_BYTES, Header};
 use crate::protocol::window::Arrival;
-use crate::units::{Bytes, Sequence};
+use crate::units::Bytes;
 
-/// How often in a row one connection may bring wrong bytes, or blocks without room, while nothing
-/// is taken. Others may do so once each meanwhile: what hits a line hits all that is on it.
+/// How often in a row one connection may bring wrong bytes, or blocks without room, with no new
+/// block in between. Others may do so once each meanwhile: what hits a line hits all that is on it.
 const STRIKES_MAX: u32 = 3;
 
 /// The stage.
@@ -68,19 +68,19 @@ enum Expects {
     Payload { header: Header, spare: Option<Loan> },
 }
 
-/// Wrong bytes, or blocks without room, since the last block that was right.
+/// Wrong bytes, or blocks without room, since the last new block.
 #[derive(Default)]
 pub(super) struct Strikes {
     count: u32,
-    /// What had been taken at the last one.
-    taken: Sequence,
+    /// How many blocks had come at the first of them.
+    here: u64,
 }
 
 impl Strikes {
     /// Counts one more. `true`: there are as many as `max`, which is too many.
-    fn strike(&mut self, taken: Sequence, max: u32) -> bool {
-        if taken > self.taken {
-            *self = Strikes { count: 0, taken };
+    fn strike(&mut self, here: u64, max: u32) -> bool {
+        if here > self.here {
+            *self = Strikes { count: 0, here };
         }
         self.count += 1;
         self.count >= max
@@ -245,7 +245,7 @@ impl Intake {
     /// took over goes by the room that the one before gave, on each of its lanes: it hears of it,
     /// and sends the block again when there is a slot for it.
     fn turn_away(&mut self, id: u32, fault: Fault) -> Result<(), Fault> {
-        if self.beyond_room.strike(self.arrivals.taken(), self.strikes_max()) {
+        if self.beyond_room.strike(self.arrivals.here(), self.strikes_max()) {
             return Err(fault);
         }
         self.lose(id, fault);
@@ -254,7 +254,7 @@ impl Intake {
 
     /// Wrong bytes came over a connection. The first few times that is its trouble alone.
     fn blame(&mut self, id: u32, copies: &BTreeSet<u32>, fault: Fault) -> Result<(), Fault> {
-        if self.strikes.strike(self.arrivals.taken(), self.strikes_max()) {
+        if self.strikes.strike(self.arrivals.here(), self.strikes_max()) {
             return Err(fault);
         }
         self.lose(id, fault);
@@ -304,4 +304,29 @@ impl Intake {
 
 fn broken(error: std::io::Error) -> Fault {
     Fault::Setup("receive", error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Strikes until there are too many, each at so many blocks.
+    fn borne(here: impl IntoIterator<Item = u64>) -> usize {
+        let mut strikes = Strikes::default();
+        here.into_iter().take_while(|&here| !strikes.strike(here, STRIKES_MAX)).count()
+    }
+
+    #[test]
+    fn wrong_bytes_are_borne_as_long_as_new_blocks_come_between_them() {
+        assert_eq!(borne(1..=100), 100);
+        assert_eq!(borne([7; 100]), 2);
+        assert_eq!(borne([7, 7, 8, 8, 9, 9, 9]), 6);
+    }
+
+    #[test]
+    fn a_line_on_which_nothing_is_right_is_given_up_though_blocks_seem_to_come() {
+        // Each block counts until it is rejected.
+        assert_eq!(borne([9, 8, 7, 6]), 2);
+        assert_eq!(borne([9, 8, 9, 8]), 2);
+    }
 }

@@ -111,6 +111,12 @@ impl<T> ReceiveWindow<T> {
         Arrival::Again
     }
 
+    /// How many blocks have come, but for those that were rejected. Grows with every new block,
+    /// however slow the sink is.
+    pub fn here(&self) -> u64 {
+        self.taken.0.saturating_add(self.places.len() as u64)
+    }
+
     /// A block that arrived is what was sent.
     ///
     /// # Panics
