@@ -53,13 +53,12 @@ until_gone() {
 
 # The address that a log says its process listens on.
 address_in() {
-  local address tries
+  local line tries
   for ((tries = 0; tries < 500; tries++)); do
-    address=$(sed -n 's/^listening on //p' "$1")
-    if [ -n "$address" ]; then
-      echo "$address"
-      return
-    fi
+    # By `read`, which leaves a line alone that is not written to its end.
+    while read -r line; do
+      case $line in 'listening on '*) echo "${line#listening on }" && return ;; esac
+    done <"$1"
     sleep 0.02
   done
   echo "nobody listens: $(cat "$1")" >&2

@@ -50,7 +50,7 @@ pub enum News {
         culprit: Culprit,
         /// For how long.
         since: Duration,
-        /// It is a wire, and it is time to connect it anew.
+        /// It is a wire that is there, and it is time to connect it anew.
         renew: bool,
     },
     /// It moves again.
@@ -97,7 +97,7 @@ impl Watchdog {
             return None;
         }
         self.blamed = Some((culprit, now));
-        let renew = culprit == Culprit::Wire && since >= self.patience;
+        let renew = culprit == Culprit::Wire && way.connected && since >= self.patience;
         if renew {
             self.patience = self.twice(since);
         }

@@ -61,6 +61,18 @@ impl Disk {
         self.files.remove(&file);
     }
 
+    /// Removes all segments but these, and of the last one what stands behind a place.
+    pub fn cut_off(&mut self, claimed: &[u32], behind: usize) {
+        self.files.retain(|file, _| match file {
+            File::Segment(number) => claimed.contains(number),
+            File::Records => true,
+        });
+        let last = claimed.last().map(|&number| File::Segment(number));
+        if let Some(bytes) = last.and_then(|last| self.files.get_mut(&last)) {
+            bytes.truncate(behind);
+        }
+    }
+
     pub fn segments(&self) -> Vec<u32> {
         let numbers = self.files.keys().filter_map(|file| match file {
             File::Segment(number) => Some(*number),

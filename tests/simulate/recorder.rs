@@ -75,7 +75,13 @@ impl Recorder {
         let next_frame = if end == End::Client { next_frame } else { remains.next() };
         let fed = StreamOffset(0);
         let kept = Kept { written, spans, fed, acknowledged, next_frame, end: total };
-        Some(Recorder::start(end, remains.record.job, kept, Vec::new(), env))
+        let recorder = Recorder::start(end, remains.record.job, kept, Vec::new(), env);
+        // What was written and never claimed is not to be taken for what is written now.
+        let claimed: Vec<u32> = remains.spans.iter().map(|span| span.segment.0).collect();
+        if !claimed.is_empty() {
+            env.disk(end).cut_off(&claimed, remains.behind);
+        }
+        Some(recorder)
     }
 
     fn start(

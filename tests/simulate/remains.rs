@@ -3,7 +3,7 @@
 
 use zferry::breakpoint::keeper::Span;
 use zferry::breakpoint::record::{Mark, Record, SegmentNumber};
-use zferry::breakpoint::segment::scan;
+use zferry::breakpoint::segment::{PAGE_BYTES, scan};
 use zferry::protocol::frame::Header;
 use zferry::protocol::secret::JoinSecret;
 use zferry::units::{Bytes, Sequence, StreamOffset};
@@ -21,6 +21,8 @@ pub struct Remains {
     /// What the record claims, in order; each was checked again.
     pub frames: Vec<Left>,
     pub spans: Vec<Span>,
+    /// The place in the last of their files behind what counts.
+    pub behind: usize,
 }
 
 /// A frame that was found.
@@ -39,11 +41,12 @@ impl Remains {
             return None;
         }
         let record = newest(end, env)?;
-        let mut remains = Remains { record, frames: Vec::new(), spans: Vec::new() };
+        let mut remains = Remains { record, frames: Vec::new(), spans: Vec::new(), behind: 0 };
         let Some(spool) = record.progress.spool else { return Some(remains) };
         let mut at = spool.low;
         for number in spool.first_segment.0..=spool.last_segment.0 {
             let low = at;
+            remains.behind = 0;
             remains.scan(end, number, &mut at, spool.high, env)?;
             let segment = SegmentNumber(number);
             remains.spans.push(Span { segment, low, high: at });
@@ -73,6 +76,7 @@ impl Remains {
                 return None;
             }
             *at = at.after(Bytes::from(payload.len()))?;
+            self.behind = entry.payload().end.next_multiple_of(PAGE_BYTES);
             self.frames.push(Left { header, payload, mark: Mark::default() });
         }
         Some(())

@@ -52,7 +52,7 @@ impl Session {
             Some(News::StandsStill { culprit, since, renew }) => {
                 let seconds = since.as_secs();
                 tracing::warn!(%culprit, seconds, "the stream stands still");
-                if renew && self.conversation.is_up() {
+                if renew {
                     self.renew_lanes();
                     self.lanes.reopen();
                 }

@@ -51,6 +51,8 @@ pub struct Carrying {
     /// The ends of the blocks that the peer has not acknowledged.
     marks: VecDeque<(Sequence, Mark)>,
     reached: Watermarks,
+    /// The end of what was given to a connection.
+    sent: StreamOffset,
     watchdog: Watchdog,
 }
 
@@ -85,6 +87,7 @@ impl Carrying {
             recorder,
             marks,
             reached: Watermarks::default(),
+            sent: StreamOffset(0),
             watchdog: Watchdog::new(STALL_TIMEOUT, env.now),
         }
     }
@@ -157,6 +160,7 @@ impl Session {
             recorder: Recorder::open(End::Client, job, env),
             marks: VecDeque::new(),
             reached: Watermarks::default(),
+            sent: StreamOffset(0),
             watchdog: Watchdog::new(STALL_TIMEOUT, env.now),
         });
         env.soon(TICK_MILLIS, self.mine(Event::Tick { session: self.number }));
@@ -236,8 +240,13 @@ impl Session {
             let Some(deal) = self.window.deal(number) else { return };
             let (again, frame) = (deal.again, Rc::clone(deal.item));
             let head = frame.first_chunk().expect("a header");
-            let Header { sequence, .. } = Header::decode(head, BLOCK_BYTES_MAX).expect("ours");
-            assert!(sequence >= self.credit.taken, "what was acknowledged is sent again");
+            let header = Header::decode(head, BLOCK_BYTES_MAX).expect("ours");
+            let is_wanted = header.sequence >= self.credit.taken;
+            assert!(is_wanted, "what was acknowledged is sent again");
+            if let Some(carrying) = &mut self.carrying {
+                let end = header.offset.after(header.length()).expect("a stream's end");
+                carrying.sent = carrying.sent.max(end);
+            }
             if !(again && env.is_broken(Breakage::ForgetBeforeTaken)) {
                 env.write(End::Client, connection, frame.to_vec());
             }
@@ -325,20 +334,16 @@ impl Session {
     fn look_for_stalls(&mut self, env: &mut Environment) {
         let connected = self.is_up();
         let Some(carrying) = &mut self.carrying else { return };
-        let is_out = self.credit.taken < self.window.next();
-        let received = carrying.reached.received;
         let way = Way {
             read: carrying.read_to(),
             ended: carrying.end != Ending::Ahead,
-            sent: if is_out { carrying.read_to() } else { received },
+            sent: carrying.sent,
             connected,
-            received,
+            received: carrying.reached.received,
             fed: carrying.reached.fed,
         };
         let news = carrying.watchdog.look(env.now, way);
-        if let Some(Stall::StandsStill { renew: true, .. }) = news
-            && connected
-        {
+        if let Some(Stall::StandsStill { renew: true, .. }) = news {
             // What a lost lane had is sent again at once, not when somebody wonders.
             let mut lanes = self.lanes.iter();
             let is_bad = lanes.any(|lane| lane.is_none_or(|l| env.is_doubtful(l.connection)));
