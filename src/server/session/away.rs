@@ -29,10 +29,7 @@ impl Session {
     /// The control connection is gone. A session with nothing under way and nothing left to say is
     /// over; before its first transfer the client may have asked for that, and will ask again.
     pub(super) async fn lose(&mut self, error: LinkError) {
-        let mut grace = self.shared.options.grace;
-        if self.stopping > Stopping::No {
-            grace = grace.min(STOPPING_GRACE);
-        }
+        let grace = self.grace();
         if self.machine.is_none() || self.failure.is_some() {
             self.closing = true;
         } else if !self.is_idle() {
@@ -47,6 +44,12 @@ impl Session {
             }
             self.closing = true;
         }
+    }
+
+    /// How long the client may be away.
+    fn grace(&self) -> Duration {
+        let grace = self.shared.options.grace;
+        if self.stopping > Stopping::No { grace.min(STOPPING_GRACE) } else { grace }
     }
 
     fn wait_for_client(&mut self, grace: Duration, error: &LinkError) {

@@ -64,7 +64,7 @@ note() { echo "$*" | tee -a "$work/notes"; }
 is_up() { [ -e "$pair/$1/share/up" ]; }
 power_on() {
   touch "$pair/$1/power"
-  # Time enough to try twice (ci/vm/run).
+  # Time enough for two boots that hang and one that does not (ci/vm/run).
   wait_until 330 "$1 is up" is_up "$1"
 }
 
