@@ -6,6 +6,10 @@ use zferry_chaos::{Ending, Fault, Rule, Storm, Way, Who};
 
 use super::journey::{CACHE, FRAME, Journey, PREAMBLE, lines};
 
+/// Cuts alone; of control connections within what they bring down soon after they return.
+const CUTS: Storm =
+    Storm { lanes: 180, controls: 20, lane_bytes: 96 << 10, control_bytes: 400, pauses: false };
+
 const ENDINGS: [Ending; 2] = [Ending::Fin, Ending::Rst];
 
 /// A rule for each of `cuts`, for the second, fourth, ... of `who`: those in between are cut as
@@ -30,12 +34,11 @@ fn each_with_both(bytes: RangeInclusive<u64>) -> impl Iterator<Item = (u64, Endi
 
 #[test]
 fn two_hundred_random_cuts_lose_nothing() {
-    let storm = Storm { lanes: 180, controls: 20, lane_bytes: 96 << 10, pauses: false };
     for (seed, flags) in [
         (1, ["--connections", "1", "--io", "uring"]),
         (2, ["--connections", "4", "--io", "threads"]),
     ] {
-        let plan = storm.plan(seed).to_string();
+        let plan = CUTS.plan(seed).to_string();
         let arrived = Journey::new(&plan).send(&flags).until(200).arrives();
         assert_eq!(arrived.counters.done("cut"), 200, "seed {seed}");
     }
@@ -43,7 +46,7 @@ fn two_hundred_random_cuts_lose_nothing() {
 
 #[test]
 fn a_storm_of_all_kinds_of_faults_loses_nothing() {
-    let storm = Storm { lanes: 60, controls: 10, lane_bytes: 200_000, pauses: true };
+    let storm = Storm { lanes: 60, controls: 10, lane_bytes: 200_000, pauses: true, ..CUTS };
     let plan = storm.plan(4);
     // A fault may wait for a control connection that the others leave no reason to open.
     let faults = plan.rules.len() as u64 * 9 / 10;
@@ -52,7 +55,7 @@ fn a_storm_of_all_kinds_of_faults_loses_nothing() {
 
 #[test]
 fn random_cuts_of_compressed_blocks_lose_nothing() {
-    let storm = Storm { lanes: 50, controls: 5, lane_bytes: 64 << 10, pauses: false };
+    let storm = Storm { lanes: 50, controls: 5, lane_bytes: 64 << 10, ..CUTS };
     let flags = ["--connections", "3", "--compress", "zstd:1"];
     Journey::new(&storm.plan(3).to_string()).send(&flags).until(50).arrives();
 }

@@ -27,9 +27,10 @@ use crate::protocol::frame::{Codec, FrameError, HEADER_BYTES, Header};
 use crate::protocol::window::Arrival;
 use crate::units::Bytes;
 
-/// How often in a row one connection may bring wrong bytes, or blocks without room, with no new
-/// block in between. Others may do so once each meanwhile: what hits a line hits all that is on it.
-const STRIKES_MAX: u32 = 3;
+/// Of a session with one lane, how many connections in a row may end with wrong bytes, or blocks
+/// without room, with no new block in between: the last of them ends the transfer. With more lanes
+/// it is one more for each: what hits a line hits all that is on it.
+const STRIKES_MAX: usize = 3;
 
 /// The stage.
 pub(super) struct Intake {
@@ -68,22 +69,23 @@ enum Expects {
     Payload { header: Header, spare: Option<Loan> },
 }
 
-/// Wrong bytes, or blocks without room, since the last new block.
+/// The connections that brought wrong bytes, or blocks without room, since the last new block.
 #[derive(Default)]
 pub(super) struct Strikes {
-    count: u32,
+    /// By their ids: one fault can spoil a payload, and the header that is looked for behind it.
+    connections: BTreeSet<u32>,
     /// How many blocks had come at the first of them.
     here: u64,
 }
 
 impl Strikes {
-    /// Counts one more. `true`: there are as many as `max`, which is too many.
-    fn strike(&mut self, here: u64, max: u32) -> bool {
+    /// Counts one more connection. `true`: there are as many as `max`, which is too many.
+    fn strike(&mut self, id: u32, here: u64, max: usize) -> bool {
         if here > self.here {
-            *self = Strikes { count: 0, here };
+            *self = Strikes { connections: BTreeSet::new(), here };
         }
-        self.count += 1;
-        self.count >= max
+        self.connections.insert(id);
+        self.connections.len() >= max
     }
 }
 
@@ -245,7 +247,7 @@ impl Intake {
     /// took over goes by the room that the one before gave, on each of its lanes: it hears of it,
     /// and sends the block again when there is a slot for it.
     fn turn_away(&mut self, id: u32, fault: Fault) -> Result<(), Fault> {
-        if self.beyond_room.strike(self.arrivals.here(), self.strikes_max()) {
+        if self.beyond_room.strike(id, self.arrivals.here(), self.strikes_max()) {
             return Err(fault);
         }
         self.lose(id, fault);
@@ -254,7 +256,7 @@ impl Intake {
 
     /// Wrong bytes came over a connection. The first few times that is its trouble alone.
     fn blame(&mut self, id: u32, copies: &BTreeSet<u32>, fault: Fault) -> Result<(), Fault> {
-        if self.strikes.strike(self.arrivals.here(), self.strikes_max()) {
+        if self.strikes.strike(id, self.arrivals.here(), self.strikes_max()) {
             return Err(fault);
         }
         self.lose(id, fault);
@@ -266,8 +268,8 @@ impl Intake {
         Ok(())
     }
 
-    fn strikes_max(&self) -> u32 {
-        self.lanes.saturating_add(STRIKES_MAX - 1)
+    fn strikes_max(&self) -> usize {
+        self.lanes as usize + STRIKES_MAX - 1
     }
 
     fn present(&self, lane: u32) -> Option<u32> {
@@ -310,23 +312,30 @@ fn broken(error: std::io::Error) -> Fault {
 mod tests {
     use super::*;
 
-    /// Strikes until there are too many, each at so many blocks.
-    fn borne(here: impl IntoIterator<Item = u64>) -> usize {
-        let mut strikes = Strikes::default();
-        here.into_iter().take_while(|&here| !strikes.strike(here, STRIKES_MAX)).count()
+    /// Strikes until there are too many, each by a connection at so many blocks.
+    fn borne(strikes: impl IntoIterator<Item = (u32, u64)>) -> usize {
+        let mut counted = Strikes::default();
+        let mut strikes = strikes.into_iter();
+        strikes.by_ref().take_while(|&(id, here)| !counted.strike(id, here, STRIKES_MAX)).count()
     }
 
     #[test]
     fn wrong_bytes_are_borne_as_long_as_new_blocks_come_between_them() {
-        assert_eq!(borne(1..=100), 100);
-        assert_eq!(borne([7; 100]), 2);
-        assert_eq!(borne([7, 7, 8, 8, 9, 9, 9]), 6);
+        assert_eq!(borne((1..=100).map(|here| (0, here))), 100);
+        assert_eq!(borne((1..=100).map(|id| (id, 7))), 2);
+        assert_eq!(borne([(1, 7), (2, 7), (3, 8), (4, 8), (5, 9), (6, 9), (7, 9)]), 6);
+    }
+
+    #[test]
+    fn a_fault_that_spoils_a_payload_and_the_header_behind_it_counts_once() {
+        // The spoilt block is one of the nine until it is rejected; then it comes again, unspoilt.
+        assert_eq!(borne([(1, 9), (1, 8), (2, 9), (2, 8)]), 4);
     }
 
     #[test]
     fn a_line_on_which_nothing_is_right_is_given_up_though_blocks_seem_to_come() {
         // Each block counts until it is rejected.
-        assert_eq!(borne([9, 8, 7, 6]), 2);
-        assert_eq!(borne([9, 8, 9, 8]), 2);
+        assert_eq!(borne([(1, 9), (2, 8), (3, 7), (4, 6)]), 2);
+        assert_eq!(borne([(1, 9), (1, 8), (2, 9), (2, 8), (3, 9)]), 4);
     }
 }

@@ -46,6 +46,9 @@ struct Orders {
     /// Before a data connection has carried so many bytes it is harmed
     #[arg(long, value_name = "BYTES", default_value_t = 1 << 20)]
     lane_bytes: u64,
+    /// Before a control connection has brought down so many bytes it is harmed
+    #[arg(long, value_name = "BYTES", default_value_t = 400)]
+    control_bytes: u64,
     /// Cut all connections whenever so many milliseconds have passed
     #[arg(long, value_name = "MS")]
     cut_every: Option<u64>,
@@ -120,8 +123,8 @@ impl Orders {
                 .map_err(|error| format!("read {}: {error}", path.display()))?;
             return Ok(text.parse()?);
         }
-        let Orders { lanes, controls, lane_bytes, .. } = *self;
-        let storm = Storm { lanes, controls, lane_bytes, pauses: true };
+        let Orders { lanes, controls, lane_bytes, control_bytes, .. } = *self;
+        let storm = Storm { lanes, controls, lane_bytes, control_bytes, pauses: true };
         Ok(self.seed.map_or_else(Plan::none, |seed| storm.plan(seed)))
     }
 }

@@ -17,6 +17,9 @@ pub struct Storm {
     pub controls: u32,
     /// A data connection is harmed before it has carried so many bytes.
     pub lane_bytes: u64,
+    /// A control connection is, before it has brought down so many. An `ack` of a window with gaps
+    /// is up to 1 KiB: where none comes through, the client rightly waits longer each time.
+    pub control_bytes: u64,
     /// Whether faults that take time are among them: holes and refusals of up to half a second.
     pub pauses: bool,
 }
@@ -24,9 +27,6 @@ pub struct Storm {
 /// What a control connection brings down before a transfer is surely under way. It is let alone
 /// until then: a session that does not stand yet has nothing to come back to.
 const SETTLED_BYTES: u64 = 400;
-
-/// What a control connection that returns brings down soon.
-const CONTROL_BYTES: u64 = 400;
 
 const PAUSE_MILLIS: u64 = 500;
 
@@ -64,7 +64,7 @@ impl Storm {
             let first = if number == 1 { SETTLED_BYTES } else { 1 };
             let rule = Rule::new(Who::Control, first, self.fault(&mut random));
             let rule = rule.only(number).on(Way::Down);
-            plan.rules.extend(harm(rule, CONTROL_BYTES, &mut random));
+            plan.rules.extend(harm(rule, self.control_bytes, &mut random));
         }
         plan
     }
@@ -101,7 +101,8 @@ fn harm(rule: Rule, bytes: u64, random: &mut Random) -> impl Iterator<Item = Rul
 mod tests {
     use super::*;
 
-    const STORM: Storm = Storm { lanes: 900, controls: 100, lane_bytes: 5000, pauses: true };
+    const STORM: Storm =
+        Storm { lanes: 900, controls: 100, lane_bytes: 5000, control_bytes: 400, pauses: true };
 
     #[test]
     fn the_same_seed_makes_the_same_plan_and_another_one_another() {
