@@ -25,7 +25,8 @@ impl Progress {
         Bytes(self.read.load(Ordering::Relaxed))
     }
 
-    /// Stream bytes in the blocks that were given to a connection, each block counted once.
+    /// Stream bytes in the blocks that were given to a connection, by this process or one that it
+    /// takes over from; each block counted once.
     pub fn sent(&self) -> StreamOffset {
         StreamOffset(self.sent.load(Ordering::Relaxed))
     }
@@ -72,8 +73,8 @@ impl Progress {
         self.read.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    pub(super) fn add_sent(&self, bytes: usize) {
-        self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+    pub(super) fn add_sent(&self, bytes: Bytes) {
+        self.sent.fetch_add(bytes.0, Ordering::Relaxed);
     }
 
     pub(super) fn add_wire(&self, bytes: usize) {

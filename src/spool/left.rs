@@ -170,6 +170,13 @@ impl Found {
         (self.next_frame() == Some(sequence)).then_some(self.end)
     }
 
+    /// How much of the stream is before `start`, or in frames of such numbers.
+    pub fn bytes_where(&self, counts: impl Fn(Sequence) -> bool) -> Bytes {
+        let frames = self.entries.iter().map(|entry| entry.frame);
+        let counted = frames.filter(|frame| counts(frame.sequence)).map(|frame| frame.length().0);
+        Bytes(self.start.to.0 + counted.sum::<u64>())
+    }
+
     /// The number behind the last; `None` where there is none.
     pub fn next_frame(&self) -> Option<Sequence> {
         self.entries.last().map(|last| last.frame.sequence.next())

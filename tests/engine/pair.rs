@@ -66,7 +66,8 @@ pub struct Plan {
 /// What came of it.
 #[derive(Debug)]
 pub struct Outcome {
-    /// The sink got the bytes of the source, all and no more.
+    /// The sink got the bytes of the source, all and no more; and all were counted as sent, once,
+    /// whoever sent them.
     pub whole: bool,
     /// Lanes that the sender lost.
     pub lost: usize,
@@ -336,12 +337,13 @@ impl Pair {
         }
         let (took, fed) = (self.started.elapsed(), self.fed);
         let came_twice = self.receiver.progress().resent().0;
+        let sent = self.progress.sent().0;
         drop(self.sender);
         drop(self.receiver.stop());
         self.source.take().unwrap().join().unwrap();
         let got = self.sink.take().unwrap().join().unwrap();
         Outcome {
-            whole: fed && got == content(self.plan.bytes),
+            whole: fed && got == content(self.plan.bytes) && sent == self.plan.bytes,
             lost: self.lost,
             wrong: self.wrong,
             resent: self.progress.resent().0,

@@ -331,14 +331,13 @@ struct Dealing {
 
 fn begin(resumed: Option<Resumed>) -> (Dealing, State) {
     let Some(resumed) = resumed else { return Default::default() };
+    let Receipt { credit, arrived } = &resumed.receipt;
+    let is_there = |frame| frame < credit.taken || arrived.contains(frame);
+    resumed.progress.add_sent(resumed.found.bytes_where(is_there));
     let dealing = Dealing {
         window: SendWindow::restored(resumed.receipt.clone()),
         progress: Arc::clone(&resumed.progress),
-        acknowledged: Acknowledged::from(
-            resumed.transfer,
-            resumed.taken,
-            resumed.receipt.credit.taken,
-        ),
+        acknowledged: Acknowledged::from(resumed.transfer, resumed.taken, credit.taken),
     };
     (dealing, State::resumed(resumed))
 }

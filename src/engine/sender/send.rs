@@ -159,7 +159,7 @@ impl Dealer {
                 self.progress.add_resent(range.len());
             } else {
                 self.dealt.append(header.crc32, header.length());
-                self.progress.add_sent(header.plain_bytes as usize);
+                self.progress.add_sent(header.length());
             }
             self.lanes.send(id, loan, range, &mut self.port).map_err(broken)?;
         }
