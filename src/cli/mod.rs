@@ -6,6 +6,7 @@
 pub mod doctor;
 mod duration;
 mod engine;
+mod events;
 mod inspect;
 mod receive;
 mod replicate;
@@ -27,6 +28,9 @@ use tracing_subscriber::filter::LevelFilter;
 
 use crate::error::{Class, Failure, Side};
 
+/// Behind the flags of every command.
+const LAST: usize = 1000;
+
 /// Replicates ZFS snapshots from one Linux host to another as fast as the machine allows.
 ///
 /// Beside the backup pool, run `zferry serve`; beside the local pool, `zferry replicate`. To carry
@@ -38,10 +42,10 @@ struct Arguments {
     #[command(subcommand)]
     command: Command,
     /// Say more: once for what happens, twice for how, three times for every message
-    #[arg(short, long, global = true, action = ArgAction::Count)]
+    #[arg(short, long, global = true, action = ArgAction::Count, display_order = LAST)]
     verbose: u8,
     /// Say nothing but errors
-    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    #[arg(short, long, global = true, conflicts_with = "verbose", display_order = LAST)]
     quiet: bool,
 }
 

@@ -11,13 +11,14 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::watch;
 
 use super::engine::{Flags, SendFlags};
-use super::show::{self, Show};
+use super::events::{self, Telling};
+use super::show;
 use super::spool::state_beside;
 use super::target::{Reach, Target, resolve};
 use super::{machine, require_plain, signals, state, usage};
 use crate::client::job::{Job, OnDeadToken, Outcome, Wanted};
 use crate::client::replicate::replicate;
-use crate::client::{Dial, Options, Stop};
+use crate::client::{Dial, Options, Stop, Summary};
 use crate::dataset::{DatasetName, SnapName};
 use crate::engine::settings::Settings;
 use crate::error::{Failure, Side};
@@ -61,6 +62,8 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
     #[command(flatten)]
+    telling: Telling,
+    #[command(flatten)]
     reach: Reach,
     #[command(flatten)]
     engine: Flags,
@@ -85,6 +88,11 @@ impl From<DeadToken> for OnDeadToken {
 }
 
 pub(super) fn run(arguments: Arguments, quiet: bool) -> Result<(), Failure> {
+    let telling = arguments.telling;
+    copy(arguments, quiet).inspect_err(|failure| telling.failed(failure))
+}
+
+fn copy(arguments: Arguments, quiet: bool) -> Result<(), Failure> {
     let target = Target::parse(&arguments.target)?;
     if matches!(target, Target::Server { .. }) {
         require_plain(Side::Source, arguments.plain)?;
@@ -123,22 +131,28 @@ pub(super) fn run(arguments: Arguments, quiet: bool) -> Result<(), Failure> {
     let copied = runtime.block_on(async {
         let stop = signals::listen(Stopping::Now)
             .map_err(|error| machine(Side::Source, "listen for signals", &error))?;
-        let mut watch = Show::new(quiet);
+        let mut watch = arguments.telling.onlooker(quiet);
         let dial = route.dial;
-        replicate(&zfs, &job, dial, &options, &mut watch, &mut Stop::new(stop)).await
+        replicate(&zfs, &job, dial, &options, watch.as_mut(), &mut Stop::new(stop)).await
     });
     if let Some(server) = route.server {
         // After a failure there is nothing left to finish.
         server.join(if copied.is_ok() { Stopping::Drained } else { Stopping::Now });
     }
-    tell(&job, copied?, quiet);
+    let outcome = copied?;
+    if arguments.telling.as_json() {
+        let (snapshot, summary) = match outcome {
+            Outcome::UpToDate(snapshot) => (snapshot, Summary::default()),
+            Outcome::Done(snapshot, summary) => (snapshot, summary),
+        };
+        events::done(Some(job.source.at(&snapshot.name).as_str()), &summary);
+    } else if !quiet {
+        tell(&job, outcome);
+    }
     Ok(())
 }
 
-fn tell(job: &Job, outcome: Outcome, quiet: bool) {
-    if quiet {
-        return;
-    }
+fn tell(job: &Job, outcome: Outcome) {
     let line = match outcome {
         Outcome::UpToDate(snapshot) => {
             let name = job.source.at(&snapshot.name);

@@ -7,7 +7,8 @@ use clap::Args;
 use sys::control::Runtime;
 
 use super::engine::{Flags, SendFlags};
-use super::show::{self, Show};
+use super::events::{self, Telling};
+use super::show;
 use super::spool::state_beside;
 use super::target::{Reach, resolve};
 use super::{machine, require_plain, signals, state, usage};
@@ -37,6 +38,8 @@ pub(super) struct Arguments {
     #[arg(long, requires = "spool")]
     rest: bool,
     #[command(flatten)]
+    telling: Telling,
+    #[command(flatten)]
     reach: Reach,
     #[command(flatten)]
     engine: Flags,
@@ -48,6 +51,11 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: Arguments, quiet: bool) -> Result<(), Failure> {
+    let telling = arguments.telling;
+    copy(arguments, quiet).inspect_err(|failure| telling.failed(failure))
+}
+
+fn copy(arguments: Arguments, quiet: bool) -> Result<(), Failure> {
     require_plain(Side::Source, arguments.plain)?;
     let from = if arguments.command.is_empty() {
         if std::io::stdin().is_terminal() && !arguments.rest {
@@ -77,16 +85,18 @@ pub(super) fn run(arguments: Arguments, quiet: bool) -> Result<(), Failure> {
     runtime.block_on(async {
         let stop = signals::listen(Stopping::Now)
             .map_err(|error| machine(Side::Source, "listen for signals", &error))?;
-        let mut watch = Show::new(quiet);
+        let mut watch = arguments.telling.onlooker(quiet);
         let mut stop = Stop::new(stop);
         let copied = if arguments.rest {
-            send_rest(from, dial, &options, &mut watch, &mut stop).await
+            send_rest(from, dial, &options, watch.as_mut(), &mut stop).await
         } else {
-            send(from, dial, &options, &mut watch, &mut stop).await
+            send(from, dial, &options, watch.as_mut(), &mut stop).await
         };
         drop(watch);
         let summary = copied?;
-        if !quiet {
+        if arguments.telling.as_json() {
+            events::done(None, &summary);
+        } else if !quiet {
             show::say(&mut std::io::stderr(), &show::summary("sent", &summary));
         }
         Ok(())

@@ -211,7 +211,7 @@ impl Session {
         self.close_records(&mut carrying, carried.as_ref().err()).await;
         let moment = carrying.moment();
         let applied = carried?;
-        watch.moment(moment);
+        watch.moment(Moment { stands_still: None, ..moment });
         watch.end();
         Ok(Carried { applied, moment })
     }

@@ -8,12 +8,16 @@
 use std::fmt;
 use std::time::Duration;
 
+use serde::Serialize;
+
 use crate::units::StreamOffset;
 
 /// A part of the way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Culprit {
     /// Nothing comes out of `zfs send`.
+    #[serde(rename = "source read")]
     SourceRead,
     /// What was sent does not arrive, or nobody hears that it did.
     Wire,

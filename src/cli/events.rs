@@ -1,0 +1,185 @@
+//! What a program sees: `--json`, one object a line on stdout.
+//!
+//! Each has an `event`: `begin` of a stream, `moment` once a second and whenever it begins or
+//! ceases to stand still, `end` when this attempt at it is over; and at last `done`, when the
+//! target has all of it, or `failed` with what stderr says too. Sizes are bytes, times
+//! milliseconds. Fields may be added; none is renamed, and what is not known is `null`.
+
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use serde::Serialize;
+
+use super::show::Show;
+use crate::client::{Moment, Summary, Watch};
+use crate::error::Failure;
+use crate::protocol::stall::Culprit;
+use crate::units::Bytes;
+
+/// How often it is told how far a stream is.
+const MOMENT_EVERY: Duration = Duration::from_secs(1);
+
+/// Whom a command tells what it does.
+#[derive(Args, Clone, Copy, Debug)]
+pub(super) struct Telling {
+    /// Tell a program what happens, on stdout as JSON, one object a line: how far it is, what
+    /// stands still, how it ended. No progress is shown then
+    #[arg(long)]
+    json: bool,
+}
+
+/// Tells how far a copy is.
+#[derive(Debug, Default)]
+struct Events {
+    begun: bool,
+    told: Option<(Instant, Moment)>,
+    /// The newest there is, if it was not told.
+    untold: Option<Moment>,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+enum Event<'a> {
+    Begin {
+        what: &'a str,
+        estimated: Option<Bytes>,
+    },
+    Moment {
+        /// Came out of the source.
+        read: Bytes,
+        /// Went out on the wire.
+        wire: Bytes,
+        /// Were taken at the target.
+        fed: Bytes,
+        /// Went by way of breakpoint files.
+        spooled: Bytes,
+        stands_still: Option<Culprit>,
+    },
+    End,
+    Done {
+        /// What the target holds now.
+        holds: Option<&'a str>,
+        streams: u32,
+        bytes: Bytes,
+        wire: Bytes,
+        spooled: Bytes,
+        /// Had been sent before.
+        kept: Bytes,
+        millis: u64,
+    },
+    Failed(&'a Failure),
+}
+
+impl Telling {
+    /// Whether it is a program.
+    pub fn as_json(self) -> bool {
+        self.json
+    }
+
+    /// Who looks on: a program, a person, or nobody.
+    pub fn onlooker(self, quiet: bool) -> Box<dyn Watch> {
+        if self.json { Box::new(Events::default()) } else { Box::new(Show::new(quiet)) }
+    }
+
+    /// The copy has failed; a person hears of it from whoever ends the process.
+    pub fn failed(self, failure: &Failure) {
+        if self.json {
+            tell(&Event::Failed(failure));
+        }
+    }
+}
+
+impl Watch for Events {
+    fn begin(&mut self, what: &str, estimated: Option<Bytes>) {
+        *self = Events { begun: true, ..Events::default() };
+        tell(&Event::Begin { what, estimated });
+    }
+
+    fn moment(&mut self, moment: Moment) {
+        self.untold = Some(moment);
+        let is_due = self.told.is_none_or(|(at, told)| {
+            at.elapsed() >= MOMENT_EVERY || told.stands_still != moment.stands_still
+        });
+        if is_due {
+            self.tell_untold();
+        }
+    }
+
+    fn end(&mut self) {
+        self.tell_untold();
+        // An attempt may be over before there was a stream.
+        if std::mem::take(&mut self.begun) {
+            tell(&Event::End);
+        }
+    }
+}
+
+impl Events {
+    fn tell_untold(&mut self) {
+        if let Some(moment) = self.untold.take() {
+            self.told = Some((Instant::now(), moment));
+            let Moment { read, wire, fed, spooled, stands_still } = moment;
+            tell(&Event::Moment { read, wire, fed, spooled, stands_still });
+        }
+    }
+}
+
+/// The copy is done: the target holds a snapshot, or whatever came through a pipe.
+pub(super) fn done(holds: Option<&str>, summary: &Summary) {
+    let &Summary { streams, bytes, wire, kept, spooled, taken } = summary;
+    let millis = u64::try_from(taken.as_millis()).unwrap_or(u64::MAX);
+    tell(&Event::Done { holds, streams, bytes, wire, spooled, kept, millis });
+}
+
+/// A reader that is gone is no reason to fail.
+fn tell(event: &Event) {
+    let line = serde_json::to_string(event).unwrap_or_default();
+    let mut stdout = std::io::stdout().lock();
+    let _ = writeln!(stdout, "{line}");
+    let _ = stdout.flush();
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::error::{Class, Side};
+
+    fn as_json(event: &Event) -> serde_json::Value {
+        serde_json::to_value(event).unwrap()
+    }
+
+    #[test]
+    fn an_event_says_what_it_is_and_what_is_unknown() {
+        let begin = Event::Begin { what: "tank/a@b", estimated: None };
+        let expected = json!({"event": "begin", "what": "tank/a@b", "estimated": null});
+        assert_eq!(as_json(&begin), expected);
+        assert_eq!(as_json(&Event::End), json!({"event": "end"}));
+    }
+
+    #[test]
+    fn a_stall_has_the_words_of_the_log() {
+        for culprit in [Culprit::SourceRead, Culprit::Wire, Culprit::Receive] {
+            let stands_still = Some(culprit);
+            let (read, wire, fed, spooled) = (Bytes(4), Bytes(3), Bytes(2), Bytes(1));
+            let moment = as_json(&Event::Moment { read, wire, fed, spooled, stands_still });
+            let expected = json!({
+                "event": "moment", "read": 4, "wire": 3, "fed": 2, "spooled": 1,
+                "stands_still": culprit.to_string(),
+            });
+            assert_eq!(moment, expected);
+        }
+    }
+
+    #[test]
+    fn a_failure_is_told_with_its_remedy() {
+        let failure = Failure::new(Side::Target, Class::Wait, "full").with_remedy("make room");
+        let expected = json!({
+            "event": "failed", "side": "target", "class": "wait", "what": "full",
+            "remedy": "make room",
+        });
+        assert_eq!(as_json(&Event::Failed(&failure)), expected);
+    }
+}
