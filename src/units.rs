@@ -4,6 +4,7 @@
 //! another. Nothing here may know what is counted, only what the count means.
 
 use std::fmt;
+use std::num::NonZeroU64;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -15,6 +16,10 @@ use serde::{Deserialize, Serialize};
 )]
 #[serde(transparent)]
 pub struct Bytes(pub u64);
+
+/// A number of bytes per second, at least 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Rate(NonZeroU64);
 
 /// A place in the uncompressed stream of one `zfs send` run: 0 is before its first byte.
 #[derive(
@@ -59,6 +64,20 @@ impl Bytes {
     }
 }
 
+impl Rate {
+    /// The bytes of one second.
+    pub fn per_second(self) -> Bytes {
+        Bytes(self.0.get())
+    }
+
+    /// What each of so many gets of it.
+    #[must_use]
+    pub fn shared_by(self, count: usize) -> Rate {
+        let share = self.0.get() / count.max(1) as u64;
+        Rate(NonZeroU64::new(share).unwrap_or(NonZeroU64::MIN))
+    }
+}
+
 impl From<usize> for Bytes {
     fn from(count: usize) -> Bytes {
         Bytes(count as u64)
@@ -96,6 +115,12 @@ impl fmt::Display for Bytes {
             unit += 1;
         }
         if unit == 0 { write!(f, "{} B", self.0) } else { write!(f, "{value:.1} {}", UNITS[unit]) }
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/s", self.per_second())
     }
 }
 
@@ -155,6 +180,28 @@ impl FromStr for Bytes {
     }
 }
 
+/// Why a text is not a rate.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ParseRateError {
+    /// Not even a size.
+    #[error(transparent)]
+    Size(#[from] ParseBytesError),
+    /// Nothing would ever move.
+    #[error("a rate is at least 1 byte per second")]
+    Nothing,
+}
+
+impl FromStr for Rate {
+    type Err = ParseRateError;
+
+    /// Reads a size as [`Bytes`] does, with or without `/s` behind it.
+    fn from_str(text: &str) -> Result<Rate, ParseRateError> {
+        let text = text.trim();
+        let Bytes(bytes) = text.strip_suffix("/s").unwrap_or(text).parse()?;
+        NonZeroU64::new(bytes).map(Rate).ok_or(ParseRateError::Nothing)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -183,6 +230,24 @@ mod tests {
         assert_eq!(Bytes(999).to_string(), "999 B");
         assert_eq!(Bytes(1536).to_string(), "1.5 KiB");
         assert_eq!(Bytes(u64::MAX).to_string(), "16.0 EiB");
+    }
+
+    #[test]
+    fn a_rate_is_a_size_each_second_and_never_nothing() {
+        for text in ["64KiB", "65536", "64K/s", " 64 kib/s "] {
+            let rate: Rate = text.parse().expect(text);
+            assert_eq!((rate.per_second(), rate.to_string()), (Bytes(65536), "64.0 KiB/s".into()));
+        }
+        assert_eq!("0".parse::<Rate>(), Err(ParseRateError::Nothing));
+        assert_eq!("/s".parse::<Rate>(), Err(ParseRateError::Size(ParseBytesError::NoNumber)));
+    }
+
+    #[test]
+    fn however_many_share_a_rate_each_gets_something() {
+        let rate: Rate = "1000".parse().unwrap();
+        for (count, share) in [(0, 1000), (1, 1000), (3, 333), (5000, 1)] {
+            assert_eq!(rate.shared_by(count).per_second(), Bytes(share), "{count}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 use sys::arena::PAGE_BYTES;
 use sys::backend::{Backend, Choice};
 
+use super::limit::{Bwlimit, Limit};
 use super::spool::SpoolFlags;
 use super::{machine, usage};
 use crate::engine::settings::{Compression, Settings, ZeroCopy};
@@ -57,6 +58,11 @@ pub(super) struct SendFlags {
     /// on lines that lose packets, `cubic` is cheaper on clean ones [default: the machine's]
     #[arg(long, value_name = "NAME")]
     congestion: Option<String>,
+    /// Send no more than this each second over all connections together: 50MiB, say. The kernel
+    /// spreads it evenly, and counts headers and what is sent again. `@FILE` reads it from a file,
+    /// a rate or `none`, at the start and at each SIGHUP [default: no limit]
+    #[arg(long, value_name = "RATE|@FILE")]
+    bwlimit: Option<Bwlimit>,
     /// Have the network card read blocks from our memory; `auto` stops when the kernel copies
     #[arg(long, value_enum, value_name = "WHEN", default_value = "auto")]
     zero_copy_send: When,
@@ -170,6 +176,16 @@ impl SendFlags {
     /// How many data connections.
     pub fn connections(&self) -> u16 {
         self.connections
+    }
+
+    /// Whether they may not send as fast as they can.
+    pub fn is_limited(&self) -> bool {
+        self.bwlimit.is_some()
+    }
+
+    /// How fast they may send together.
+    pub fn limit(&self) -> Result<Limit, Failure> {
+        Limit::begin(self.bwlimit.as_ref())
     }
 
     /// Their congestion control; `None` for the machine's own.

@@ -8,6 +8,7 @@ mod duration;
 mod engine;
 mod events;
 mod inspect;
+mod limit;
 mod receive;
 mod replicate;
 mod send;

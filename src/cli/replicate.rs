@@ -94,8 +94,13 @@ pub(super) fn run(arguments: Arguments, quiet: bool) -> Result<(), Failure> {
 
 fn copy(arguments: Arguments, quiet: bool) -> Result<(), Failure> {
     let target = Target::parse(&arguments.target)?;
-    if matches!(target, Target::Server { .. }) {
-        require_plain(Side::Source, arguments.plain)?;
+    match target {
+        Target::Server { .. } => require_plain(Side::Source, arguments.plain)?,
+        Target::Local(_) if arguments.sending.is_limited() => {
+            let what = "--bwlimit limits what goes over a network; the target is on this host";
+            return Err(usage(Side::Source, what).with_remedy("leave it out"));
+        }
+        Target::Local(_) => {}
     }
     let source: DatasetName =
         arguments.source.parse().map_err(|error| usage(Side::Source, format!("source {error}")))?;
@@ -120,16 +125,19 @@ fn copy(arguments: Arguments, quiet: bool) -> Result<(), Failure> {
     };
     let runtime = Runtime::new(engine.backend)
         .map_err(|error| machine(Side::Source, "start the client", &error))?;
+    let limit = arguments.sending.limit()?;
     let options = Options {
         engine,
         connections,
         congestion: arguments.sending.congestion(),
+        limit: limit.told(),
         retry_for: arguments.reach.retry_for(),
         stall_timeout: arguments.reach.stall_timeout(),
         records,
     };
     let copied = runtime.block_on(async {
         let stop = signals::listen(Stopping::Now)
+            .and_then(|stop| limit.listen().map(|()| stop))
             .map_err(|error| machine(Side::Source, "listen for signals", &error))?;
         let mut watch = arguments.telling.onlooker(quiet);
         let dial = route.dial;

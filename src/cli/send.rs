@@ -74,16 +74,19 @@ fn copy(arguments: Arguments, quiet: bool) -> Result<(), Failure> {
     let dial = Dial::Network { name: arguments.to, addresses, limit: arguments.reach.limit() };
     let runtime = Runtime::new(engine.backend)
         .map_err(|error| machine(Side::Source, "start the sender", &error))?;
+    let limit = sending.limit()?;
     let options = Options {
         engine,
         connections: sending.connections(),
         congestion: sending.congestion(),
+        limit: limit.told(),
         retry_for: arguments.reach.retry_for(),
         stall_timeout: arguments.reach.stall_timeout(),
         records,
     };
     runtime.block_on(async {
         let stop = signals::listen(Stopping::Now)
+            .and_then(|stop| limit.listen().map(|()| stop))
             .map_err(|error| machine(Side::Source, "listen for signals", &error))?;
         let mut watch = arguments.telling.onlooker(quiet);
         let mut stop = Stop::new(stop);

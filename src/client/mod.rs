@@ -8,6 +8,7 @@ mod hold;
 pub mod job;
 mod lanes;
 mod left;
+mod limit;
 pub mod orphans;
 mod reconnect;
 pub mod replicate;
@@ -18,6 +19,7 @@ mod source;
 mod watch;
 
 pub use self::dial::Dial;
+pub use self::limit::Limit;
 pub use self::session::Session;
 pub use self::watch::{Moment, Stop, Summary, Watch};
 
@@ -35,6 +37,8 @@ pub struct Options {
     pub connections: u16,
     /// Their congestion control; `None` for the machine's own.
     pub congestion: Option<String>,
+    /// The most that its data connections send together.
+    pub limit: Limit,
     /// How long it tries to get a lost connection back.
     pub retry_for: Duration,
     /// How long a stream may stand still before it says why.

@@ -18,6 +18,7 @@ use self::records::Bookkeeping;
 pub(super) use self::taken_up::TakenUp;
 use super::conversation::{Conversation, Heard, NotBack};
 use super::lanes::{Lanes, Reopened};
+use super::limit::Limiter;
 use super::reconnect::Back;
 use super::source::{Opened, Source};
 use super::watch::{Moment, Stop, Watch};
@@ -52,6 +53,7 @@ pub struct Session {
     terms: (Agreed, JoinSecret),
     lanes: Lanes,
     engine: Engine,
+    _limiter: Limiter,
     events: UnboundedReceiver<Event>,
     block_bytes: Bytes,
     codec: Codec,
@@ -125,19 +127,21 @@ impl Session {
             options.retry_for,
         )
         .await?;
-        let mut engine = options.engine.clone();
-        engine.block_bytes = engine.block_bytes.min(agreed.limits.block_bytes_max);
+        let mut settings = options.engine.clone();
+        settings.block_bytes = settings.block_bytes.min(agreed.limits.block_bytes_max);
         let (event_inbox, events) = unbounded_channel();
+        let engine = Engine::start(&settings, connections, &event_inbox, None)?;
         Ok(Session {
-            engine: Engine::start(&engine, connections, &event_inbox, None)?,
+            _limiter: Limiter::start(&engine, options.limit.clone()),
+            engine,
             conversation,
             terms: (agreed, secret),
             lanes,
             events,
-            block_bytes: engine.block_bytes,
+            block_bytes: settings.block_bytes,
             codec,
             stall_timeout: options.stall_timeout,
-            records: Bookkeeping::new(options.records.clone(), engine.spool.as_ref()),
+            records: Bookkeeping::new(options.records.clone(), settings.spool.as_ref()),
         })
     }
 

@@ -17,12 +17,12 @@ use nix::sys::socket::{
     setsockopt, shutdown, sockopt,
 };
 
-use option::NotsentLowat;
+use option::{MaxPacingRate, NotsentLowat};
 
 /// Names that any process may ask for; others need `CAP_NET_ADMIN`, and perhaps a module.
 pub(crate) const CONGESTION_AVAILABLE: &str = "/proc/sys/net/ipv4/tcp_available_congestion_control";
 
-/// The option that nix does not have; its macro would make the type public.
+/// The options that nix does not have; its macro would make the types public.
 mod option {
     use nix::{getsockopt_impl, setsockopt_impl, sockopt_impl};
 
@@ -33,6 +33,15 @@ mod option {
         libc::IPPROTO_TCP,
         libc::TCP_NOTSENT_LOWAT,
         u32
+    );
+
+    sockopt_impl!(
+        /// The most bytes per second that leave the socket; all bits set for no limit.
+        MaxPacingRate,
+        Both,
+        libc::SOL_SOCKET,
+        libc::SO_MAX_PACING_RATE,
+        u64
     );
 }
 
@@ -67,6 +76,16 @@ pub fn user_timeout(socket: impl AsFd) -> io::Result<Duration> {
 /// after a reconnect: small keeps the bytes with us. The default of the kernel is no limit.
 pub fn set_notsent_lowat(socket: impl AsFd, bytes: u32) -> io::Result<()> {
     on_tcp(socket, |socket| setsockopt(socket, NotsentLowat, &bytes))
+}
+
+/// The most bytes per second that the kernel lets leave the socket, headers and what is sent again
+/// included; `None` for no limit (`SO_MAX_PACING_RATE`, of 64 bits since Linux 4.20).
+///
+/// Segments then leave evenly, whatever the congestion control and without a queueing discipline
+/// that knows of pacing (since Linux 4.13).
+pub fn set_pacing_rate(socket: impl AsFd, bytes_per_second: Option<u64>) -> io::Result<()> {
+    let rate = bytes_per_second.unwrap_or(u64::MAX);
+    on_tcp(socket, |socket| setsockopt(socket, MaxPacingRate, &rate))
 }
 
 /// Chooses the congestion control by name, and reads it back.
@@ -187,6 +206,10 @@ mod tests {
         assert_eq!(getsockopt(&socket, sockopt::TcpUserTimeout), Ok(30_000));
         set_notsent_lowat(&socket, 1 << 20).expect("lowat");
         assert_eq!(getsockopt(&socket, NotsentLowat), Ok(1 << 20));
+        set_pacing_rate(&socket, Some(1 << 40)).expect("pacing rate");
+        assert_eq!(getsockopt(&socket, MaxPacingRate), Ok(1 << 40));
+        set_pacing_rate(&socket, None).expect("no pacing rate");
+        assert_eq!(getsockopt(&socket, MaxPacingRate), Ok(u64::MAX));
     }
 
     #[test]

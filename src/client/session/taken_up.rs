@@ -14,6 +14,7 @@ use super::{Carried, Session};
 use crate::breakpoint::record::Mark;
 use crate::client::conversation::Conversation;
 use crate::client::lanes::Lanes;
+use crate::client::limit::Limiter;
 use crate::client::reconnect::try_once;
 use crate::client::send::stopped;
 use crate::client::watch::{Stop, Watch};
@@ -140,8 +141,10 @@ impl Session {
         let (event_inbox, events) = unbounded_channel();
         let receipt = standing.receipt();
         let resumed = Resumed { transfer, stream, found, receipt, taken, progress };
+        let engine = Engine::start(&settings, connections, &event_inbox, Some(resumed))?;
         let session = Session {
-            engine: Engine::start(&settings, connections, &event_inbox, Some(resumed))?,
+            _limiter: Limiter::start(&engine, options.limit.clone()),
+            engine,
             conversation,
             terms: (agreed, secret),
             lanes,

@@ -14,6 +14,7 @@ use sys::loan::Loan;
 use sys::port::{Act, Port, Request};
 
 use crate::engine::settings::ZeroCopy;
+use crate::units::Rate;
 
 /// All connections of a session.
 pub(super) struct Lanes {
@@ -22,6 +23,8 @@ pub(super) struct Lanes {
     /// Ids of the connections that could send; the one that has waited longest first.
     idle: VecDeque<u32>,
     next_id: u32,
+    /// Of all of them together.
+    limit: Option<Rate>,
 }
 
 /// One socket, and what it has in hand.
@@ -65,7 +68,13 @@ pub(super) fn id_of(key: u32) -> u32 {
 
 impl Lanes {
     pub fn new(zero_copy: ZeroCopy) -> Lanes {
-        Lanes { zero_copy, connections: BTreeMap::new(), idle: VecDeque::new(), next_id: 0 }
+        Lanes {
+            zero_copy,
+            connections: BTreeMap::new(),
+            idle: VecDeque::new(),
+            next_id: 0,
+            limit: None,
+        }
     }
 
     /// Takes a connection in and watches it for its end.
@@ -81,7 +90,35 @@ impl Lanes {
             Connection { lane, fd, sending: None, watched: true, lost: false, zero_copy };
         self.connections.insert(id, connection);
         self.idle.push_back(id);
+        self.share_limit();
         Ok(())
+    }
+
+    /// All connections together send no more than this from now on.
+    pub fn limit(&mut self, limit: Option<Rate>) {
+        if limit.is_none() {
+            self.pace(None);
+        }
+        self.limit = limit;
+        self.share_limit();
+    }
+
+    /// Each connection gets its part of the limit.
+    fn share_limit(&self) {
+        if let Some(limit) = self.limit {
+            let present = self.connections.values().filter(|one| !one.lost).count();
+            self.pace(Some(limit.shared_by(present)));
+        }
+    }
+
+    /// By the kernel: it sends evenly, and counts headers and what it sends again.
+    fn pace(&self, each: Option<Rate>) {
+        for Connection { lane, fd, .. } in self.connections.values() {
+            let rate = each.map(|rate| rate.per_second().0);
+            if let Err(error) = sys::socket::set_pacing_rate(fd, rate) {
+                tracing::warn!(lane, %error, "cannot limit the rate of a data connection");
+            }
+        }
     }
 
     /// On loopback the kernel always copies, later and colder than a plain send would.
@@ -179,6 +216,7 @@ impl Lanes {
         let _already_gone = sys::socket::shutdown_both(&connection.fd);
         self.idle.retain(|&idle| idle != id);
         self.forget(id);
+        self.share_limit();
         Some(lane)
     }
 

@@ -39,7 +39,7 @@ use crate::protocol::frame::Codec;
 use crate::protocol::window::{Receipt, SendWindow};
 use crate::spool::keeping::{Follow, Stream};
 use crate::spool::left::Found;
-use crate::units::TransferId;
+use crate::units::{Rate, TransferId};
 
 /// What a sender tells the one who started it.
 #[derive(Debug)]
@@ -277,6 +277,17 @@ impl Sender {
                 frames.put(ToSend::Follow(order));
             }
         })
+    }
+
+    /// Has all connections together send no more than a rate, from each call on; `None` lifts it.
+    /// A copy within one host knows no limit. Of no use, and no harm, when the engine has ended.
+    pub fn limiter(&self) -> impl Fn(Option<Rate>) + Send + use<> {
+        let send = self.send.clone();
+        move |limit| {
+            if let Some(send) = &send {
+                send.put(ToSend::Limit(limit));
+            }
+        }
     }
 
     /// Has a connection carry a lane: a blocking stream socket. One that the lane has already is

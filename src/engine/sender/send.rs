@@ -25,7 +25,7 @@ use crate::engine::halt::Halt;
 use crate::engine::progress::Progress;
 use crate::protocol::window::{Receipt, SendWindow};
 use crate::spool::keeping::{Order, Stream};
-use crate::units::{Bytes, Sequence, StreamOffset, TransferId};
+use crate::units::{Bytes, Rate, Sequence, StreamOffset, TransferId};
 
 /// What the stage is told.
 #[derive(Debug)]
@@ -48,6 +48,8 @@ pub(super) enum ToSend {
     Credit(Receipt),
     /// The receiver may have lost what it had not taken, and stands here.
     Stands(Receipt),
+    /// All connections together send no more than this from now on.
+    Limit(Option<Rate>),
     /// What follows from the records of a stream that outlives its process.
     Follow(Order),
 }
@@ -137,6 +139,7 @@ impl Dealer {
                 self.lanes.join(lane, fd, &mut self.port).map_err(broken)?;
             }
             ToSend::Leave { lane } => self.leave(lane),
+            ToSend::Limit(limit) => self.lanes.limit(limit),
             // The slots of what was taken go home here.
             ToSend::Credit(receipt) => {
                 let taken = self.window.credit(receipt).map_err(Fault::Credit)?;
