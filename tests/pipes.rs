@@ -92,6 +92,7 @@ fn every_content_arrives_with_every_compression_block_and_number_of_connections(
         (&text, "zstd:1", "1", "1MiB"),
         (&text, "zstd", "3", "4KiB"),
         (&text, "none", "3", "64KiB"),
+        (&text, "auto", "3", "64KiB"),
         (&zeros, "zstd:1", "3", "1MiB"),
         (&zeros, "zstd:19", "1", "64KiB"),
         (&zeros, "none", "1", "4KiB"),

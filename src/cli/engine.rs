@@ -38,9 +38,11 @@ pub(super) struct Flags {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Tuning")]
 pub(super) struct SendFlags {
-    /// What to do to blocks: `none`, or `zstd` with a level from 1 (fast) to 19 (small). Streams
-    /// of datasets with compression are sent compressed as they lie on disk, and gain little
-    #[arg(long, value_name = "none|zstd[:LEVEL]", default_value = "none")]
+    /// What to do to blocks: `none`; `zstd` with a level from 1 (fast) to 19 (small); or `auto`,
+    /// which goes up to 9 where the network is what holds the stream up, and sends blocks as they
+    /// are where it is not or where they would not shrink. Streams of datasets with compression are
+    /// sent compressed as they lie on disk, and gain little
+    #[arg(long, value_name = "none|zstd[:LEVEL]|auto", default_value = "none")]
     compress: Compress,
     /// TCP connections that the stream is spread over; several help where one is limited by its
     /// window or its core
@@ -204,12 +206,13 @@ impl FromStr for Compress {
         };
         match (name, level) {
             ("none", None) => Ok(Compress(Compression::None)),
+            ("auto", None) => Ok(Compress(Compression::Auto)),
             ("zstd", None) => Ok(Compress(Compression::Zstd { level: 1 })),
             ("zstd", Some(level)) => match level.parse() {
                 Ok(level @ 1..=19) => Ok(Compress(Compression::Zstd { level })),
                 _ => Err(format!("'{level}' is not a zstd level from 1 to 19")),
             },
-            _ => Err(format!("'{text}' is neither none nor zstd[:LEVEL]")),
+            _ => Err(format!("'{text}' is none of none, zstd[:LEVEL] and auto")),
         }
     }
 }
@@ -255,9 +258,10 @@ mod tests {
     #[test]
     fn compression_is_none_or_zstd_with_a_level() {
         assert_eq!("none".parse(), Ok(Compress(Compression::None)));
+        assert_eq!("auto".parse(), Ok(Compress(Compression::Auto)));
         assert_eq!("zstd".parse(), Ok(Compress(Compression::Zstd { level: 1 })));
         assert_eq!("zstd:19".parse(), Ok(Compress(Compression::Zstd { level: 19 })));
-        for nonsense in ["zstd:", "zstd:0", "zstd:20", "zstd:x", "lz4", "none:1", ""] {
+        for nonsense in ["zstd:", "zstd:0", "zstd:20", "zstd:x", "lz4", "none:1", "auto:3", ""] {
             assert!(nonsense.parse::<Compress>().is_err(), "{nonsense:?} was taken");
         }
     }

@@ -54,6 +54,9 @@ enum Event<'a> {
         fed: Bytes,
         /// Went by way of breakpoint files.
         spooled: Bytes,
+        /// How far blocks are packed: 0 is raw, the others are levels of zstd. With `--compress
+        /// auto`; told whenever it has changed.
+        level: Option<u8>,
         stands_still: Option<Culprit>,
     },
     End,
@@ -99,7 +102,9 @@ impl Watch for Events {
     fn moment(&mut self, moment: Moment) {
         self.untold = Some(moment);
         let is_due = self.told.is_none_or(|(at, told)| {
-            at.elapsed() >= MOMENT_EVERY || told.stands_still != moment.stands_still
+            at.elapsed() >= MOMENT_EVERY
+                || told.stands_still != moment.stands_still
+                || told.level != moment.level
         });
         if is_due {
             self.tell_untold();
@@ -119,8 +124,9 @@ impl Events {
     fn tell_untold(&mut self) {
         if let Some(moment) = self.untold.take() {
             self.told = Some((Instant::now(), moment));
-            let Moment { read, wire, fed, spooled, stands_still } = moment;
-            tell(&Event::Moment { read, wire, fed, spooled, stands_still });
+            let Moment { read, wire, fed, spooled, level, stands_still } = moment;
+            let level = level.map(u8::from);
+            tell(&Event::Moment { read, wire, fed, spooled, level, stands_still });
         }
     }
 }
@@ -164,9 +170,10 @@ mod tests {
         for culprit in [Culprit::SourceRead, Culprit::Wire, Culprit::Receive] {
             let stands_still = Some(culprit);
             let (read, wire, fed, spooled) = (Bytes(4), Bytes(3), Bytes(2), Bytes(1));
-            let moment = as_json(&Event::Moment { read, wire, fed, spooled, stands_still });
+            let level = Some(3);
+            let moment = as_json(&Event::Moment { read, wire, fed, spooled, level, stands_still });
             let expected = json!({
-                "event": "moment", "read": 4, "wire": 3, "fed": 2, "spooled": 1,
+                "event": "moment", "read": 4, "wire": 3, "fed": 2, "spooled": 1, "level": 3,
                 "stands_still": culprit.to_string(),
             });
             assert_eq!(moment, expected);

@@ -115,11 +115,16 @@ fn new_bar(what: &str, estimated: Option<Bytes>) -> ProgressBar {
     bar.with_style(style).with_message(what.to_owned())
 }
 
-/// What stands in front of a line about a stream that does not move, or that goes by way of files.
+/// What stands in front of a line about a stream: that it does not move, that it goes by way of
+/// files, how far it is packed where that is found on the way.
 fn remarks(moment: Moment) -> String {
     let still = moment.stands_still.map(|culprit| format!("[{culprit} stands still] "));
     let spooled = (moment.spooled.0 > 0).then(|| format!("[spooled {}] ", moment.spooled));
-    [still, spooled].into_iter().flatten().collect()
+    let level = moment.level.map(|level| match level.zstd() {
+        Some(level) => format!("[zstd:{level}] "),
+        None => "[raw] ".to_owned(),
+    });
+    [still, spooled, level].into_iter().flatten().collect()
 }
 
 /// The line at the end of a copy.
@@ -161,6 +166,7 @@ pub(super) fn say(to: &mut impl Write, line: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::sender::Level;
 
     #[test]
     fn the_last_line_has_bytes_seconds_rate_and_ratio() {
@@ -187,6 +193,10 @@ mod tests {
         let moment = Moment { spooled: Bytes(3 << 20), ..Moment::default() };
         assert_eq!(remarks(moment), "[spooled 3.0 MiB] ");
         assert_eq!(remarks(Moment::default()), "");
+        for (level, remark) in [(0, "[raw] "), (3, "[zstd:3] ")] {
+            let moment = Moment { level: Some(Level::from(level)), ..Moment::default() };
+            assert_eq!(remarks(moment), remark);
+        }
     }
 
     #[test]

@@ -213,7 +213,7 @@ impl Session {
             source.stop().await;
         }
         self.close_records(&mut carrying, carried.as_ref().err()).await;
-        let moment = carrying.moment();
+        let moment = Moment { level: self.engine.level(), ..carrying.moment() };
         let applied = carried?;
         watch.moment(Moment { stands_still: None, ..moment });
         watch.end();
@@ -337,7 +337,8 @@ impl Session {
                 Happening::Tick => {
                     carrying.told = Instant::now();
                     self.look_for_stalls(carrying);
-                    watch.moment(carrying.moment());
+                    let level = self.engine.level();
+                    watch.moment(Moment { level, ..carrying.moment() });
                 }
                 Happening::NoReason => {
                     if let Some((failure, _)) = carrying.fault.take() {

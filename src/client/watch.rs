@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+use crate::engine::sender::Level;
 use crate::protocol::stall::Culprit;
 use crate::server::Stopping;
 use crate::units::Bytes;
@@ -19,6 +20,8 @@ pub struct Moment {
     pub fed: Bytes,
     /// Bytes that went by way of breakpoint files, for the cache was full.
     pub spooled: Bytes,
+    /// How far blocks are packed now, where that is found on the way.
+    pub level: Option<Level>,
     /// The part of the way that stands still, once that is sure.
     pub stands_still: Option<Culprit>,
 }

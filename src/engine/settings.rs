@@ -48,6 +48,8 @@ pub enum Compression {
         /// From -7 (fastest) to 22 (smallest).
         level: i32,
     },
+    /// zstd at the level that costs no speed at the moment, or nothing.
+    Auto,
 }
 
 /// Whether sends go out without a copy into the kernel (`IORING_OP_SEND_ZC`).
@@ -66,7 +68,7 @@ impl Compression {
     pub fn codec(self) -> Codec {
         match self {
             Compression::None => Codec::Raw,
-            Compression::Zstd { .. } => Codec::Zstd,
+            Compression::Zstd { .. } | Compression::Auto => Codec::Zstd,
         }
     }
 }

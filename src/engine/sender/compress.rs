@@ -3,10 +3,14 @@
 //! Second on the sender's way, on as many pinned threads as there are workers. Without compression
 //! there is nothing to do here that is worth a change of core: then `read` seals its blocks itself.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+
 use crossbeam_channel::Receiver;
 use sys::loan::Loan;
 use zstd_safe::{CCtx, CParameter};
 
+use super::level::{Level, Queues};
 use super::send::{Inbox, ToSend};
 use crate::engine::block::{Block, Frame, HEADROOM, Place};
 use crate::engine::fault::Fault;
@@ -23,50 +27,172 @@ pub(super) struct Plain {
 pub(super) struct Compressor {
     pub blocks: Receiver<Plain>,
     pub send: Inbox,
-    pub level: i32,
+    pub packing: Packing,
 }
+
+/// How far blocks are packed.
+#[derive(Clone, Debug)]
+pub(super) enum Packing {
+    /// All at one level of zstd.
+    Fixed(i32),
+    /// As far as costs no speed at the moment.
+    Following(Arc<Pressure>),
+}
+
+/// What packing follows, and how far it has come to. Workers and the last stage tell it.
+#[derive(Debug)]
+pub(super) struct Pressure {
+    slots: usize,
+    /// Frames that were packed, ever; and those of them that a connection has been given.
+    packed: AtomicUsize,
+    dealt: AtomicUsize,
+    /// How many more the receiver has room for.
+    room: AtomicUsize,
+    /// Frames that are under way: nothing waits in their slots.
+    under_way: AtomicUsize,
+    level: AtomicU8,
+}
+
+/// A sample of a block that is left with more than so much of it tells that the block is not worth
+/// a worker's time.
+const WORTH_PACKING: (usize, usize) = (31, 32);
+
+/// Pieces that a block is sampled in, and the part of the block that they are at most.
+const PIECES: usize = 4;
+const SAMPLED: usize = 16;
 
 impl Compressor {
     /// Turns blocks into frames until no more come.
     pub fn run(self) -> Result<(), Fault> {
-        let mut packer = Packer::new(self.level)?;
+        let mut packer = Packer::new()?;
         for plain in &self.blocks {
-            self.send.put(ToSend::Frame(packer.pack(plain)));
+            let frame = self.frame(&mut packer, plain)?;
+            self.send.put(ToSend::Frame(frame));
         }
         Ok(())
+    }
+
+    fn frame(&self, packer: &mut Packer, plain: Plain) -> Result<Frame, Fault> {
+        let pressure = match &self.packing {
+            &Packing::Fixed(level) => return packer.pack(plain, level),
+            Packing::Following(pressure) => pressure,
+        };
+        let level = pressure.follow(self.blocks.len());
+        pressure.count_packed();
+        match level.zstd() {
+            Some(level) if packer.is_worth(&plain.block)? => packer.pack(plain, level),
+            _ => Ok(seal_raw(plain.block)),
+        }
+    }
+}
+
+impl Pressure {
+    /// In a cache of so many slots.
+    pub fn new(slots: usize) -> Pressure {
+        Pressure {
+            slots,
+            packed: AtomicUsize::new(0),
+            dealt: AtomicUsize::new(0),
+            room: AtomicUsize::new(0),
+            under_way: AtomicUsize::new(0),
+            level: AtomicU8::new(Level::RAW.into()),
+        }
+    }
+
+    /// Another frame was given to a connection.
+    pub fn count_dealt(&self) {
+        self.dealt.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The receiver has room for so many more frames now, and so many are under way.
+    pub fn set_room(&self, room: usize, under_way: usize) {
+        self.room.store(room, Ordering::Relaxed);
+        self.under_way.store(under_way, Ordering::Relaxed);
+    }
+
+    /// The level at the moment.
+    pub fn level(&self) -> Level {
+        Level::from(self.level.load(Ordering::Relaxed))
+    }
+
+    fn count_packed(&self) {
+        self.packed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn follow(&self, blocks: usize) -> Level {
+        let of = |count: &AtomicUsize| count.load(Ordering::Relaxed);
+        let frames = of(&self.packed).saturating_sub(of(&self.dealt)).min(of(&self.room));
+        let level =
+            Level::of(Queues { blocks, frames }, self.slots.saturating_sub(of(&self.under_way)));
+        self.level.store(level.into(), Ordering::Relaxed);
+        level
     }
 }
 
 /// zstd's working memory, made once for each worker.
 struct Packer {
     context: CCtx<'static>,
+    level: i32,
+    scratch: Vec<u8>,
 }
 
+/// The fastest that still tells text from noise.
+const SAMPLING_LEVEL: i32 = -1;
+
 impl Packer {
-    fn new(level: i32) -> Result<Packer, Fault> {
-        let refused = |code| Fault::Pack(zstd_safe::get_error_name(code).to_owned());
+    fn new() -> Result<Packer, Fault> {
         let mut context =
             CCtx::try_create().ok_or_else(|| Fault::Pack("no memory for zstd".to_owned()))?;
-        context.set_parameter(CParameter::CompressionLevel(level)).map_err(refused)?;
         // Our own CRC stands in the header; a second one inside would be paid for twice.
         context.set_parameter(CParameter::ChecksumFlag(false)).map_err(refused)?;
-        Ok(Packer { context })
+        let mut packer = Packer { context, level: 0, scratch: Vec::new() };
+        packer.set_level(SAMPLING_LEVEL)?;
+        Ok(packer)
     }
 
-    fn pack(&mut self, plain: Plain) -> Frame {
+    fn set_level(&mut self, level: i32) -> Result<(), Fault> {
+        if level != self.level {
+            self.context.set_parameter(CParameter::CompressionLevel(level)).map_err(refused)?;
+            self.level = level;
+        }
+        Ok(())
+    }
+
+    /// Whether a block seems to shrink, by a sample of it.
+    fn is_worth(&mut self, block: &Block) -> Result<bool, Fault> {
+        self.set_level(SAMPLING_LEVEL)?;
+        let bytes = &block.loan[block.range()];
+        let length = bytes.len() / (SAMPLED * PIECES);
+        self.scratch.resize(zstd_safe::compress_bound(length), 0);
+        let mut left = 0;
+        for piece in 0..PIECES {
+            let from = piece * (bytes.len() / PIECES);
+            let sample = &bytes[from..from + length];
+            left += self.context.compress2(&mut self.scratch[..], sample).map_err(refused)?;
+        }
+        let (most, whole) = WORTH_PACKING;
+        Ok(left * whole <= PIECES * length * most)
+    }
+
+    fn pack(&mut self, plain: Plain, level: i32) -> Result<Frame, Fault> {
+        self.set_level(level)?;
         let Plain { block, mut spare } = plain;
         let range = block.range();
         // One byte of room less than the block: what does not shrink does not fit, and goes raw.
         let room = HEADROOM..range.end - 1;
-        match self.context.compress2(&mut spare[room], &block.loan[range]) {
+        Ok(match self.context.compress2(&mut spare[room], &block.loan[range]) {
             Ok(count) => {
                 let header =
                     Header { codec: Codec::Zstd, payload_bytes: wire_length(count), ..raw(&block) };
                 Frame::seal(header, spare)
             }
             Err(_no_room) => seal_raw(block),
-        }
+        })
     }
+}
+
+fn refused(code: usize) -> Fault {
+    Fault::Pack(zstd_safe::get_error_name(code).to_owned())
 }
 
 /// The frame of a block that is sent as it was read.
@@ -92,4 +218,66 @@ fn raw(block: &Block) -> Header {
 /// A length for the header; a block fits by far, for its size was agreed within `u32`.
 fn wire_length(length: usize) -> u32 {
     u32::try_from(length).expect("a block is smaller than 4 GiB: Settings caps block_bytes")
+}
+
+#[cfg(test)]
+mod tests {
+    use sys::arena::{Arena, PAGE_BYTES};
+    use sys::loan::Pool;
+    use sys::wake::Waker;
+
+    use super::*;
+    use crate::units::{Sequence, StreamOffset, TransferId};
+
+    const BYTES: usize = 1 << 20;
+
+    fn block(content: impl Iterator<Item = u8>) -> Block {
+        let arena = Arena::new(BYTES + PAGE_BYTES, 1).unwrap();
+        let pool = Pool::split(&arena, 1, &Arc::new(Waker::new().unwrap())).remove(0);
+        let [mut loan] = pool.take().unwrap();
+        let place = Place {
+            transfer: TransferId(1),
+            epoch: 1,
+            sequence: Sequence(0),
+            offset: StreamOffset(0),
+        };
+        for (byte, value) in loan[HEADROOM..HEADROOM + BYTES].iter_mut().zip(content) {
+            *byte = value;
+        }
+        Block { place, loan, length: BYTES, crc32: 0 }
+    }
+
+    fn noise() -> impl Iterator<Item = u8> {
+        let next = |state: &u64| Some(state.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(1));
+        std::iter::successors(Some(1_u64), next).map(|state| (state >> 56) as u8)
+    }
+
+    #[test]
+    fn a_sample_tells_what_shrinks_from_what_does_not() {
+        let mut packer = Packer::new().unwrap();
+        let mut is_worth = |block| packer.is_worth(&block).unwrap();
+        assert!(is_worth(block(std::iter::repeat(0))));
+        assert!(is_worth(block(b"a line of text\n".iter().copied().cycle())));
+        assert!(!is_worth(block(noise())));
+        // A part that shrinks is found wherever it is.
+        for quarter in 0..4 {
+            let text = |at: usize| at / (BYTES / 4) == quarter;
+            let mixed = noise().enumerate().map(|(at, byte)| if text(at) { b'x' } else { byte });
+            assert!(is_worth(block(mixed)), "{quarter}");
+        }
+    }
+
+    #[test]
+    fn frames_without_room_at_the_receiver_do_not_wait_for_a_connection() {
+        let pressure = Pressure::new(100);
+        (0..50).for_each(|_| pressure.count_packed());
+        pressure.set_room(0, 0);
+        assert_eq!(pressure.follow(0), Level::RAW);
+        pressure.set_room(50, 0);
+        assert_eq!(pressure.follow(0), Level::HIGHEST);
+        (0..49).for_each(|_| pressure.count_dealt());
+        assert_eq!(pressure.follow(0), Level::RAW, "one of a hundred is next to nothing");
+        pressure.set_room(50, 92);
+        assert!(pressure.follow(0) > Level::RAW, "one of eight is something");
+    }
 }

@@ -3,6 +3,7 @@
 mod acknowledge;
 mod compress;
 mod lanes;
+mod level;
 mod read;
 mod send;
 mod spool;
@@ -20,8 +21,9 @@ use sys::wake::Waker;
 use tokio::sync::mpsc::UnboundedSender;
 
 use self::acknowledge::Acknowledged;
-use self::compress::Compressor;
+use self::compress::{Compressor, Packing, Plain, Pressure};
 use self::lanes::Lanes;
+pub use self::level::Level;
 use self::read::{Job, Reader};
 pub use self::send::Sent;
 use self::send::{Dealer, Inbox, ToSend};
@@ -87,6 +89,8 @@ pub struct Sender {
     frames: Option<Inbox>,
     halt: Arc<Halt>,
     threads: Vec<JoinHandle<Option<()>>>,
+    /// Where blocks are packed as far as costs no speed.
+    pressure: Option<Arc<Pressure>>,
 }
 
 impl Sender {
@@ -132,13 +136,9 @@ impl Sender {
             frames: Some(send.clone()),
             halt: Arc::clone(&halt),
             threads: Vec::new(),
+            pressure: None,
         };
-        let report = || {
-            let events = events.clone();
-            // Nobody listens any more when the session is over.
-            move |fault| drop(events.send(Event::Failed(fault)))
-        };
-
+        let report = || reporter(events);
         let (dealing, state) = begin(resumed);
         let next = state.next();
         let (pool, frames) = match &settings.spool {
@@ -175,22 +175,11 @@ impl Sender {
         };
         sender.threads.push(stage::spawn("read", &halt, report(), read)?);
 
-        if let Compression::Zstd { level } = settings.compression {
-            for worker in 0..settings.workers.max(1) {
-                let (blocks, send) = (block_inbox.clone(), frames.clone());
-                let compressor = Compressor { blocks, send, level };
-                let core = stage::core_of(&settings.cores, worker);
-                let run = move || {
-                    stage::pin(core);
-                    compressor.run()
-                };
-                sender.threads.push(stage::spawn("compress", &halt, report(), run)?);
-            }
-        }
-
+        sender.compress(settings, slots, &block_inbox, &frames, events)?;
         let deal = {
             let (backend, zero_copy) = (settings.backend, settings.zero_copy);
             let (halt, events) = (Arc::clone(&halt), events.clone());
+            let pressure = sender.pressure.clone();
             move || {
                 // A send and a watch for each; those that have yet to end find room beside them.
                 let depth = u32::try_from(2 * lanes).unwrap_or(u32::MAX);
@@ -202,6 +191,7 @@ impl Sender {
                     halt,
                     report: Box::new(move |event| drop(events.send(event))),
                     lanes: Lanes::new(zero_copy),
+                    pressure,
                     window: dealing.window,
                     closing: VecDeque::new(),
                     dealt: Prefix::default(),
@@ -218,6 +208,42 @@ impl Sender {
             }
         }
         Ok(sender)
+    }
+
+    /// Starts the workers, if blocks are packed.
+    fn compress(
+        &mut self,
+        settings: &Settings,
+        slots: u32,
+        blocks: &crossbeam_channel::Receiver<Plain>,
+        frames: &Inbox,
+        events: &UnboundedSender<Event>,
+    ) -> io::Result<()> {
+        let Some(packing) = self.packing(settings.compression, slots) else { return Ok(()) };
+        for worker in 0..settings.workers.max(1) {
+            let (blocks, send) = (blocks.clone(), frames.clone());
+            let compressor = Compressor { blocks, send, packing: packing.clone() };
+            let core = stage::core_of(&settings.cores, worker);
+            let run = move || {
+                stage::pin(core);
+                compressor.run()
+            };
+            self.threads.push(stage::spawn("compress", &self.halt, reporter(events), run)?);
+        }
+        Ok(())
+    }
+
+    /// How blocks are packed, if they are.
+    fn packing(&mut self, compression: Compression, slots: u32) -> Option<Packing> {
+        match compression {
+            Compression::None => None,
+            Compression::Zstd { level } => Some(Packing::Fixed(level)),
+            Compression::Auto => {
+                let pressure = Arc::new(Pressure::new(slots as usize));
+                self.pressure = Some(Arc::clone(&pressure));
+                Some(Packing::Following(pressure))
+            }
+        }
     }
 
     /// The pool of the source, the place where frames go, and the stage that takes them from there.
@@ -290,6 +316,12 @@ impl Sender {
         }
     }
 
+    /// How far blocks are packed at the moment, where that follows the queues
+    /// ([`Compression::Auto`]).
+    pub fn level(&self) -> Option<Level> {
+        self.pressure.as_ref().map(|pressure| pressure.level())
+    }
+
     /// Has a connection carry a lane: a blocking stream socket. One that the lane has already is
     /// shut down, what it had on its way is sent again, and no event tells of it.
     pub fn join(&self, lane: u32, fd: OwnedFd) {
@@ -330,6 +362,13 @@ impl Drop for Sender {
             let _reported = thread.join();
         }
     }
+}
+
+/// Tells the fault of a stage.
+fn reporter(events: &UnboundedSender<Event>) -> impl FnOnce(Fault) + Send + use<> {
+    let events = events.clone();
+    // Nobody listens any more when the session is over.
+    move |fault| drop(events.send(Event::Failed(fault)))
 }
 
 /// What the last stage begins with.

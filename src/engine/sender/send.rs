@@ -16,6 +16,7 @@ use sys::wake::Waker;
 
 use super::Event;
 use super::acknowledge::Acknowledged;
+use super::compress::Pressure;
 use super::lanes::{Lanes, Outcome, id_of};
 use crate::breakpoint::prefix::Prefix;
 use crate::breakpoint::record::Mark;
@@ -79,6 +80,8 @@ pub(super) struct Dealer {
     pub halt: Arc<Halt>,
     pub report: Box<dyn Fn(Event) + Send>,
     pub lanes: Lanes,
+    /// Told what waits for a connection, where somebody wants to know.
+    pub pressure: Option<Arc<Pressure>>,
     pub window: SendWindow<Frame>,
     pub closing: VecDeque<(TransferId, Sequence, StreamOffset)>,
     /// What was dealt of the current stream.
@@ -154,6 +157,14 @@ impl Dealer {
     }
 
     fn deal(&mut self) -> Result<(), Fault> {
+        self.deal_out()?;
+        if let Some(pressure) = &self.pressure {
+            pressure.set_room(self.window.room(), self.window.dealt());
+        }
+        Ok(())
+    }
+
+    fn deal_out(&mut self) -> Result<(), Fault> {
         while let Some((id, lane)) = self.lanes.idle() {
             let Some(deal) = self.window.deal(lane) else { return Ok(()) };
             let (again, Frame { header, loan, range }) = (deal.again, deal.item.clone());
@@ -163,6 +174,9 @@ impl Dealer {
             } else {
                 self.dealt.append(header.crc32, header.length());
                 self.progress.add_sent(header.length());
+                if let Some(pressure) = &self.pressure {
+                    pressure.count_dealt();
+                }
             }
             self.lanes.send(id, loan, range, &mut self.port).map_err(broken)?;
         }

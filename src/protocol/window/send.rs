@@ -219,6 +219,17 @@ impl<T> SendWindow<T> {
         self.next
     }
 
+    /// How many more frames the receiver has room for.
+    pub fn room(&self) -> usize {
+        let room = self.credit.room.0.saturating_sub(self.next.0);
+        usize::try_from(room).unwrap_or(usize::MAX)
+    }
+
+    /// How many frames have a lane.
+    pub fn dealt(&self) -> usize {
+        self.dealt.len()
+    }
+
     /// How many frames are kept.
     pub fn kept(&self) -> usize {
         self.waiting.len() + self.dealt.len() + self.parked.len()
