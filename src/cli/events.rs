@@ -54,6 +54,7 @@ enum Event<'a> {
         fed: Bytes,
         /// Went by way of breakpoint files.
         spooled: Bytes,
+        connections: u16,
         /// How far blocks are packed: 0 is raw, the others are levels of zstd. With `--compress
         /// auto`; told whenever it has changed.
         level: Option<u8>,
@@ -72,6 +73,14 @@ enum Event<'a> {
         millis: u64,
     },
     Failed(&'a Failure),
+}
+
+impl From<Moment> for Event<'_> {
+    fn from(moment: Moment) -> Self {
+        let Moment { read, wire, fed, spooled, connections, level, stands_still } = moment;
+        let level = level.map(u8::from);
+        Event::Moment { read, wire, fed, spooled, connections, level, stands_still }
+    }
 }
 
 impl Telling {
@@ -124,9 +133,7 @@ impl Events {
     fn tell_untold(&mut self) {
         if let Some(moment) = self.untold.take() {
             self.told = Some((Instant::now(), moment));
-            let Moment { read, wire, fed, spooled, level, stands_still } = moment;
-            let level = level.map(u8::from);
-            tell(&Event::Moment { read, wire, fed, spooled, level, stands_still });
+            tell(&Event::from(moment));
         }
     }
 }
@@ -151,6 +158,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::engine::sender::Level;
     use crate::error::{Class, Side};
 
     fn as_json(event: &Event) -> serde_json::Value {
@@ -169,11 +177,18 @@ mod tests {
     fn a_stall_has_the_words_of_the_log() {
         for culprit in [Culprit::SourceRead, Culprit::Wire, Culprit::Receive] {
             let stands_still = Some(culprit);
-            let (read, wire, fed, spooled) = (Bytes(4), Bytes(3), Bytes(2), Bytes(1));
-            let level = Some(3);
-            let moment = as_json(&Event::Moment { read, wire, fed, spooled, level, stands_still });
+            let moment = Moment {
+                read: Bytes(4),
+                wire: Bytes(3),
+                fed: Bytes(2),
+                spooled: Bytes(1),
+                connections: 5,
+                level: Some(Level::from(6)),
+                stands_still,
+            };
+            let moment = as_json(&Event::from(moment));
             let expected = json!({
-                "event": "moment", "read": 4, "wire": 3, "fed": 2, "spooled": 1, "level": 3,
+                "event": "moment", "read": 4, "wire": 3, "fed": 2, "spooled": 1, "connections": 5, "level": 6,
                 "stands_still": culprit.to_string(),
             });
             assert_eq!(moment, expected);

@@ -113,8 +113,8 @@ fn copy(arguments: Arguments, quiet: bool) -> Result<(), Failure> {
         (None, true) => Wanted::Newest,
         (None, false) => Wanted::Taken(snapshot::name_at(jiff::Timestamp::now())),
     };
-    let connections = arguments.sending.connections();
-    let (route, dataset) = route(target, &zfs, &engine, connections, &arguments.reach)?;
+    let connections = arguments.sending.connections(&engine);
+    let (route, dataset) = route(target, &zfs, &engine, connections.most(), &arguments.reach)?;
     let job = Job {
         source,
         target: dataset,

@@ -76,8 +76,8 @@ fn copy(arguments: Arguments, quiet: bool) -> Result<(), Failure> {
         .map_err(|error| machine(Side::Source, "start the sender", &error))?;
     let limit = sending.limit()?;
     let options = Options {
+        connections: sending.connections(&engine),
         engine,
-        connections: sending.connections(),
         congestion: sending.congestion(),
         limit: limit.told(),
         retry_for: arguments.reach.retry_for(),

@@ -18,7 +18,12 @@ use crate::protocol::secret::JoinSecret;
 pub(super) struct Lanes {
     opener: Opener,
     retry_for: Duration,
+    /// One for each lane that there may be.
     states: Vec<State>,
+    /// How many of them are to have connections.
+    used: u16,
+    /// The last of those, if it never had one: the transfer does well without.
+    on_trial: Option<u16>,
     inbox: UnboundedSender<Reopened>,
     reopened: UnboundedReceiver<Reopened>,
 }
@@ -51,22 +56,37 @@ pub(super) struct Reopened {
 }
 
 impl Lanes {
-    /// Opens all lanes of a session that was just agreed on.
+    /// Opens the first `used` of so many lanes of a session that was agreed on. Returns a place for
+    /// each.
     pub async fn open(
         dial: Dial,
         secret: JoinSecret,
-        count: u16,
+        (used, count): (u16, u16),
         congestion: Option<String>,
         retry_for: Duration,
     ) -> Result<(Lanes, Vec<Option<OwnedFd>>), Failure> {
         let opener = Opener { dial, secret, congestion };
         let mut connections = Vec::new();
-        for lane in 0..count {
+        for lane in 0..used {
             connections.push(Some(opener.open(lane).await?));
         }
-        let states = (0..count).map(|_| State::default()).collect();
+        connections.resize_with(usize::from(count.max(used)), || None);
+        let states = (0..count.max(used)).map(|_| State::default()).collect();
         let (inbox, reopened) = unbounded_channel();
-        Ok((Lanes { opener, retry_for, states, inbox, reopened }, connections))
+        Ok((
+            Lanes { opener, retry_for, states, used, on_trial: None, inbox, reopened },
+            connections,
+        ))
+    }
+
+    /// Begins to open another lane, if there may be one. One that cannot be had is no failure.
+    pub fn widen(&mut self) {
+        if let (None, Some(state)) = (self.on_trial, self.states.get_mut(usize::from(self.used))) {
+            state.missing = true;
+            self.on_trial = Some(self.used);
+            self.used += 1;
+            self.reopen();
+        }
     }
 
     /// Whether no patience was asked for.
@@ -109,16 +129,21 @@ impl Lanes {
     /// Waits for the next lane that was opened again; for ever where none is. Dropping the future
     /// loses nothing.
     pub async fn next(&mut self) -> Reopened {
-        let Some(reopened) = self.reopened.recv().await else {
-            // Not while we hold a sender ourselves.
-            return std::future::pending().await;
-        };
-        if let Some(state) = self.states.get_mut(usize::from(reopened.lane)) {
+        loop {
+            let Some(reopened) = self.reopened.recv().await else {
+                // Not while we hold a sender ourselves.
+                return std::future::pending().await;
+            };
+            let Some(state) = self.states.get_mut(usize::from(reopened.lane)) else { continue };
             state.opening = false;
             let moved = std::mem::take(&mut state.moved);
             state.patience = (!moved).then(|| reopened.patience.clone());
+            let was_on_trial = self.on_trial.take_if(|&mut lane| lane == reopened.lane).is_some();
+            if !was_on_trial || reopened.outcome.is_ok() {
+                return reopened;
+            }
+            self.used -= 1;
         }
-        reopened
     }
 
     /// The transfer moves: whatever is lost from now on is lost for the first time.
@@ -129,9 +154,14 @@ impl Lanes {
         }
     }
 
-    /// All lanes of the session.
+    /// All lanes of the session that are to have connections.
     pub fn all(&self) -> impl Iterator<Item = u16> + use<> {
-        0..u16::try_from(self.states.len()).unwrap_or(u16::MAX)
+        0..self.used
+    }
+
+    /// How many those are.
+    pub fn used(&self) -> u16 {
+        self.used
     }
 }
 

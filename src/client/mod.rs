@@ -16,11 +16,13 @@ pub mod retry;
 pub mod send;
 mod session;
 mod source;
+mod stripes;
 mod watch;
 
 pub use self::dial::Dial;
 pub use self::limit::Limit;
 pub use self::session::Session;
+pub use self::stripes::Connections;
 pub use self::watch::{Moment, Stop, Summary, Watch};
 
 use std::time::Duration;
@@ -34,7 +36,7 @@ pub struct Options {
     /// What its engine is built of.
     pub engine: Settings,
     /// How many data connections it asks for.
-    pub connections: u16,
+    pub connections: Connections,
     /// Their congestion control; `None` for the machine's own.
     pub congestion: Option<String>,
     /// The most that its data connections send together.

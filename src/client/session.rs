@@ -10,7 +10,7 @@ mod following;
 mod records;
 mod taken_up;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
@@ -21,6 +21,7 @@ use super::conversation::Conversation;
 use super::lanes::Lanes;
 use super::limit::Limiter;
 use super::source::Opened;
+use super::stripes::{Connections, Stripes};
 use super::watch::{Moment, Stop, Watch};
 use super::{Dial, Options};
 use crate::dataset::DatasetName;
@@ -42,6 +43,9 @@ pub struct Session {
     /// What was agreed with the server, and what it knows this session by.
     terms: (Agreed, JoinSecret),
     lanes: Lanes,
+    /// Where the number of lanes is found on the way.
+    stripes: Option<Stripes>,
+    began: Instant,
     engine: Engine,
     _limiter: Limiter,
     events: UnboundedReceiver<Event>,
@@ -85,7 +89,7 @@ impl Session {
             software: concat!("zferry ", env!("CARGO_PKG_VERSION")).to_owned(),
             limits: Limits {
                 block_bytes_max: options.engine.block_bytes,
-                connections: options.connections,
+                connections: options.connections.most(),
                 codecs: [Codec::Raw, codec].into(),
             },
         };
@@ -100,7 +104,7 @@ impl Session {
         let (lanes, connections) = Lanes::open(
             conversation.dial().clone(),
             secret,
-            agreed.limits.connections,
+            lanes_of(options, &agreed),
             options.congestion.clone(),
             options.retry_for,
         )
@@ -115,6 +119,8 @@ impl Session {
             conversation,
             terms: (agreed, secret),
             lanes,
+            stripes: stripes_of(options),
+            began: Instant::now(),
             events,
             block_bytes: settings.block_bytes,
             codec,
@@ -180,6 +186,12 @@ impl Session {
         self.finish(carried, carrying, watch).await
     }
 
+    /// How far a stream is, for whoever looks on.
+    fn moment(&self, carrying: &Carrying) -> Moment {
+        let (connections, level) = (self.lanes.used(), self.engine.level());
+        Moment { connections, level, ..carrying.moment() }
+    }
+
     /// Ends what is left of a stream that was carried, and says how far it came.
     async fn finish(
         &mut self,
@@ -191,7 +203,7 @@ impl Session {
             source.stop().await;
         }
         self.close_records(&mut carrying, carried.as_ref().err()).await;
-        let moment = Moment { level: self.engine.level(), ..carrying.moment() };
+        let moment = self.moment(&carrying);
         let applied = carried?;
         watch.moment(Moment { stands_still: None, ..moment });
         watch.end();
@@ -215,4 +227,18 @@ impl Session {
         let _ = tokio::task::spawn_blocking(move || drop(engine)).await;
         self.conversation.close().await;
     }
+}
+
+/// How many lanes there are at first, and at most.
+fn lanes_of(options: &Options, agreed: &Agreed) -> (u16, u16) {
+    let most = agreed.limits.connections;
+    match options.connections {
+        Connections::Fixed(_) => (most, most),
+        Connections::UpTo(_) => (1, most),
+    }
+}
+
+/// Who finds the number of lanes, where it is to be found.
+fn stripes_of(options: &Options) -> Option<Stripes> {
+    matches!(options.connections, Connections::UpTo(_)).then(|| Stripes::new(Duration::ZERO))
 }

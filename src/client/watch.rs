@@ -20,6 +20,8 @@ pub struct Moment {
     pub fed: Bytes,
     /// Bytes that went by way of breakpoint files, for the cache was full.
     pub spooled: Bytes,
+    /// How many data connections it has.
+    pub connections: u16,
     /// How far blocks are packed now, where that is found on the way.
     pub level: Option<Level>,
     /// The part of the way that stands still, once that is sure.

@@ -15,6 +15,7 @@ mod ends;
 mod journey;
 mod killed;
 mod silence;
+mod striped;
 
 /// What takes half a minute, for so long a peer may be silent. By its name it is the first to
 /// begin, and runs beside all others.

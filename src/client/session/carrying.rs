@@ -81,6 +81,7 @@ impl Carrying {
             wire: self.progress.wire(),
             fed: self.reached.fed.bytes_before(),
             spooled: self.progress.spooled(),
+            connections: 0,
             level: None,
             stands_still: self.watchdog.blamed(),
         }

@@ -3,6 +3,7 @@
 //! Acts on the wire alone: a source that is silent and a target that is slow are left as they are.
 
 use super::{Carrying, Session};
+use crate::client::stripes::Stripes;
 use crate::engine::fault::Fault;
 use crate::error::Side;
 use crate::protocol::stall::{News, Way};
@@ -35,6 +36,16 @@ impl Session {
         for lane in self.lanes.all().map(u32::from) {
             self.engine.leave(lane);
             self.lanes.lose(lane);
+        }
+    }
+
+    /// Has another data connection opened, if that may make the stream faster.
+    pub(super) fn widen_if_it_helps(&mut self, carrying: &Carrying) {
+        let (now, wire) = (self.began.elapsed(), carrying.progress.wire());
+        let helps = |stripes: &mut Stripes| stripes.look(now, wire);
+        if self.conversation.is_up() && self.stripes.as_mut().is_some_and(helps) {
+            self.lanes.widen();
+            tracing::debug!(connections = self.lanes.used(), "another data connection");
         }
     }
 

@@ -11,7 +11,7 @@ use crate::client::conversation::{Heard, NotBack};
 use crate::client::lanes::Reopened;
 use crate::client::reconnect::Back;
 use crate::client::source::{Opened, Source};
-use crate::client::watch::{Moment, Stop, Watch};
+use crate::client::watch::{Stop, Watch};
 use crate::engine::sender::{Event, Sent};
 use crate::error::{Class, Failure, Side};
 use crate::process::Ended;
@@ -114,9 +114,10 @@ impl Session {
                 Happening::Engine(Event::LaneLost { lane, fault }) => {
                     self.lose(lane, &fault, carrying);
                 }
-                Happening::Reopened(Reopened { lane, outcome, .. }) => {
-                    self.engine.join(u32::from(lane), outcome?);
-                }
+                Happening::Reopened(Reopened { lane, outcome, .. }) => match outcome {
+                    Ok(fd) => self.engine.join(u32::from(lane), fd),
+                    Err(failure) => return Err(self.fail(failure).await),
+                },
                 Happening::Engine(Event::Failed(fault)) => {
                     if let Some(failure) = carrying.fault_is_final(&fault) {
                         return Err(self.fail(failure).await);
@@ -139,8 +140,8 @@ impl Session {
                 Happening::Tick => {
                     carrying.told = Instant::now();
                     self.look_for_stalls(carrying);
-                    let level = self.engine.level();
-                    watch.moment(Moment { level, ..carrying.moment() });
+                    self.widen_if_it_helps(carrying);
+                    watch.moment(self.moment(carrying));
                 }
                 Happening::NoReason => {
                     if let Some((failure, _)) = carrying.fault.take() {

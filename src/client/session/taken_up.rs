@@ -5,12 +5,13 @@
 //! happen here: that those are removed because the server could not be reached.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::mpsc::unbounded_channel;
 
 use super::carrying::{Carrying, SourceEnd};
 use super::records::Bookkeeping;
-use super::{Carried, Session};
+use super::{Carried, Session, lanes_of, stripes_of};
 use crate::breakpoint::record::Mark;
 use crate::client::conversation::Conversation;
 use crate::client::lanes::Lanes;
@@ -136,8 +137,8 @@ impl Session {
             Conversation::restored(line, over, dial.clone(), secret, output, retry_for).await?;
         // Where the server stands the engine knows from its start.
         news.retain(|output| !matches!(output, Output::Stands(..)));
-        let (count, congestion) = (agreed.limits.connections, options.congestion.clone());
-        let (lanes, connections) = Lanes::open(dial, secret, count, congestion, retry_for).await?;
+        let (counts, congestion) = (lanes_of(options, &agreed), options.congestion.clone());
+        let (lanes, connections) = Lanes::open(dial, secret, counts, congestion, retry_for).await?;
         let (event_inbox, events) = unbounded_channel();
         let receipt = standing.receipt();
         let resumed = Resumed { transfer, stream, found, receipt, taken, progress };
@@ -148,6 +149,8 @@ impl Session {
             conversation,
             terms: (agreed, secret),
             lanes,
+            stripes: stripes_of(options),
+            began: Instant::now(),
             events,
             block_bytes: request.block_bytes,
             codec: request.codec,
