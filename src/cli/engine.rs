@@ -45,9 +45,9 @@ pub(super) struct SendFlags {
     /// sent compressed as they lie on disk, and gain little
     #[arg(long, value_name = "none|zstd[:LEVEL]|auto", default_value = "none")]
     compress: Compress,
-    /// TCP connections that the stream is spread over, 64 at most; several help where one is limited
-    /// by its window or its core. `auto` begins with one and adds others, up to 16, as long as each
-    /// makes the stream 5 percent faster
+    /// TCP connections that the stream is spread over, 64 at most; several help where one is
+    /// limited by its window or its core. `auto` begins with one and adds others, up to 16, as long
+    /// as each makes the stream 5 percent faster
     #[arg(long, value_name = "N|auto", default_value = "1")]
     connections: Stripes,
     /// The unit of compression and checking, from 4KiB to 16MiB

@@ -188,8 +188,8 @@ mod tests {
             };
             let moment = as_json(&Event::from(moment));
             let expected = json!({
-                "event": "moment", "read": 4, "wire": 3, "fed": 2, "spooled": 1, "connections": 5, "level": 6,
-                "stands_still": culprit.to_string(),
+                "event": "moment", "read": 4, "wire": 3, "fed": 2, "spooled": 1,
+                "connections": 5, "level": 6, "stands_still": culprit.to_string(),
             });
             assert_eq!(moment, expected);
         }
