@@ -18,10 +18,6 @@ use crate::protocol::version::Versions;
 /// How long the server of this process may take to answer: it starts beside us.
 const LOCAL_LIMIT: Duration = Duration::from_secs(10);
 
-/// What may wait in a socket before the kernel has sent it: bridges 80 µs at 100 Gbit/s, and leaves
-/// what is behind it with us, where it can still be packed or go over another connection.
-const UNSENT_MAX: u32 = 1 << 20;
-
 /// Where the server is.
 #[derive(Clone, Debug)]
 pub enum Dial {
@@ -106,9 +102,7 @@ impl Dial {
                 Dial::Local(server) => pair(server)?,
             };
             stream.write_all(preamble.encode().to_vec()).await?;
-            let fd = stream.into_fd()?;
-            sys::socket::set_notsent_lowat(&fd, UNSENT_MAX)?;
-            Ok(fd)
+            stream.into_fd()
         };
         let fd = opened.await.map_err(|error: io::Error| {
             let what = format!("open data connection {lane} to {}: {error}", self.name());

@@ -25,7 +25,12 @@ pub(super) struct Lanes {
     next_id: u32,
     /// Of all of them together.
     limit: Option<Rate>,
+    /// Whether what the kernel cannot send yet shall wait with us.
+    keeps_unsent: bool,
 }
+
+/// What may wait in a socket all the same: bridges 80 µs at 100 Gbit/s.
+const UNSENT_MAX: u32 = 1 << 20;
 
 /// One socket, and what it has in hand.
 struct Connection {
@@ -67,18 +72,24 @@ pub(super) fn id_of(key: u32) -> u32 {
 }
 
 impl Lanes {
-    pub fn new(zero_copy: ZeroCopy) -> Lanes {
+    /// With `keeps_unsent` frames wait here, where they are counted, and not in the sockets. That
+    /// costs a few percent of speed.
+    pub fn new(zero_copy: ZeroCopy, keeps_unsent: bool) -> Lanes {
         Lanes {
             zero_copy,
             connections: BTreeMap::new(),
             idle: VecDeque::new(),
             next_id: 0,
             limit: None,
+            keeps_unsent,
         }
     }
 
     /// Takes a connection in and watches it for its end.
     pub fn join(&mut self, lane: u32, fd: OwnedFd, port: &mut Port) -> io::Result<()> {
+        if self.keeps_unsent {
+            sys::socket::set_notsent_lowat(&fd, UNSENT_MAX)?;
+        }
         let id = self.next_id;
         // Half of what a key can hold: nobody reconnects as often within one session.
         self.next_id = (id + 1) % (u32::MAX >> 1);

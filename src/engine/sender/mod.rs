@@ -190,7 +190,7 @@ impl Sender {
                     inbox,
                     halt,
                     report: Box::new(move |event| drop(events.send(event))),
-                    lanes: Lanes::new(zero_copy),
+                    lanes: Lanes::new(zero_copy, pressure.is_some()),
                     pressure,
                     window: dealing.window,
                     closing: VecDeque::new(),
