@@ -4,13 +4,12 @@
 //! there is nothing to do here that is worth a change of core: then `read` seals its blocks itself.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
 use crossbeam_channel::Receiver;
 use sys::loan::Loan;
 use zstd_safe::{CCtx, CParameter};
 
-use super::level::{Level, Queues};
+use super::pressure::Pressure;
 use super::send::{Inbox, ToSend};
 use crate::engine::block::{Block, Frame, HEADROOM, Place};
 use crate::engine::fault::Fault;
@@ -37,20 +36,6 @@ pub(super) enum Packing {
     Fixed(i32),
     /// As far as costs no speed at the moment.
     Following(Arc<Pressure>),
-}
-
-/// What packing follows, and how far it has come to. Workers and the last stage tell it.
-#[derive(Debug)]
-pub(super) struct Pressure {
-    slots: usize,
-    /// Frames that were packed, ever; and those of them that a connection has been given.
-    packed: AtomicUsize,
-    dealt: AtomicUsize,
-    /// How many more the receiver has room for.
-    room: AtomicUsize,
-    /// Frames that are under way: nothing waits in their slots.
-    under_way: AtomicUsize,
-    level: AtomicU8,
 }
 
 /// A sample of a block that is left with more than so much of it tells that the block is not worth
@@ -83,49 +68,6 @@ impl Compressor {
             Some(level) if packer.is_worth(&plain.block)? => packer.pack(plain, level),
             _ => Ok(seal_raw(plain.block)),
         }
-    }
-}
-
-impl Pressure {
-    /// In a cache of so many slots.
-    pub fn new(slots: usize) -> Pressure {
-        Pressure {
-            slots,
-            packed: AtomicUsize::new(0),
-            dealt: AtomicUsize::new(0),
-            room: AtomicUsize::new(0),
-            under_way: AtomicUsize::new(0),
-            level: AtomicU8::new(Level::RAW.into()),
-        }
-    }
-
-    /// Another frame was given to a connection.
-    pub fn count_dealt(&self) {
-        self.dealt.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// The receiver has room for so many more frames now, and so many are under way.
-    pub fn set_room(&self, room: usize, under_way: usize) {
-        self.room.store(room, Ordering::Relaxed);
-        self.under_way.store(under_way, Ordering::Relaxed);
-    }
-
-    /// The level at the moment.
-    pub fn level(&self) -> Level {
-        Level::from(self.level.load(Ordering::Relaxed))
-    }
-
-    fn count_packed(&self) {
-        self.packed.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn follow(&self, blocks: usize) -> Level {
-        let of = |count: &AtomicUsize| count.load(Ordering::Relaxed);
-        let frames = of(&self.packed).saturating_sub(of(&self.dealt)).min(of(&self.room));
-        let level =
-            Level::of(Queues { blocks, frames }, self.slots.saturating_sub(of(&self.under_way)));
-        self.level.store(level.into(), Ordering::Relaxed);
-        level
     }
 }
 
@@ -267,19 +209,5 @@ mod tests {
             let mixed = noise().enumerate().map(|(at, byte)| if text(at) { b'x' } else { byte });
             assert!(is_worth(block(mixed)), "{quarter}");
         }
-    }
-
-    #[test]
-    fn frames_without_room_at_the_receiver_do_not_wait_for_a_connection() {
-        let pressure = Pressure::new(100);
-        (0..50).for_each(|_| pressure.count_packed());
-        pressure.set_room(0, 0);
-        assert_eq!(pressure.follow(0), Level::RAW);
-        pressure.set_room(50, 0);
-        assert_eq!(pressure.follow(0), Level::HIGHEST);
-        (0..49).for_each(|_| pressure.count_dealt());
-        assert_eq!(pressure.follow(0), Level::RAW, "one of a hundred is next to nothing");
-        pressure.set_room(50, 92);
-        assert!(pressure.follow(0) > Level::RAW, "one of eight is something");
     }
 }

@@ -16,8 +16,8 @@ use sys::wake::Waker;
 
 use super::Event;
 use super::acknowledge::Acknowledged;
-use super::compress::Pressure;
 use super::lanes::{Lanes, Outcome, id_of};
+use super::pressure::Pressure;
 use crate::breakpoint::prefix::Prefix;
 use crate::breakpoint::record::Mark;
 use crate::engine::block::Frame;
