@@ -252,7 +252,7 @@ impl FromStr for Compress {
                 Ok(level @ 1..=19) => Ok(Compress(Compression::Zstd { level })),
                 _ => Err(format!("'{level}' is not a zstd level from 1 to 19")),
             },
-            _ => Err(format!("'{text}' is none of none, zstd[:LEVEL] and auto")),
+            _ => Err(format!("'{text}' is not none, zstd[:LEVEL] or auto")),
         }
     }
 }

@@ -1,9 +1,10 @@
 //! What a program sees: `--json`, one object a line on stdout.
 //!
-//! Each has an `event`: `begin` of a stream, `moment` once a second and whenever it begins or
-//! ceases to stand still, `end` when this attempt at it is over; and at last `done`, when the
-//! target has all of it, or `failed` with what stderr says too. Sizes are bytes, times
-//! milliseconds. Fields may be added; none is renamed, and what is not known is `null`.
+//! Each has an `event`: `begin` of a stream, `moment` once a second and whenever the level has
+//! changed or it begins or ceases to stand still, `end` when this attempt at it is over; and at
+//! last `done`, when the target has all of it, or `failed` with what stderr says too. Sizes are
+//! bytes, times milliseconds. Fields may be added; none is renamed, and what is not known is
+//! `null`.
 
 use std::io::Write;
 use std::time::{Duration, Instant};

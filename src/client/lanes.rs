@@ -85,6 +85,7 @@ impl Lanes {
             state.missing = true;
             self.on_trial = Some(self.used);
             self.used += 1;
+            tracing::debug!(connections = self.used, "trying another data connection");
             self.reopen();
         }
     }

@@ -188,8 +188,7 @@ impl Session {
 
     /// How far a stream is, for whoever looks on.
     fn moment(&self, carrying: &Carrying) -> Moment {
-        let (connections, level) = (self.lanes.used(), self.engine.level());
-        Moment { connections, level, ..carrying.moment() }
+        carrying.moment(self.lanes.used(), self.engine.level())
     }
 
     /// Ends what is left of a stream that was carried, and says how far it came.

@@ -8,7 +8,7 @@ use crate::client::source::Source;
 use crate::client::watch::Moment;
 use crate::engine::fault::Fault;
 use crate::engine::progress::Progress;
-use crate::engine::sender::Sent;
+use crate::engine::sender::{Level, Sent};
 use crate::error::{Failure, Side};
 use crate::protocol::message::{Applied, Watermarks};
 use crate::protocol::stall::Watchdog;
@@ -75,14 +75,14 @@ impl Carrying {
     }
 
     /// How far it is, for whoever looks on.
-    pub fn moment(&self) -> Moment {
+    pub fn moment(&self, connections: u16, level: Option<Level>) -> Moment {
         Moment {
             read: self.progress.read(),
             wire: self.progress.wire(),
             fed: self.reached.fed.bytes_before(),
             spooled: self.progress.spooled(),
-            connections: 0,
-            level: None,
+            connections,
+            level,
             stands_still: self.watchdog.blamed(),
         }
     }

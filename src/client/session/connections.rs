@@ -1,4 +1,5 @@
-//! Connections that are lost in the middle of a stream, and a stream that stands still.
+//! Connections in the middle of a stream: those that are lost, those that stand still, and those
+//! that may make it faster.
 //!
 //! Acts on the wire alone: a source that is silent and a target that is slow are left as they are.
 
@@ -45,7 +46,6 @@ impl Session {
         let helps = |stripes: &mut Stripes| stripes.look(now, wire);
         if self.conversation.is_up() && self.stripes.as_mut().is_some_and(helps) {
             self.lanes.widen();
-            tracing::debug!(connections = self.lanes.used(), "another data connection");
         }
     }
 
