@@ -18,3 +18,13 @@ fn a_connection_that_can_not_be_had_is_done_without() {
     let arrived = journey.at_least(12 << 20).arrives();
     assert_eq!(arrived.counters.done("refuse"), 1);
 }
+
+#[test]
+fn a_server_is_told_of_a_client_that_gives_its_last_connection_up() {
+    let plan = "lane:0 up 100000 refuse 60s\nlane:0 up 200000 cut rst";
+    let mut under_way = Journey::new(plan).send(&["--retry-for", "1"]).begin();
+    under_way.sender.feed(vec![7; 8 << 20]);
+    under_way.sender.ended().failed_with(2, &["did not come back"]);
+    // It would wait ten minutes for one that might return.
+    under_way.receiver.running.ended().failed_with(2, &["did not come back"]);
+}
