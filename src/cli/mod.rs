@@ -72,6 +72,9 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> u8 {
         }
     };
     log_to_stderr(&arguments);
+    if let Err(error) = sys::descriptors::raise_limit() {
+        tracing::debug!(%error, "the limit on descriptors stays as it is");
+    }
     let quiet = arguments.quiet;
     let done = match arguments.command {
         Command::Replicate(arguments) => replicate::run(arguments, quiet),

@@ -84,7 +84,7 @@ pub(super) struct Carried {
 impl Session {
     /// Connects to a server and agrees with it on how to talk.
     pub async fn open(dial: Dial, options: &Options) -> Result<Session, Failure> {
-        let codec = options.engine.compression.codec();
+        let codec = options.engine.codec();
         let hello = Hello {
             software: concat!("zferry ", env!("CARGO_PKG_VERSION")).to_owned(),
             limits: Limits {
@@ -96,10 +96,7 @@ impl Session {
         let mut conversation = Conversation::greet(dial, hello, options.retry_for).await?;
         let (agreed, secret) = conversation.welcome().await?;
         if !agreed.limits.codecs.contains(&codec) {
-            let what = format!("{} cannot unpack {codec:?} blocks", conversation.server());
-            return Err(
-                Failure::new(Side::Target, Class::Refused, what).with_remedy("use --compress none")
-            );
+            return Err(cannot_take(codec, conversation.server()));
         }
         let (lanes, connections) = Lanes::open(
             conversation.dial().clone(),
@@ -226,6 +223,15 @@ impl Session {
         let _ = tokio::task::spawn_blocking(move || drop(engine)).await;
         self.conversation.close().await;
     }
+}
+
+/// A server that cannot take what is to be sent to it, or does not wish to.
+fn cannot_take(codec: Codec, server: &str) -> Failure {
+    let (what, remedy) = match codec {
+        Codec::Zstd => ("cannot unpack blocks", "use --compress none"),
+        Codec::Raw | Codec::Bare => ("takes no blocks without a checksum", "use --checksum crc32"),
+    };
+    Failure::new(Side::Target, Class::Refused, format!("{server} {what}")).with_remedy(remedy)
 }
 
 /// How many lanes there are at first, and at most.

@@ -2,16 +2,18 @@
 //!
 //! A slot is one page of headroom and then the block: the header of a frame is written right in
 //! front of the payload, so that both leave in one send, and the payload stands at a page, so
-//! that it can enter a pipe without a copy.
+//! that it can enter a pipe without a copy. A block of the splice lane has no slot: its bytes stay
+//! in the kernel, in a hold, and no stage ever sees them.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use sys::arena::PAGE_BYTES;
+use sys::hold::Hold;
 use sys::loan::Loan;
 
 use crate::engine::fault::Fault;
-use crate::protocol::frame::{HEADER_BYTES, Header};
+use crate::protocol::frame::{Codec, HEADER_BYTES, Header};
 use crate::units::{Sequence, StreamOffset, TransferId};
 
 /// Where the block begins in its slot.
@@ -32,28 +34,49 @@ pub(super) struct Block {
     pub place: Place,
     pub loan: Loan,
     pub length: usize,
-    /// CRC32 of the bytes.
+    /// CRC32 of the bytes; 0 where nobody takes any.
     pub crc32: u32,
+}
+
+/// A block as it arrives at the receiver.
+#[derive(Debug)]
+pub(super) enum Arrived {
+    InSlot(Block),
+    Held(Place, Hold),
 }
 
 /// Header and payload, ready for the wire: as often as it takes, so its bytes never change again.
 #[derive(Clone, Debug)]
 pub(super) struct Frame {
     pub header: Header,
-    pub loan: Arc<Loan>,
-    pub range: Range<usize>,
+    pub payload: Payload,
+}
+
+/// Where the bytes of a frame are.
+#[derive(Clone, Debug)]
+pub(super) enum Payload {
+    /// In this part of a slot, behind their header.
+    InSlot(Arc<Loan>, Range<usize>),
+    /// In the kernel, and without their header.
+    Held(Arc<Hold>),
 }
 
 impl Block {
     /// A block as it came off the wire, if its bytes are those that were sent.
     pub fn prove(header: Header, loan: Loan) -> Result<Block, Fault> {
-        let Header { transfer, epoch, sequence, offset, crc32, .. } = header;
+        let Header { offset, crc32, .. } = header;
         let length = header.plain_bytes as usize;
         let got = crc32fast::hash(&loan[HEADROOM..HEADROOM + length]);
         if got != crc32 {
             return Err(Fault::Corrupt { offset, expected: crc32, got });
         }
-        Ok(Block { place: Place { transfer, epoch, sequence, offset }, loan, length, crc32 })
+        Ok(Block { place: Place::of(&header), loan, length, crc32 })
+    }
+
+    /// A block whose bytes nobody proves.
+    pub fn bare(header: &Header, loan: Loan) -> Block {
+        let length = header.plain_bytes as usize;
+        Block { place: Place::of(header), loan, length, crc32: header.crc32 }
     }
 
     /// Where the bytes stand in the slot.
@@ -67,8 +90,51 @@ impl Frame {
     pub fn seal(header: Header, mut loan: Loan) -> Frame {
         let range = header_range().start..HEADROOM + header.payload_bytes as usize;
         loan[header_range()].copy_from_slice(&header.encode());
-        Frame { header, loan: Arc::new(loan), range }
+        Frame { header, payload: Payload::InSlot(Arc::new(loan), range) }
     }
+
+    /// A frame whose payload is held.
+    pub fn held(header: Header, hold: Hold) -> Frame {
+        Frame { header, payload: Payload::Held(Arc::new(hold)) }
+    }
+
+    /// What it takes on the wire.
+    pub fn wire_bytes(&self) -> usize {
+        HEADER_BYTES + self.header.payload_bytes as usize
+    }
+
+    /// The slot of a frame of the block lane, and where the frame stands in it.
+    ///
+    /// # Panics
+    ///
+    /// When it is held: `Settings` have no files beside the splice lane.
+    pub fn slot(&mut self) -> (&mut Arc<Loan>, Range<usize>) {
+        match &mut self.payload {
+            Payload::InSlot(loan, range) => (loan, range.clone()),
+            Payload::Held(_) => unreachable!("a held block was to go to a file"),
+        }
+    }
+}
+
+impl Place {
+    /// Where a frame's block belongs.
+    pub fn of(header: &Header) -> Place {
+        let &Header { transfer, epoch, sequence, offset, .. } = header;
+        Place { transfer, epoch, sequence, offset }
+    }
+
+    /// The header of a block that is sent as it was read.
+    pub fn header(self, codec: Codec, length: usize, crc32: u32) -> Header {
+        let Place { transfer, epoch, sequence, offset } = self;
+        let length = wire_length(length);
+        let (plain_bytes, payload_bytes) = (length, length);
+        Header { transfer, epoch, sequence, offset, codec, plain_bytes, payload_bytes, crc32 }
+    }
+}
+
+/// A length for the header; a block fits by far, for its size was agreed within `u32`.
+pub(super) fn wire_length(length: usize) -> u32 {
+    u32::try_from(length).expect("a block is smaller than 4 GiB: Settings caps block_bytes")
 }
 
 /// Where a frame's header stands in its slot.

@@ -1,12 +1,17 @@
 //! How an engine is built: what the flags of the command line come to.
 
+use std::collections::BTreeSet;
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sys::arena::PAGE_BYTES;
 use sys::backend::Backend;
+use sys::hold::Holds;
+use sys::wake::Waker;
 
 use crate::error::{Class, Failure, Side};
 use crate::protocol::frame::Codec;
@@ -29,6 +34,10 @@ pub struct Settings {
     pub cores: Vec<usize>,
     /// What the sender does to blocks.
     pub compression: Compression,
+    /// Whether the sender has each block proved.
+    pub checksum: Checksum,
+    /// Which way blocks may go, on this side.
+    pub lane: LaneChoice,
     /// How long a block may wait for more bytes of a slow source.
     pub flush_after: Duration,
     /// When the sender asks the kernel to send from the slots' own pages.
@@ -52,6 +61,33 @@ pub enum Compression {
     Auto,
 }
 
+/// What proves a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Checksum {
+    /// A CRC32 of its own.
+    Crc32,
+    /// Nothing but what its stream has inside: `zfs receive` checks that.
+    None,
+}
+
+/// Which way blocks go on one side; the wire knows nothing of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// Through slots of our own memory, where their bytes can be packed and proved.
+    Block,
+    /// Through pipes of our own, where their pages stay in the kernel.
+    Splice,
+}
+
+/// Which lane is wished.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LaneChoice {
+    /// Splice where nobody has to look at the bytes and the machine grants the pipes.
+    Auto,
+    /// Only this one.
+    Only(Lane),
+}
+
 /// Whether sends go out without a copy into the kernel (`IORING_OP_SEND_ZC`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ZeroCopy {
@@ -63,20 +99,26 @@ pub enum ZeroCopy {
     Off,
 }
 
-impl Compression {
-    /// What the peer must be able to unpack.
-    pub fn codec(self) -> Codec {
-        match self {
-            Compression::None => Codec::Raw,
-            Compression::Zstd { .. } | Compression::Auto => Codec::Zstd,
-        }
+impl Lane {
+    /// The one that goes by holds, where there are some.
+    pub(super) fn of(holds: Option<&Holds>) -> Lane {
+        if holds.is_some() { Lane::Splice } else { Lane::Block }
+    }
+}
+
+impl fmt::Display for Lane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Lane::Block => "block",
+            Lane::Splice => "splice",
+        })
     }
 }
 
 /// Slots that one block occupies: it is packed from one into another.
 pub(super) fn slots_per_block(codec: Codec) -> u32 {
     match codec {
-        Codec::Raw => 1,
+        Codec::Raw | Codec::Bare => 1,
         Codec::Zstd => 2,
     }
 }
@@ -89,6 +131,55 @@ pub(super) fn file_backend(backend: Backend, folder: &Path) -> io::Result<Backen
 }
 
 impl Settings {
+    /// What the sender's peer must be able to take.
+    pub fn codec(&self) -> Codec {
+        match (self.compression, self.checksum) {
+            (Compression::Zstd { .. } | Compression::Auto, _) => Codec::Zstd,
+            (Compression::None, Checksum::Crc32) => Codec::Raw,
+            (Compression::None, Checksum::None) => Codec::Bare,
+        }
+    }
+
+    /// What a receiver can take: nothing that could change unseen on its way through files.
+    pub fn codecs(&self) -> BTreeSet<Codec> {
+        let bare = self.spool.is_none().then_some(Codec::Bare);
+        [Codec::Raw, Codec::Zstd].into_iter().chain(bare).collect()
+    }
+
+    /// Holds in place of so many slots, where blocks of this codec go by the splice lane. `None`:
+    /// they go by the block lane, for that is wished, or they have to be looked at, or the machine
+    /// grants too few pipes for `connections` connections.
+    ///
+    /// Fails only where the splice lane is wished and cannot be had.
+    pub(super) fn holds(
+        &self,
+        codec: Codec,
+        slots: u32,
+        connections: usize,
+        taker: &Arc<Waker>,
+    ) -> io::Result<Option<Holds>> {
+        let looked_at = codec != Codec::Bare || self.spool.is_some();
+        if looked_at || self.lane == LaneChoice::Only(Lane::Block) {
+            return Ok(None);
+        }
+        let holds = Holds::new(slots, self.block_bytes.as_usize(), taker)?;
+        let needed = connections.max(1) * 2;
+        if holds.count() as usize >= needed {
+            return Ok(Some(holds));
+        }
+        let text = format!(
+            "the splice lane needs {needed} pipes of {}, and this machine grants {} (see \
+             fs.pipe-max-size, fs.pipe-user-pages-soft and RLIMIT_NOFILE)",
+            self.block_bytes,
+            holds.count()
+        );
+        if self.lane == LaneChoice::Only(Lane::Splice) {
+            return Err(io::Error::other(text));
+        }
+        tracing::info!("{text}; blocks go by the block lane");
+        Ok(None)
+    }
+
     /// How many slots the cache makes, or why it makes too few for `connections` connections. At
     /// the receiver each waits with the slots of one block, and there must be room for another; at
     /// the sender a block keeps its slot until the receiver has taken it, so each needs one on its
@@ -127,6 +218,8 @@ mod tests {
             workers: 1,
             cores: Vec::new(),
             compression: Compression::None,
+            checksum: Checksum::Crc32,
+            lane: LaneChoice::Auto,
             flush_after: Duration::from_millis(100),
             zero_copy: ZeroCopy::Off,
             spool: None,

@@ -1,11 +1,18 @@
-//! The frame around every stage: a named thread whose end, however it comes, ends the engine.
+//! The frame around every stage: a named thread whose end, however it comes, ends the engine, and
+//! the port that it waits at.
 
 use std::io;
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 
+use sys::arena::Arena;
+use sys::backend::Backend;
+use sys::port::Port;
+use sys::wake::Waker;
+
 use crate::engine::fault::Fault;
 use crate::engine::halt::Halt;
+use crate::engine::settings::Lane;
 
 /// Starts a stage. An error or a panic turns the halt on; the first reason goes to `report`.
 pub(super) fn spawn<T: Send + 'static>(
@@ -27,6 +34,20 @@ pub(super) fn spawn<T: Send + 'static>(
         }
         None
     })
+}
+
+/// What the stages at both ends of a lane wait at.
+pub(super) fn port(
+    lane: Lane,
+    backend: Backend,
+    arena: &Arc<Arena>,
+    waker: &Arc<Waker>,
+    depth: u32,
+) -> io::Result<Port> {
+    match lane {
+        Lane::Block => Port::new(backend, arena, waker, depth),
+        Lane::Splice => Ok(Port::for_holds(waker)),
+    }
 }
 
 /// The core of a worker, or `None` where workers are not pinned.

@@ -30,7 +30,8 @@ pub struct Header {
     pub plain_bytes: u32,
     /// The length of what follows the header: `plain_bytes` where raw, less where compressed.
     pub payload_bytes: u32,
-    /// CRC32 of the block's uncompressed bytes: it is checked last, in front of `zfs receive`.
+    /// CRC32 of the block's uncompressed bytes: it is checked last, in front of `zfs receive`. 0
+    /// where bare.
     pub crc32: u32,
 }
 
@@ -42,6 +43,9 @@ pub enum Codec {
     Raw,
     /// One zstd frame.
     Zstd,
+    /// As it came out of `zfs send`, and proved by nobody but `zfs receive`: its CRC32 is 0. So no
+    /// end has to look at the bytes.
+    Bare,
 }
 
 /// Why 48 bytes are not a header that we could act on.
@@ -69,8 +73,8 @@ pub enum FrameError {
         /// What stood there.
         got: [u8; 3],
     },
-    /// A codec that nobody agreed to.
-    #[error("codec {got} is unknown; 0 is raw, 1 is zstd")]
+    /// A codec that nobody knows, or agreed to.
+    #[error("codec {got} is unknown or was not agreed; 0 is raw, 1 is zstd, 2 is bare")]
     Codec {
         /// What stood there.
         got: u8,
@@ -98,6 +102,12 @@ pub enum FrameError {
         plain_bytes: u32,
         /// What would have been right.
         expected: RangeInclusive<u32>,
+        /// What the header says.
+        got: u32,
+    },
+    /// A CRC32 where there is none.
+    #[error("a bare block with the CRC32 {got:#010x}; bare ones have none")]
+    BareCrc {
         /// What the header says.
         got: u32,
     },
@@ -159,7 +169,7 @@ impl Header {
         assert_eq!(self.check(Bytes(u64::MAX)), Ok(()), "a header of our own is wrong: {self:?}");
         let mut bytes = [0; HEADER_BYTES];
         bytes[MAGIC].copy_from_slice(&MAGIC_VALUE.to_le_bytes());
-        bytes[CODEC].copy_from_slice(&[self.codec.to_wire()]);
+        bytes[CODEC].copy_from_slice(&[self.codec.number()]);
         bytes[TRANSFER].copy_from_slice(&self.transfer.0.to_le_bytes());
         bytes[EPOCH].copy_from_slice(&self.epoch.to_le_bytes());
         bytes[SEQUENCE].copy_from_slice(&self.sequence.0.to_le_bytes());
@@ -179,7 +189,7 @@ impl Header {
     ) -> Result<Header, FrameError> {
         check_envelope(bytes)?;
         let header = Header {
-            codec: Codec::from_wire(bytes[CODEC.start])?,
+            codec: Codec::numbered(bytes[CODEC.start])?,
             transfer: TransferId(u32_at(bytes, TRANSFER)),
             epoch: u32_at(bytes, EPOCH),
             sequence: Sequence(u64_at(bytes, SEQUENCE)),
@@ -207,6 +217,9 @@ impl Header {
             let got = payload_bytes;
             return Err(FrameError::PayloadBytes { codec, plain_bytes, expected, got });
         }
+        if codec == Codec::Bare && self.crc32 != 0 {
+            return Err(FrameError::BareCrc { got: self.crc32 });
+        }
         match offset.after(Bytes(u64::from(plain_bytes))) {
             Some(_) => Ok(()),
             None => Err(FrameError::PastEnd { offset, plain_bytes }),
@@ -215,26 +228,35 @@ impl Header {
 }
 
 impl Codec {
+    /// Its number on the wire.
+    pub fn number(self) -> u8 {
+        match self {
+            Codec::Raw => 0,
+            Codec::Zstd => 1,
+            Codec::Bare => 2,
+        }
+    }
+
+    /// Whether blocks packed like this may come where `self` was agreed: what does not shrink goes
+    /// raw.
+    pub fn allows(self, got: Codec) -> bool {
+        got == self || (self, got) == (Codec::Zstd, Codec::Raw)
+    }
+
     /// How long a payload of this codec may be for a block of `plain_bytes`. Compressed blocks
     /// that did not shrink go raw, so a compressed payload is always the shorter one.
     fn payload_bytes(self, plain_bytes: u32) -> RangeInclusive<u32> {
         match self {
-            Codec::Raw => plain_bytes..=plain_bytes,
+            Codec::Raw | Codec::Bare => plain_bytes..=plain_bytes,
             Codec::Zstd => 1..=plain_bytes.saturating_sub(1),
         }
     }
 
-    fn to_wire(self) -> u8 {
-        match self {
-            Codec::Raw => 0,
-            Codec::Zstd => 1,
-        }
-    }
-
-    fn from_wire(got: u8) -> Result<Codec, FrameError> {
+    fn numbered(got: u8) -> Result<Codec, FrameError> {
         match got {
             0 => Ok(Codec::Raw),
             1 => Ok(Codec::Zstd),
+            2 => Ok(Codec::Bare),
             _ => Err(FrameError::Codec { got }),
         }
     }
@@ -323,7 +345,7 @@ mod tests {
 
     #[test]
     fn every_field_of_a_forged_header_is_checked() {
-        assert_eq!(forged(CODEC, &[2]), Err(FrameError::Codec { got: 2 }));
+        assert_eq!(forged(CODEC, &[3]), Err(FrameError::Codec { got: 3 }));
         assert_eq!(forged(RESERVED, &[0, 1, 0]), Err(FrameError::Reserved { got: [0, 1, 0] }));
         assert_eq!(forged(TRANSFER, &[0; 4]), Err(FrameError::NoTransfer));
         for got in [0, (1 << 20) + 1, u32::MAX] {
@@ -349,6 +371,14 @@ mod tests {
     }
 
     #[test]
+    fn a_bare_block_has_no_crc32() {
+        let bare = Header { codec: Codec::Bare, payload_bytes: 1 << 20, crc32: 0, ..header() };
+        assert_eq!(Header::decode(&bare.encode(), BLOCK_BYTES_MAX), Ok(bare));
+        let proved = Header { crc32: 7, ..bare };
+        assert_eq!(proved.check(BLOCK_BYTES_MAX), Err(FrameError::BareCrc { got: 7 }));
+    }
+
+    #[test]
     fn one_byte_cannot_be_compressed() {
         let header = Header { plain_bytes: 1, payload_bytes: 1, ..header() };
         assert!(header.check(BLOCK_BYTES_MAX).is_err());
@@ -363,13 +393,18 @@ mod tests {
     fn any_header() -> impl Strategy<Value = Header> {
         let sizes = (1..=1_u32 << 20).prop_flat_map(|plain| (Just(plain), 1..=plain));
         let numbers = (1..=u32::MAX, any::<u32>(), any::<u64>(), 0..u64::MAX - (1 << 20));
-        (sizes, numbers, any::<u32>()).prop_map(
+        let crc32 = prop_oneof![3 => any::<u32>(), 1 => Just(0)];
+        (sizes, numbers, crc32).prop_map(
             |((plain_bytes, payload_bytes), (transfer, epoch, sequence, offset), crc32)| Header {
                 transfer: TransferId(transfer),
                 epoch,
                 sequence: Sequence(sequence),
                 offset: StreamOffset(offset),
-                codec: if payload_bytes == plain_bytes { Codec::Raw } else { Codec::Zstd },
+                codec: match (payload_bytes == plain_bytes, crc32) {
+                    (true, 0) => Codec::Bare,
+                    (true, _) => Codec::Raw,
+                    _ => Codec::Zstd,
+                },
                 plain_bytes,
                 payload_bytes,
                 crc32,

@@ -32,7 +32,6 @@ use crate::error::{Class, Failure, Side};
 use crate::link::{Line, Link, LinkError};
 use crate::listing::TargetState;
 use crate::process::Ended as ProcessEnded;
-use crate::protocol::frame::Codec;
 use crate::protocol::message::{Limits, Message, Open, RelativeName};
 use crate::protocol::negotiate::{Agreed as Terms, BLOCK_BYTES_MAX};
 use crate::protocol::receiver::{Input, Offer, Output, Receiver};
@@ -113,13 +112,14 @@ impl Session {
         peer: String,
     ) -> Result<Session, getrandom::Error> {
         let (secret, id) = (JoinSecret::new(random()?), SessionId(random()?));
+        let engine = &shared.options.engine;
         let offer = Offer {
             software: concat!("zferry ", env!("CARGO_PKG_VERSION")).to_owned(),
             version,
             limits: Limits {
-                block_bytes_max: BLOCK_BYTES_MAX.min(shared.options.engine.cache),
+                block_bytes_max: BLOCK_BYTES_MAX.min(engine.cache),
                 connections: shared.options.connections_max,
-                codecs: [Codec::Raw, Codec::Zstd].into(),
+                codecs: engine.codecs(),
             },
             secret,
         };

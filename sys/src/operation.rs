@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use crate::hold::Hold;
 use crate::loan::Loan;
 
 /// What is to be done, with the slot to do it on.
@@ -30,6 +31,13 @@ pub enum Act {
     /// Wait until the peer of a socket that only we send on has closed or broken it, or has said
     /// something all the same. Takes no byte, and counts as an operation of the inward direction.
     Watch,
+    /// Move what a source has, at least a byte and at most so many, into a hold; 0 bytes mean the
+    /// end. This and the next two take a port made by [`crate::port::Port::for_holds`].
+    Hoard(Hold, usize),
+    /// Move so many bytes from a socket into an empty hold, or all until the peer is done.
+    ReceiveHeld(Hold, usize),
+    /// Send a head and then all that a hold has, which keeps it.
+    SendHeld(Box<[u8]>, Arc<Hold>),
 }
 
 /// An [`Act`] on a descriptor. `key` comes back in its completion.
@@ -53,6 +61,15 @@ pub enum Completion {
         key: u32,
         /// The slot that was lent.
         loan: Loan,
+        /// Bytes; `ECANCELED` after `Port::cancel`.
+        result: io::Result<usize>,
+    },
+    /// A hold is back, with as many bytes more as `result` says; or as [`Completion::Filled`].
+    Hoarded {
+        /// The request's.
+        key: u32,
+        /// The hold that was lent.
+        hold: Hold,
         /// Bytes; `ECANCELED` after `Port::cancel`.
         result: io::Result<usize>,
     },
@@ -98,10 +115,19 @@ pub(crate) enum Direction {
 impl Act {
     pub(crate) fn direction(&self) -> Direction {
         match self {
-            Act::Read(..) | Act::Receive(..) | Act::Watch => Direction::In,
-            Act::Send(..) | Act::SendZeroCopy(..) => Direction::Out,
+            Act::Read(..)
+            | Act::Receive(..)
+            | Act::Watch
+            | Act::Hoard(..)
+            | Act::ReceiveHeld(..) => Direction::In,
+            Act::Send(..) | Act::SendZeroCopy(..) | Act::SendHeld(..) => Direction::Out,
             Act::ReadAt(..) | Act::WriteAt(..) => Direction::Place,
         }
+    }
+
+    /// Whether it moves a hold.
+    pub(crate) fn is_held(&self) -> bool {
+        matches!(self, Act::Hoard(..) | Act::ReceiveHeld(..) | Act::SendHeld(..))
     }
 
     pub(crate) fn fits_its_slot(&self) -> bool {
@@ -112,7 +138,7 @@ impl Act {
             Act::Send(loan, range)
             | Act::SendZeroCopy(loan, range)
             | Act::WriteAt(loan, range, _) => (loan.len(), range),
-            Act::Watch => return true,
+            Act::Watch | Act::Hoard(..) | Act::ReceiveHeld(..) | Act::SendHeld(..) => return true,
         };
         range.start < range.end && range.end <= slot
     }

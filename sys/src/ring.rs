@@ -210,6 +210,9 @@ impl Ring {
                 let end = u32::from(libc::POLLIN.cast_unsigned());
                 opcode::PollAdd::new(fd, end).build()
             }
+            Act::Hoard(..) | Act::ReceiveHeld(..) | Act::SendHeld(..) => {
+                unreachable!("no port hands a hold to its ring")
+            }
         }
     }
 
@@ -373,6 +376,9 @@ fn complete(
         }
         Act::WriteAt(..) => Completion::Written { key, result: outcome(cqe.result()) },
         Act::Watch => Completion::Watched { key, result: outcome(cqe.result()).map(|_| ()) },
+        Act::Hoard(..) | Act::ReceiveHeld(..) | Act::SendHeld(..) => {
+            unreachable!("no port hands a hold to its ring")
+        }
     })
 }
 

@@ -19,6 +19,7 @@ use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, open, vmsplice};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{Mode, SFlag, fstat};
 
+use crate::hold::Hold;
 use crate::loan::Loan;
 
 nix::ioctl_read_bad!(
@@ -90,6 +91,26 @@ impl Splicer {
     /// Copies bytes into the descriptor; sleeps and fails as [`Splicer::splice`] does.
     pub fn write(&mut self, bytes: &[u8], wanted: &dyn Fn() -> bool) -> io::Result<()> {
         self.put_all(bytes, wanted, |pipe, rest| nix::unistd::write(pipe, rest))
+    }
+
+    /// Moves the pages of a hold into the descriptor, whoever reads it: nobody can write them any
+    /// more. Sleeps and fails as [`Splicer::splice`] does. What nothing can be spliced into, as a
+    /// file that is appended to, gets a copy.
+    pub fn pour(&mut self, mut hold: Hold, wanted: &dyn Fn() -> bool) -> io::Result<()> {
+        while !hold.is_empty() {
+            match hold.pour(&self.pipe) {
+                Ok(count) => self.fed_bytes += count as u64,
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock if !wanted() => {
+                        return Err(io::ErrorKind::Interrupted.into());
+                    }
+                    io::ErrorKind::WouldBlock => wait_writable(self.pipe.as_fd())?,
+                    io::ErrorKind::InvalidInput => return self.write(&hold.read_out()?, wanted),
+                    _ => return Err(error),
+                },
+            }
+        }
+        Ok(())
     }
 
     fn put_all(

@@ -10,7 +10,7 @@ use zferry::units::Bytes;
 use crate::pair::{Pair, Plan};
 use crate::spool::Mounted;
 use crate::weather::cut;
-use crate::{ZSTD, everywhere};
+use crate::{ZSTD, where_blocks_are_proved};
 
 /// Room for eleven raw blocks.
 const SEGMENT: SegmentPages = SegmentPages::new(192).unwrap();
@@ -45,7 +45,7 @@ fn always(folder: &Path) -> Spool {
 
 #[test]
 fn a_stream_that_is_kept_on_both_sides_arrives_whatever_the_weather() {
-    everywhere(|plan| {
+    where_blocks_are_proved(|plan| {
         let folders = Folders::new();
         let plan = folders.receiver_keeps(folders.sender_keeps(plan));
         let mut pair = Pair::new(plan, &[(0, cut(90_000)), (2, cut(7)), (1, cut(1 << 20))]);
@@ -56,7 +56,7 @@ fn a_stream_that_is_kept_on_both_sides_arrives_whatever_the_weather() {
 
 #[test]
 fn a_sender_that_dies_is_followed_by_one_that_sends_the_rest_out_of_files() {
-    everywhere(|plan| {
+    where_blocks_are_proved(|plan| {
         let folders = Folders::new();
         let plan = Plan { sink_waits: true, ..folders.sender_keeps(plan) };
         let bytes = plan.bytes;
@@ -75,7 +75,7 @@ fn a_sender_that_dies_is_followed_by_one_that_sends_the_rest_out_of_files() {
 
 #[test]
 fn a_receiver_that_dies_is_followed_by_one_that_feeds_everything_anew() {
-    everywhere(|plan| {
+    where_blocks_are_proved(|plan| {
         let folders = Folders::new();
         let plan = Plan { slow_sink: true, ..folders.receiver_keeps(plan) };
         let bytes = plan.bytes;
@@ -95,7 +95,7 @@ fn a_receiver_that_dies_is_followed_by_one_that_feeds_everything_anew() {
 
 #[test]
 fn a_disk_that_is_full_ends_the_keeping_and_not_the_stream() {
-    everywhere(|plan| {
+    where_blocks_are_proved(|plan| {
         let (folders, mounted) = (Folders::new(), Mounted::tmpfs("1900k"));
         // The limit is beyond the disk: it is the disk that says no.
         let spool = Spool { max: Some(Bytes(1 << 40)), ..always(mounted.path()) };

@@ -13,21 +13,29 @@ use pair::{Outcome, Pair, Plan};
 use proptest::prelude::*;
 use sys::backend::Backend;
 use weather::{Weather, cut, flip, hole};
-use zferry::engine::settings::Compression;
+use zferry::engine::settings::{Compression, Lane, LaneChoice};
 use zferry::protocol::window::Credit;
 use zferry::units::Sequence;
 
 const ZSTD: Compression = Compression::Zstd { level: 1 };
 
-/// Both backends, raw and packed.
+/// Both backends, raw and packed; and by the lane that needs neither.
 fn everywhere(test: impl Fn(Plan) -> Outcome) {
+    where_blocks_are_proved(&test);
+    check(&Plan::spliced(), &test);
+}
+
+fn where_blocks_are_proved(test: impl Fn(Plan) -> Outcome) {
     for backend in [Backend::Uring, Backend::Threads] {
         for compression in [Compression::None, ZSTD] {
-            let plan = Plan { backend, compression, ..Plan::default() };
-            let outcome = test(plan.clone());
-            assert!(outcome.whole, "{plan:?}: {outcome:?}");
+            check(&Plan { backend, compression, ..Plan::default() }, &test);
         }
     }
+}
+
+fn check(plan: &Plan, test: impl Fn(Plan) -> Outcome) {
+    let outcome = test(plan.clone());
+    assert!(outcome.whole, "{plan:?}: {outcome:?}");
 }
 
 fn run(plan: Plan, weather: &[(u32, Weather)]) -> Outcome {
@@ -43,6 +51,17 @@ fn without_losses_nothing_is_sent_twice() {
         assert_eq!((outcome.lost, outcome.resent, outcome.came_twice), (0, 0, 0));
         outcome
     });
+}
+
+/// What nobody proves may go by slots all the same: on either side.
+#[test]
+fn bare_blocks_go_by_either_lane_on_either_side() {
+    for lane in [LaneChoice::Auto, LaneChoice::Only(Lane::Block)] {
+        let plan = Plan { receiver_lane: lane, ..Plan::spliced() };
+        check(&plan, |plan| run(plan, &[(1, cut(300_000))]));
+        let plan = Plan { lane, ..Plan::spliced() };
+        check(&plan, |plan| run(plan, &[(1, cut(300_000))]));
+    }
 }
 
 #[test]
@@ -125,7 +144,7 @@ fn a_lane_that_leaves_is_not_needed() {
 
 #[test]
 fn a_changed_byte_costs_its_connection_and_nothing_else() {
-    everywhere(|plan| {
+    where_blocks_are_proved(|plan| {
         // A magic, a length, a CRC, and bytes of payloads; the other lanes go on meanwhile.
         let weather = [0, 33, 41, 100, 20_000, 65_000, 130_000].map(|byte| (0, flip(byte)));
         let outcome = run(plan, &weather);

@@ -22,7 +22,9 @@ use zferry::breakpoint::record::Mark;
 use zferry::engine::progress::Progress;
 use zferry::engine::receiver::{self, Agreed, Feed, Receiver, Sink};
 use zferry::engine::sender::{self, Sender};
-use zferry::engine::settings::{Compression, Settings, Spool, ZeroCopy};
+use zferry::engine::settings::{
+    Checksum, Compression, Lane, LaneChoice, Settings, Spool, ZeroCopy,
+};
 use zferry::error::Class;
 use zferry::protocol::window::Credit;
 use zferry::spool::keeping::Keeping;
@@ -44,6 +46,9 @@ const LIMIT: Duration = Duration::from_secs(30);
 pub struct Plan {
     pub backend: Backend,
     pub compression: Compression,
+    pub checksum: Checksum,
+    pub lane: LaneChoice,
+    pub receiver_lane: LaneChoice,
     pub bytes: u64,
     pub lanes: u32,
     /// How many of the lanes have a connection at the start.
@@ -123,6 +128,9 @@ impl Default for Plan {
         Plan {
             backend: Backend::Uring,
             compression: Compression::None,
+            checksum: Checksum::Crc32,
+            lane: LaneChoice::Auto,
+            receiver_lane: LaneChoice::Auto,
             bytes: CONTENT_BYTES,
             lanes: 4,
             present: 4,
@@ -138,8 +146,15 @@ impl Default for Plan {
 }
 
 impl Plan {
+    /// Blocks that stay in the kernel.
+    pub fn spliced() -> Plan {
+        let lane = LaneChoice::Only(Lane::Splice);
+        Plan { checksum: Checksum::None, lane, ..Plan::default() }
+    }
+
     fn receiver_settings(&self) -> Settings {
-        Settings { spool: self.receiver_spool.clone(), ..self.settings(self.receiver_blocks) }
+        let (spool, lane) = (self.receiver_spool.clone(), self.receiver_lane);
+        Settings { spool, lane, ..self.settings(self.receiver_blocks) }
     }
 
     fn settings(&self, blocks_per_lane: u64) -> Settings {
@@ -152,6 +167,8 @@ impl Plan {
             workers: 2,
             cores: Vec::new(),
             compression: self.compression,
+            checksum: self.checksum,
+            lane: self.lane,
             flush_after: Duration::from_millis(100),
             zero_copy: if self.tcp { ZeroCopy::On } else { ZeroCopy::Off },
             spool: self.spool.clone(),
@@ -167,8 +184,8 @@ impl Pair {
         let (sender_inbox, sender_events) = unbounded_channel();
         let (receiver_inbox, receiver_events) = unbounded_channel();
         let places = || (0..plan.lanes).map(|_| None).collect::<Vec<Option<OwnedFd>>>();
-        let agreed = Agreed { codec: plan.compression.codec(), block_bytes: Bytes(BLOCK_BYTES) };
         let settings = plan.receiver_settings();
+        let agreed = Agreed { codec: settings.codec(), block_bytes: Bytes(BLOCK_BYTES) };
         let receiver =
             Receiver::start(&settings, agreed, places(), &receiver_inbox, Sequence(0)).unwrap();
         let sender = Sender::start(&plan.settings(2), places(), &sender_inbox, None).unwrap();

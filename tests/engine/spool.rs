@@ -13,7 +13,7 @@ use zferry::units::Bytes;
 
 use crate::pair::{Outcome, Pair, Plan};
 use crate::weather::cut;
-use crate::{ZSTD, everywhere};
+use crate::{ZSTD, where_blocks_are_proved};
 
 /// Room for eleven raw blocks.
 const SEGMENT: SegmentPages = SegmentPages::new(192).unwrap();
@@ -51,7 +51,7 @@ fn on_disk() -> tempfile::TempDir {
 
 #[test]
 fn a_source_ends_although_nothing_is_taken_and_everything_arrives_later() {
-    everywhere(|plan| {
+    where_blocks_are_proved(|plan| {
         let folder = on_disk();
         let mut pair = Pair::new(still(folder.path(), &plan), &[]);
         pair.begin();
@@ -76,7 +76,7 @@ fn without_a_spool_the_source_waits() {
 
 #[test]
 fn a_cache_that_is_not_full_touches_no_disk() {
-    everywhere(|plan| {
+    where_blocks_are_proved(|plan| {
         let folder = on_disk();
         // Two blocks: as many may wait for the receiver in a cache of eight slots.
         let plan = Plan { bytes: 120_000, ..still(folder.path(), &plan) };
@@ -93,7 +93,7 @@ fn a_cache_that_is_not_full_touches_no_disk() {
 
 #[test]
 fn a_slow_reader_and_small_files_change_nothing_in_the_stream() {
-    everywhere(|plan| {
+    where_blocks_are_proved(|plan| {
         let folder = on_disk();
         let plan = Plan { slow_sink: true, spool: Some(spool(folder.path(), None)), ..plan };
         let mut pair = Pair::new(plan, &[(0, cut(90_000)), (2, cut(7))]);
@@ -106,7 +106,7 @@ fn a_slow_reader_and_small_files_change_nothing_in_the_stream() {
 
 #[test]
 fn lanes_may_be_lost_while_blocks_are_in_files() {
-    everywhere(|plan| {
+    where_blocks_are_proved(|plan| {
         let folder = on_disk();
         let mut pair = Pair::new(still(folder.path(), &plan), &[]);
         pair.begin();
@@ -127,7 +127,7 @@ fn lanes_may_be_lost_while_blocks_are_in_files() {
 
 #[test]
 fn files_never_take_more_than_they_may_and_then_the_source_waits() {
-    everywhere(|plan| {
+    where_blocks_are_proved(|plan| {
         let folder = on_disk();
         // Packed blocks take about half as much.
         let max = 2 * SEGMENT_BYTES + 1;
@@ -181,7 +181,7 @@ impl Drop for Mounted {
 
 #[test]
 fn a_disk_that_has_no_room_for_another_file_slows_the_source_and_loses_nothing() {
-    everywhere(|plan| {
+    where_blocks_are_proved(|plan| {
         let mounted = Mounted::tmpfs("1900k");
         // The limit is beyond the disk: it is the disk that says no.
         let limit = Some(1 << 40);
@@ -254,7 +254,7 @@ impl Disk {
 
 #[test]
 fn a_write_that_finds_the_disk_full_slows_the_source_and_loses_nothing() {
-    everywhere(|plan| {
+    where_blocks_are_proved(|plan| {
         // Without extents it cannot reserve the space of a file.
         let disk = Disk::new("3M", "-b 4096 -m 0 -O ^extent,^has_journal,^64bit");
         let limit = Some(1 << 40);
@@ -272,7 +272,7 @@ fn a_write_that_finds_the_disk_full_slows_the_source_and_loses_nothing() {
 
 #[test]
 fn a_disk_that_loses_what_it_took_is_found_out() {
-    everywhere(|plan| {
+    where_blocks_are_proved(|plan| {
         let disk = Disk::new("64M", "-O ^has_journal");
         disk.leave(3 << 10);
         let mut pair = Pair::new(still(disk.path(), &plan), &[]);
@@ -317,7 +317,7 @@ fn a_block_that_was_changed_on_the_disk_is_not_sent_and_its_file_is_named() {
 
 #[test]
 fn the_end_of_an_engine_leaves_no_files() {
-    everywhere(|plan| {
+    where_blocks_are_proved(|plan| {
         let folder = on_disk();
         let mut pair = Pair::new(still(folder.path(), &plan), &[]);
         pair.begin();

@@ -9,9 +9,10 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crossbeam_channel::Sender;
+use sys::hold::Hold;
 use sys::wake::Waker;
 
-use crate::engine::block::Block;
+use crate::engine::block::{Arrived, Block, Place};
 use crate::engine::fault::Fault;
 use crate::protocol::window::{Arrival, BeyondRoom, Receipt, ReceiveWindow};
 use crate::units::{Sequence, StreamOffset};
@@ -45,7 +46,7 @@ pub(super) struct Arrivals {
 
 #[derive(Debug)]
 struct Books {
-    window: ReceiveWindow<Block>,
+    window: ReceiveWindow<Arrived>,
     /// A transfer has begun whose stream is not fed whole.
     feeding: bool,
     /// The session was told to ask for the credit, and has not asked yet.
@@ -78,7 +79,12 @@ impl Arrivals {
 
     /// A block that arrived is what was sent.
     pub fn put(&self, block: Block) {
-        self.books().window.put(block.place.sequence, block);
+        self.books().window.put(block.place.sequence, Arrived::InSlot(block));
+    }
+
+    /// A block arrived that nobody proves.
+    pub fn put_held(&self, place: Place, hold: Hold) {
+        self.books().window.put(place.sequence, Arrived::Held(place, hold));
     }
 
     /// A block that arrived is not what was sent; its slots are at home again.
@@ -87,7 +93,7 @@ impl Arrivals {
         self.order(Order::Bad { origin, copies, fault });
     }
 
-    pub fn take(&self) -> Option<Block> {
+    pub fn take(&self) -> Option<Arrived> {
         self.books().window.take()
     }
 

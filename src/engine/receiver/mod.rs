@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use sys::arena::{Arena, PAGE_BYTES};
+use sys::hold::Holds;
 use sys::loan::Pool;
 use sys::port::Port;
 use sys::wake::Waker;
@@ -29,7 +30,7 @@ pub use self::splice::{Fed, Feed, KeptStream, Sink, Unfinished};
 use super::fault::Fault;
 use super::halt::Halt;
 use super::progress::Progress;
-use super::settings::{Settings, Spool, When, file_backend, slots_per_block};
+use super::settings::{Lane, Settings, Spool, When, file_backend, slots_per_block};
 use super::stage;
 use crate::error::{Failure, Side};
 use crate::protocol::frame::Codec;
@@ -106,8 +107,9 @@ impl Receiver {
         first: Sequence,
         slots: u32,
     ) -> io::Result<Receiver> {
-        let arena = Arena::new(settings.block_bytes.as_usize() + PAGE_BYTES, slots)?;
         let waker = Arc::new(Waker::new()?);
+        let lanes = u32::try_from(places.len()).unwrap_or(u32::MAX);
+        let Room { blocks, arena, holds } = Room::make(settings, agreed, lanes, slots, &waker)?;
         let halt = Arc::new(Halt::default());
         halt.wakes(&waker);
         let progress = Arc::new(Progress::default());
@@ -115,9 +117,6 @@ impl Receiver {
         let (packed, packed_inbox) = crossbeam_channel::unbounded();
         let (deliveries, delivery_inbox) = crossbeam_channel::unbounded();
         let (orders, order_inbox) = crossbeam_channel::unbounded();
-        let lanes = u32::try_from(places.len()).unwrap_or(u32::MAX);
-        // Every lane waits with slots for one block; all others are room.
-        let blocks = (slots / slots_per_block(agreed.codec)).saturating_sub(lanes).max(1);
         let arrivals = Arrivals::new(blocks.into(), first, orders, &waker);
         let mut receiver = Receiver {
             deliveries: Some(deliveries.clone()),
@@ -134,13 +133,11 @@ impl Receiver {
         };
 
         let shelf = receiver.start_shelf(settings, &arena, report())?;
+        let tell = events.clone();
         let feeder = Feeder {
             deliveries: delivery_inbox,
             halt: Arc::clone(&halt),
-            report: {
-                let events = events.clone();
-                Box::new(move |event| drop(events.send(event)))
-            },
+            report: Box::new(move |event| drop(tell.send(event))),
             arrivals: arrivals.clone(),
             feeding: None,
             progress: Arc::clone(&progress),
@@ -161,7 +158,7 @@ impl Receiver {
             }
         })?);
 
-        let workers = if agreed.codec == Codec::Raw { 0 } else { settings.workers.max(1) };
+        let workers = if agreed.codec == Codec::Zstd { settings.workers.max(1) } else { 0 };
         for worker in 0..workers {
             let decompressor = Decompressor {
                 packed: packed_inbox.clone(),
@@ -180,12 +177,15 @@ impl Receiver {
         let take_in = {
             let (backend, halt, events) = (settings.backend, Arc::clone(&halt), events.clone());
             move || {
-                let port = Port::new(backend, &arena, &waker, lanes)
+                let lane = Lane::of(holds.as_ref());
+                let port = stage::port(lane, backend, &arena, &waker, lanes)
                     .map_err(|error| Fault::Setup("receive", error))?;
+                tracing::debug!(%lane, "receiving");
                 let pool = Pool::split(&arena, 1, &waker).remove(0);
                 Intake {
                     port,
                     pool,
+                    holds,
                     lanes,
                     connections: BTreeMap::new(),
                     next_id: 0,
@@ -308,6 +308,35 @@ impl Receiver {
             let _reported = thread.join();
         }
         self.feeder.take()?.join().ok()??
+    }
+}
+
+/// Where blocks arrive.
+struct Room {
+    /// Those that there is room for, beside the one that each lane waits with.
+    blocks: u32,
+    arena: Arc<Arena>,
+    /// Where they stay in the kernel.
+    holds: Option<Holds>,
+}
+
+impl Room {
+    fn make(
+        settings: &Settings,
+        agreed: Agreed,
+        lanes: u32,
+        slots: u32,
+        taker: &Arc<Waker>,
+    ) -> io::Result<Room> {
+        let holds = settings.holds(agreed.codec, slots, lanes as usize, taker)?;
+        let (places, arena) = if let Some(holds) = &holds {
+            // Only headers come into slots then, one for each lane.
+            (holds.count(), Arena::new(PAGE_BYTES, lanes.max(1))?)
+        } else {
+            let arena = Arena::new(settings.block_bytes.as_usize() + PAGE_BYTES, slots)?;
+            (slots / slots_per_block(agreed.codec), arena)
+        };
+        Ok(Room { blocks: places.saturating_sub(lanes).max(1), arena, holds })
     }
 }
 

@@ -7,11 +7,11 @@
 //! sender sends them again over another.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender};
+use sys::hold::{Hold, Holds};
 use sys::loan::{Loan, Pool};
 use sys::port::{Act, Completion, Port, Request};
 
@@ -19,7 +19,7 @@ use super::Event;
 use super::arrivals::{Arrivals, Order, Origin};
 use super::decompress::Packed;
 use super::splice::Delivery;
-use crate::engine::block::{HEADROOM, header_range};
+use crate::engine::block::{HEADROOM, Place, header_range};
 use crate::engine::fault::Fault;
 use crate::engine::halt::Halt;
 use crate::engine::progress::Progress;
@@ -36,6 +36,8 @@ const STRIKES_MAX: usize = 3;
 pub(super) struct Intake {
     pub port: Port,
     pub pool: Pool,
+    /// Where payloads go that stay in the kernel; the pool has room for headers then.
+    pub holds: Option<Holds>,
     pub lanes: u32,
     pub connections: BTreeMap<u32, Connection>,
     pub next_id: u32,
@@ -64,9 +66,26 @@ enum Expects {
     /// Slots for the next frame.
     Berth,
     /// A header, or the end of the connection.
-    Header { spare: Option<Loan> },
+    Header { beside: Beside },
     /// The payload that the header announced.
     Payload { header: Header, spare: Option<Loan> },
+    /// The same, in a hold.
+    Held { header: Header },
+}
+
+/// What a frame can need besides the slot that its header comes into.
+enum Beside {
+    Nothing,
+    /// To be unpacked into.
+    Slot(Loan),
+    /// For the payload.
+    Hold(Hold),
+}
+
+/// What a receive has filled.
+enum Filled {
+    Slot(Loan),
+    Hold(Hold),
 }
 
 /// The connections that brought wrong bytes, or blocks without room, since the last new block.
@@ -100,8 +119,14 @@ impl Intake {
             self.moor_all()?;
             self.port.wait(None, &mut completions).map_err(broken)?;
             for completion in completions.drain(..) {
-                if let Completion::Filled { key, loan, result } = completion {
-                    self.settle(key, loan, result)?;
+                match completion {
+                    Completion::Filled { key, loan, result } => {
+                        self.settle(key, Filled::Slot(loan), result)?;
+                    }
+                    Completion::Hoarded { key, hold, result } => {
+                        self.settle(key, Filled::Hold(hold), result)?;
+                    }
+                    _ => {}
                 }
             }
         }
@@ -135,35 +160,44 @@ impl Intake {
             .map(|(&id, _)| id)
             .collect();
         for id in free {
-            let Some((loan, spare)) = self.berth() else { break };
-            self.receive(id, loan, header_range(), Expects::Header { spare })?;
+            let Some((loan, beside)) = self.berth() else { break };
+            let act = Act::Receive(loan, header_range());
+            self.receive(id, act, Expects::Header { beside })?;
         }
         Ok(())
     }
 
-    /// All slots that the next frame can need, or none of them.
-    fn berth(&self) -> Option<(Loan, Option<Loan>)> {
-        match self.codec {
-            Codec::Raw => self.pool.take().map(|[loan]| (loan, None)),
-            Codec::Zstd => self.pool.take().map(|[loan, spare]| (loan, Some(spare))),
+    /// All that the next frame can need, or nothing.
+    fn berth(&self) -> Option<(Loan, Beside)> {
+        match (&self.holds, self.codec) {
+            // Where there is a hold there is a slot: only connections have one, each its own.
+            (Some(holds), _) => {
+                let hold = holds.take()?;
+                self.pool.take().map(|[loan]| (loan, Beside::Hold(hold)))
+            }
+            (None, Codec::Raw | Codec::Bare) => {
+                self.pool.take().map(|[loan]| (loan, Beside::Nothing))
+            }
+            (None, Codec::Zstd) => {
+                self.pool.take().map(|[loan, spare]| (loan, Beside::Slot(spare)))
+            }
         }
     }
 
-    fn receive(
-        &mut self,
-        id: u32,
-        loan: Loan,
-        range: Range<usize>,
-        expects: Expects,
-    ) -> Result<(), Fault> {
+    fn receive(&mut self, id: u32, act: Act, expects: Expects) -> Result<(), Fault> {
         let Some(connection) = self.connections.get_mut(&id) else { return Ok(()) };
         connection.expects = expects;
         let fd = Arc::clone(&connection.fd);
-        let request = Request { key: id, fd, act: Act::Receive(loan, range) };
+        let request = Request { key: id, fd, act };
         self.port.submit(request).map_err(broken)
     }
 
-    fn settle(&mut self, id: u32, loan: Loan, result: std::io::Result<usize>) -> Result<(), Fault> {
+    fn settle(
+        &mut self,
+        id: u32,
+        filled: Filled,
+        result: std::io::Result<usize>,
+    ) -> Result<(), Fault> {
         let Some(connection) = self.connections.get_mut(&id) else { return Ok(()) };
         if connection.lost {
             self.connections.remove(&id);
@@ -179,13 +213,23 @@ impl Intake {
             }
         };
         self.progress.add_wire(count);
-        match expected {
-            Expects::Header { .. } if count == 0 => self.ended(id),
-            Expects::Header { spare } if count == HEADER_BYTES => {
-                return self.announced(id, loan, spare);
+        let is_whole = |header: &Header| count == header.payload_bytes as usize;
+        match (expected, filled) {
+            (Expects::Header { .. }, _) if count == 0 => self.ended(id),
+            (Expects::Header { beside }, Filled::Slot(loan)) if count == HEADER_BYTES => {
+                return self.announced(id, loan, beside);
             }
-            Expects::Payload { header, spare } if count == header.payload_bytes as usize => {
-                self.arrived(Origin { lane, id }, header, loan, spare);
+            (Expects::Payload { header, spare }, Filled::Slot(loan)) if is_whole(&header) => {
+                if self.is_new(lane, &header) {
+                    self.arrived(Origin { lane, id }, header, loan, spare);
+                }
+            }
+            (Expects::Held { header }, Filled::Hold(hold)) if is_whole(&header) => {
+                if self.is_new(lane, &header) {
+                    self.arrivals.put_held(Place::of(&header), hold);
+                    // A stage that has ended has said why.
+                    drop(self.deliveries.send(Delivery::Unpacked));
+                }
             }
             _ => self.lose(id, Fault::Closed(lane)),
         }
@@ -193,7 +237,7 @@ impl Intake {
     }
 
     /// A header has come: its payload is let in if it is one, and there is room.
-    fn announced(&mut self, id: u32, loan: Loan, spare: Option<Loan>) -> Result<(), Fault> {
+    fn announced(&mut self, id: u32, loan: Loan, beside: Beside) -> Result<(), Fault> {
         let Some(lane) = self.connections.get(&id).map(|connection| connection.lane) else {
             return Ok(());
         };
@@ -204,30 +248,48 @@ impl Intake {
         if let Err(beyond) = self.arrivals.admit(header.sequence) {
             return self.turn_away(id, Fault::NoRoom(lane, beyond));
         }
-        let payload = HEADROOM..HEADROOM + header.payload_bytes as usize;
-        self.receive(id, loan, payload, Expects::Payload { header, spare })
+        let length = header.payload_bytes as usize;
+        let payload = HEADROOM..HEADROOM + length;
+        let (act, expects) = match beside {
+            Beside::Hold(hold) => (Act::ReceiveHeld(hold, length), Expects::Held { header }),
+            Beside::Slot(spare) => {
+                let expects = Expects::Payload { header, spare: Some(spare) };
+                (Act::Receive(loan, payload), expects)
+            }
+            Beside::Nothing => {
+                (Act::Receive(loan, payload), Expects::Payload { header, spare: None })
+            }
+        };
+        self.receive(id, act, expects)
     }
 
     fn decode(&self, loan: &Loan) -> Result<Header, FrameError> {
         let bytes: &[u8; HEADER_BYTES] =
             loan[header_range()].try_into().expect("the range is HEADER_BYTES long");
         let header = Header::decode(bytes, self.block_bytes)?;
-        if header.codec == Codec::Zstd && self.codec == Codec::Raw {
-            return Err(FrameError::Codec { got: 1 });
+        if !self.codec.allows(header.codec) {
+            return Err(FrameError::Codec { got: header.codec.number() });
         }
         Ok(header)
     }
 
-    /// A frame has come whole.
-    fn arrived(&mut self, origin: Origin, header: Header, loan: Loan, spare: Option<Loan>) {
-        if self.arrivals.arrive(header.sequence, origin.lane) == Arrival::Again {
-            tracing::debug!(lane = origin.lane, sequence = %header.sequence, "came again");
+    /// Whether a frame that has come whole was not here before.
+    fn is_new(&self, lane: u32, header: &Header) -> bool {
+        let is_new = self.arrivals.arrive(header.sequence, lane) != Arrival::Again;
+        if !is_new {
+            tracing::debug!(lane, sequence = %header.sequence, "came again");
             self.progress.add_resent(HEADER_BYTES + header.payload_bytes as usize);
-            return;
         }
+        is_new
+    }
+
+    /// A frame has come that is new.
+    fn arrived(&self, origin: Origin, header: Header, loan: Loan, spare: Option<Loan>) {
         // Stages that have ended have said why.
         match header.codec {
-            Codec::Raw => drop(self.deliveries.send(Delivery::Raw(origin, header, loan))),
+            Codec::Raw | Codec::Bare => {
+                drop(self.deliveries.send(Delivery::Raw(origin, header, loan)));
+            }
             Codec::Zstd => drop(self.packed.send(Packed { origin, header, loan, spare })),
         }
     }

@@ -12,6 +12,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
+use sys::hold::Hold;
 use sys::loan::Loan;
 use sys::splicer::Splicer;
 
@@ -22,11 +23,11 @@ use super::kept::Kept;
 use crate::breakpoint::keeper::Reached;
 use crate::breakpoint::prefix::Prefix;
 use crate::breakpoint::record::Mark;
-use crate::engine::block::Block;
+use crate::engine::block::{Arrived, Block, Place};
 use crate::engine::fault::{Fault, advance};
 use crate::engine::halt::Halt;
 use crate::engine::progress::Progress;
-use crate::protocol::frame::Header;
+use crate::protocol::frame::{Codec, Header};
 use crate::spool::keeping::Stream;
 use crate::spool::left::Found;
 use crate::units::{Bytes, Sequence, StreamOffset, TransferId};
@@ -149,8 +150,11 @@ impl Feeder {
                 }
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             }
-            while let Some(block) = self.arrivals.take() {
-                self.feed(block)?;
+            while let Some(arrived) = self.arrivals.take() {
+                match arrived {
+                    Arrived::InSlot(block) => self.feed(block)?,
+                    Arrived::Held(place, hold) => self.feed_held(place, hold)?,
+                }
                 self.account(false);
                 if self.is_behind() {
                     break;
@@ -194,6 +198,10 @@ impl Feeder {
                 self.feeding = Some(feeding);
                 Ok(())
             }
+            Delivery::Raw(_, header, loan) if header.codec == Codec::Bare => {
+                self.arrivals.put(Block::bare(&header, loan));
+                Ok(())
+            }
             Delivery::Raw(origin, header, loan) => {
                 match Block::prove(header, loan) {
                     Ok(block) => self.arrivals.put(block),
@@ -213,33 +221,46 @@ impl Feeder {
         }
     }
 
-    fn feed(&mut self, block: Block) -> Result<(), Fault> {
-        let place = block.place;
-        let due = self.feeding.as_mut().filter(|feeding| {
+    /// The transfer that a block is the next of: it has arrived, in order.
+    fn due(&mut self, place: Place, length: usize) -> Result<&mut Feeding, Fault> {
+        let due = self.feeding.as_ref().is_some_and(|feeding| {
             (feeding.transfer, feeding.epoch) == (place.transfer, place.epoch)
                 && feeding.arrived == place.offset
         });
-        let Some(feeding) = due else {
-            let expected = self.feeding.as_ref().map_or(StreamOffset(0), |feeding| feeding.arrived);
-            let got_transfer = place.transfer;
-            return Err(Fault::OutOfPlace { expected, got: place.offset, got_transfer });
-        };
-        let (length, range, crc32) = (block.length, block.range(), block.crc32);
+        let expected = self.feeding.as_ref().map_or(StreamOffset(0), |feeding| feeding.arrived);
+        let (got, got_transfer) = (place.offset, place.transfer);
+        let feeding = self.feeding.as_mut().filter(|_| due);
+        let feeding = feeding.ok_or(Fault::OutOfPlace { expected, got, got_transfer })?;
         self.progress.add_received(length);
         feeding.arrived = advance(feeding.arrived, length);
+        Ok(feeding)
+    }
+
+    fn feed_held(&mut self, place: Place, hold: Hold) -> Result<(), Fault> {
+        let (length, halt) = (hold.len(), Arc::clone(&self.halt));
+        self.due(place, length)?.pour(hold, &|| !halt.is_on())?;
+        self.note_fed(place.sequence, length);
+        Ok(())
+    }
+
+    fn feed(&mut self, block: Block) -> Result<(), Fault> {
+        let place = block.place;
+        let (length, range, crc32) = (block.length, block.range(), block.crc32);
+        let (keeps, halt) = (self.shelf.is_some(), Arc::clone(&self.halt));
+        let feeding = self.due(place, length)?;
         let loan = match &mut feeding.kept {
             Some(kept) => kept.write(block)?,
             None => Arc::new(block.loan),
         };
-        if self.shelf.is_some() {
-            self.slots.push_back(Arc::downgrade(&loan));
+        let slot = keeps.then(|| Arc::downgrade(&loan));
+        let is_behind = feeding.is_behind();
+        if !is_behind {
+            feeding.lend(loan, range, crc32, &|| !halt.is_on())?;
         }
-        if feeding.is_behind() {
-            return Ok(());
+        self.slots.extend(slot);
+        if !is_behind {
+            self.note_fed(place.sequence, length);
         }
-        let halt = &self.halt;
-        feeding.lend(loan, range, crc32, &|| !halt.is_on())?;
-        self.note_fed(place.sequence, length);
         Ok(())
     }
 
@@ -340,6 +361,15 @@ impl Feeding {
         let spliced = self.splicer.splice(loan, range, wanted);
         spliced.map_err(|error| Fault::Sink(self.fed.to(), error))?;
         self.fed.append(crc32, length.into());
+        Ok(())
+    }
+
+    /// Gives the sink the pages of a block that nobody has proved.
+    fn pour(&mut self, hold: Hold, wanted: &dyn Fn() -> bool) -> Result<(), Fault> {
+        let length = hold.len();
+        let poured = self.splicer.pour(hold, wanted);
+        poured.map_err(|error| Fault::Sink(self.fed.to(), error))?;
+        self.fed.append(0, length.into());
         Ok(())
     }
 

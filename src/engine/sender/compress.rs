@@ -11,7 +11,7 @@ use zstd_safe::{CCtx, CParameter};
 
 use super::pressure::Pressure;
 use super::send::{Inbox, ToSend};
-use crate::engine::block::{Block, Frame, HEADROOM, Place};
+use crate::engine::block::{Block, Frame, HEADROOM, wire_length};
 use crate::engine::fault::Fault;
 use crate::protocol::frame::{Codec, Header};
 
@@ -66,7 +66,7 @@ impl Compressor {
         pressure.count_packed();
         match level.zstd() {
             Some(level) if packer.is_worth(&plain.block)? => packer.pack(plain, level),
-            _ => Ok(seal_raw(plain.block)),
+            _ => Ok(seal(plain.block, Codec::Raw)),
         }
     }
 }
@@ -124,11 +124,10 @@ impl Packer {
         let room = HEADROOM..range.end - 1;
         Ok(match self.context.compress2(&mut spare[room], &block.loan[range]) {
             Ok(count) => {
-                let header =
-                    Header { codec: Codec::Zstd, payload_bytes: wire_length(count), ..raw(&block) };
-                Frame::seal(header, spare)
+                let header = block.place.header(Codec::Zstd, block.length, block.crc32);
+                Frame::seal(Header { payload_bytes: wire_length(count), ..header }, spare)
             }
-            Err(_no_room) => seal_raw(block),
+            Err(_no_room) => seal(block, Codec::Raw),
         })
     }
 }
@@ -137,29 +136,9 @@ fn refused(code: usize) -> Fault {
     Fault::Pack(zstd_safe::get_error_name(code).to_owned())
 }
 
-/// The frame of a block that is sent as it was read.
-pub(super) fn seal_raw(block: Block) -> Frame {
-    Frame::seal(raw(&block), block.loan)
-}
-
-fn raw(block: &Block) -> Header {
-    let Place { transfer, epoch, sequence, offset } = block.place;
-    let length = wire_length(block.length);
-    Header {
-        transfer,
-        epoch,
-        sequence,
-        offset,
-        codec: Codec::Raw,
-        plain_bytes: length,
-        payload_bytes: length,
-        crc32: block.crc32,
-    }
-}
-
-/// A length for the header; a block fits by far, for its size was agreed within `u32`.
-fn wire_length(length: usize) -> u32 {
-    u32::try_from(length).expect("a block is smaller than 4 GiB: Settings caps block_bytes")
+/// The frame of a block that is sent as it was read: raw or bare.
+pub(super) fn seal(block: Block, codec: Codec) -> Frame {
+    Frame::seal(block.place.header(codec, block.length, block.crc32), block.loan)
 }
 
 #[cfg(test)]
@@ -169,6 +148,7 @@ mod tests {
     use sys::wake::Waker;
 
     use super::*;
+    use crate::engine::block::Place;
     use crate::units::{Sequence, StreamOffset, TransferId};
 
     const BYTES: usize = 1 << 20;

@@ -6,13 +6,12 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use sys::loan::Loan;
 use sys::port::{Act, Port, Request};
 
+use crate::engine::block::{Frame, Payload};
 use crate::engine::settings::ZeroCopy;
 use crate::units::Rate;
 
@@ -36,7 +35,7 @@ const UNSENT_MAX: u32 = 1 << 20;
 struct Connection {
     lane: u32,
     fd: Arc<OwnedFd>,
-    sending: Option<(Arc<Loan>, Range<usize>)>,
+    sending: Option<Frame>,
     /// Its watch has not ended.
     watched: bool,
     lost: bool,
@@ -55,7 +54,7 @@ pub(super) enum Outcome {
     /// The connection is free, or gone.
     Done,
     /// This is still to be sent.
-    Rest(Arc<Loan>, Range<usize>),
+    Rest(Frame),
     /// The connection is broken, or closed where there is no error.
     Broken(Option<io::Error>),
 }
@@ -151,19 +150,14 @@ impl Lanes {
     }
 
     /// Has a connection send; from then on it is busy.
-    pub fn send(
-        &mut self,
-        id: u32,
-        loan: Arc<Loan>,
-        range: Range<usize>,
-        port: &mut Port,
-    ) -> io::Result<()> {
+    pub fn send(&mut self, id: u32, frame: Frame, port: &mut Port) -> io::Result<()> {
         self.idle.retain(|&idle| idle != id);
         let Some(connection) = self.connections.get_mut(&id) else { return Ok(()) };
-        connection.sending = Some((Arc::clone(&loan), range.clone()));
-        let act = match connection.zero_copy {
-            ZeroCopy::Off => Act::Send(loan, range),
-            ZeroCopy::Auto | ZeroCopy::On => Act::SendZeroCopy(loan, range),
+        connection.sending = Some(frame.clone());
+        let act = match (frame.payload, connection.zero_copy) {
+            (Payload::InSlot(loan, range), ZeroCopy::Off) => Act::Send(loan, range),
+            (Payload::InSlot(loan, range), _) => Act::SendZeroCopy(loan, range),
+            (Payload::Held(hold), _) => Act::SendHeld(Box::new(frame.header.encode()), hold),
         };
         let fd = Arc::clone(&connection.fd);
         port.submit(Request { key: Operation::Send.key(id), fd, act })
@@ -173,16 +167,24 @@ impl Lanes {
     /// socket that has no such thing, is sent as a copy, and all after it.
     pub fn sent(&mut self, id: u32, result: io::Result<usize>) -> Outcome {
         let Some(connection) = self.connections.get_mut(&id) else { return Outcome::Done };
-        let Some((loan, range)) = connection.sending.take() else { return Outcome::Done };
+        let Some(Frame { header, payload }) = connection.sending.take() else {
+            return Outcome::Done;
+        };
         if connection.lost {
             self.forget(id);
             return Outcome::Done;
         }
         let zero_copy = connection.zero_copy != ZeroCopy::Off;
-        let rest = match result {
-            Ok(count) => range.start + count..range.end,
-            Err(error) if zero_copy && is_no_zero_copy(&error) => range,
-            Err(error) => return Outcome::Broken(Some(error)),
+        let (slot, rest) = match (payload, result) {
+            (Payload::InSlot(slot, range), Ok(count)) => (slot, range.start + count..range.end),
+            (Payload::InSlot(slot, range), Err(error)) if zero_copy && is_no_zero_copy(&error) => {
+                (slot, range)
+            }
+            (Payload::Held(_), Ok(_)) => {
+                self.idle.push_back(id);
+                return Outcome::Done;
+            }
+            (_, Err(error)) => return Outcome::Broken(Some(error)),
         };
         if rest.is_empty() {
             self.idle.push_back(id);
@@ -193,7 +195,7 @@ impl Lanes {
         }
         tracing::debug!(lane = connection.lane, "no zero-copy sends here; sending copies");
         connection.zero_copy = ZeroCopy::Off;
-        Outcome::Rest(loan, rest)
+        Outcome::Rest(Frame { header, payload: Payload::InSlot(slot, rest) })
     }
 
     /// The kernel has let go of a zero-copy send's slot.

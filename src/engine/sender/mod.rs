@@ -26,7 +26,7 @@ use self::compress::{Compressor, Packing, Plain};
 use self::lanes::Lanes;
 pub use self::level::Level;
 use self::pressure::Pressure;
-use self::read::{Job, Reader};
+use self::read::{Job, Reader, Room};
 pub use self::send::Sent;
 use self::send::{Dealer, Inbox, ToSend};
 use self::spool::{Passed, Spooler, State};
@@ -34,7 +34,7 @@ use super::block::Frame;
 use super::fault::Fault;
 use super::halt::Halt;
 use super::progress::Progress;
-use super::settings::{Compression, Settings, Spool, file_backend, slots_per_block};
+use super::settings::{Compression, Lane, Settings, Spool, file_backend, slots_per_block};
 use super::stage;
 use crate::breakpoint::prefix::Prefix;
 use crate::breakpoint::record::Mark;
@@ -93,6 +93,7 @@ pub struct Sender {
     threads: Vec<JoinHandle<Option<()>>>,
     /// Where blocks are packed as far as costs no speed.
     pressure: Option<Arc<Pressure>>,
+    lane: Lane,
 }
 
 impl Sender {
@@ -107,7 +108,7 @@ impl Sender {
         events: &UnboundedSender<Event>,
         resumed: Option<Resumed>,
     ) -> Result<Sender, Failure> {
-        let codec = settings.compression.codec();
+        let codec = settings.codec();
         let slots = settings.slots(connections.len(), codec, Side::Source)?;
         Sender::build(settings, connections, events, resumed, slots)
             .map_err(|error| Fault::Setup("sender", error).failure(Side::Source))
@@ -121,8 +122,10 @@ impl Sender {
         slots: u32,
     ) -> io::Result<Sender> {
         let lanes = places.len();
-        let arena = Arena::new(settings.block_bytes.as_usize() + PAGE_BYTES, slots)?;
         let (read_waker, send_waker) = (Arc::new(Waker::new()?), Arc::new(Waker::new()?));
+        let holds = settings.holds(settings.codec(), slots, lanes, &read_waker)?;
+        let lane = Lane::of(holds.as_ref());
+        let arena = Arena::new(settings.block_bytes.as_usize() + PAGE_BYTES, slots)?;
         let halt = Arc::new(Halt::default());
         halt.wakes(&read_waker);
         halt.wakes(&send_waker);
@@ -139,6 +142,7 @@ impl Sender {
             halt: Arc::clone(&halt),
             threads: Vec::new(),
             pressure: None,
+            lane,
         };
         let report = || reporter(events);
         let (dealing, state) = begin(resumed);
@@ -153,21 +157,22 @@ impl Sender {
             }
         };
         sender.frames = Some(frames.clone());
+        let room = holds.map_or(Room::Slots(pool), Room::Holds);
         let read = {
             let (settings, arena) = (settings.clone(), Arc::clone(&arena));
             let (halt, send) = (Arc::clone(&halt), frames.clone());
             move || {
-                let port = Port::new(settings.backend, &arena, &read_waker, 1)
+                let port = stage::port(lane, settings.backend, &arena, &read_waker, 1)
                     .map_err(|error| Fault::Setup("read", error))?;
-                tracing::debug!(registered = port.registered(), "reading the source");
+                tracing::debug!(%lane, registered = port.registered(), "reading the source");
                 Reader {
                     port,
-                    pool,
+                    room,
                     jobs: job_inbox,
                     blocks,
                     send,
                     halt,
-                    codec: settings.compression.codec(),
+                    codec: settings.codec(),
                     block_bytes: settings.block_bytes.as_usize(),
                     flush_after: settings.flush_after,
                     next,
@@ -185,7 +190,7 @@ impl Sender {
             move || {
                 // A send and a watch for each; those that have yet to end find room beside them.
                 let depth = u32::try_from(2 * lanes).unwrap_or(u32::MAX);
-                let port = Port::new(backend, &arena, &send_waker, depth)
+                let port = stage::port(lane, backend, &arena, &send_waker, depth)
                     .map_err(|error| Fault::Setup("send", error))?;
                 Dealer {
                     port,
@@ -257,7 +262,7 @@ impl Sender {
         next: (Inbox, &UnboundedSender<Event>),
         state: State,
     ) -> io::Result<(Pool, Inbox, impl FnOnce() -> Result<(), Fault> + Send + use<>)> {
-        let Shares { fresh, most } = shares(arena.slots(), settings.compression.codec());
+        let Shares { fresh, most } = shares(arena.slots(), settings.codec());
         let (waker, halt) = (Arc::new(Waker::new()?), Arc::clone(&self.halt));
         halt.wakes(&waker);
         let [pool, loading] = Pool::part(arena, fresh, [&self.read_waker, &waker]);
@@ -316,6 +321,11 @@ impl Sender {
                 send.put(ToSend::Limit(limit));
             }
         }
+    }
+
+    /// Which way blocks go.
+    pub fn lane(&self) -> Lane {
+        self.lane
     }
 
     /// How far blocks are packed at the moment, where that follows the queues
@@ -413,7 +423,7 @@ struct Shares {
 fn shares(slots: u32, codec: Codec) -> Shares {
     let fresh = slots - slots / 2;
     let around = match codec {
-        Codec::Raw => fresh / 4,
+        Codec::Raw | Codec::Bare => fresh / 4,
         Codec::Zstd => fresh / 2,
     };
     let around = around.max(2 * slots_per_block(codec));

@@ -4,19 +4,21 @@
 //! being filled, so nothing is copied twice and nothing can be reordered. `zfs` writes a 312-byte
 //! record header and then the payload: a short read is no event, it only moves the mark. A block
 //! goes on when it is full, at the end, or when the source has been silent for `flush_after`. Its
-//! CRC is taken here, read by read: the bytes are in this core's cache now and never again.
+//! CRC is taken here, read by read: the bytes are in this core's cache now and never again. On the
+//! splice lane nothing is read: the pages of the pipe move into holds.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
+use sys::hold::{Hold, Holds};
 use sys::loan::{Loan, Pool};
 use sys::port::{Act, Completion, Port, Request};
 
-use super::compress::{Plain, seal_raw};
+use super::compress::{Plain, seal};
 use super::send::{Inbox, ToSend};
-use crate::engine::block::{Block, HEADROOM, Place};
+use crate::engine::block::{Block, Frame, HEADROOM, Place};
 use crate::engine::fault::{Fault, advance};
 use crate::engine::halt::Halt;
 use crate::engine::progress::Progress;
@@ -35,7 +37,7 @@ pub(super) struct Job {
 /// The stage.
 pub(super) struct Reader {
     pub port: Port,
-    pub pool: Pool,
+    pub room: Room,
     pub jobs: Receiver<Job>,
     pub blocks: Sender<Plain>,
     pub send: Inbox,
@@ -46,13 +48,27 @@ pub(super) struct Reader {
     pub next: Sequence,
 }
 
+/// Where blocks are filled.
+pub(super) enum Room {
+    Slots(Pool),
+    Holds(Holds),
+}
+
+/// What one block is filled into.
+enum Berth {
+    Slot(Loan),
+    Hold(Hold),
+}
+
 /// How the filling of one block ended.
 struct Filled {
-    loan: Loan,
+    berth: Berth,
     length: usize,
     crc: crc32fast::Hasher,
     at_end: bool,
 }
+
+type Ended = (Berth, std::io::Result<usize>);
 
 const READ: u32 = 0;
 
@@ -84,8 +100,8 @@ impl Reader {
         let mut offset = StreamOffset(0);
         let mut at_end = false;
         while !at_end {
-            let Some((loan, spare)) = self.berth()? else { return Ok(()) };
-            let Some(filled) = self.fill(&source, loan, offset)? else { return Ok(()) };
+            let Some((berth, spare)) = self.berth()? else { return Ok(()) };
+            let Some(filled) = self.fill(&source, berth, offset)? else { return Ok(()) };
             at_end = filled.at_end;
             if filled.length == 0 {
                 break;
@@ -94,27 +110,48 @@ impl Reader {
             let place = Place { transfer, epoch, sequence: self.next, offset };
             self.next = self.next.next();
             offset = advance(offset, filled.length);
-            let Filled { loan, length, crc, .. } = filled;
-            let block = Block { place, loan, length, crc32: crc.finalize() };
-            match spare {
-                // Workers that have ended have said why.
-                Some(spare) => drop(self.blocks.send(Plain { block, spare })),
-                None => self.send.put(ToSend::Frame(seal_raw(block))),
-            }
+            self.pass(place, filled, spare);
         }
         self.send.put(ToSend::Close { transfer, after: self.next, total: offset });
         Ok(())
     }
 
-    /// All the slots that one block will need, as soon as they are home; `None` at the halt.
-    fn berth(&mut self) -> Result<Option<(Loan, Option<Loan>)>, Fault> {
+    /// Sends a block on its way.
+    fn pass(&self, place: Place, filled: Filled, spare: Option<Loan>) {
+        let Filled { berth, length, crc, .. } = filled;
+        // Of bare blocks nothing was hashed.
+        let crc32 = crc.finalize();
+        match (berth, spare) {
+            (Berth::Hold(hold), _) => {
+                let header = place.header(self.codec, length, crc32);
+                self.send.put(ToSend::Frame(Frame::held(header, hold)));
+            }
+            // Workers that have ended have said why.
+            (Berth::Slot(loan), Some(spare)) => {
+                let block = Block { place, loan, length, crc32 };
+                drop(self.blocks.send(Plain { block, spare }));
+            }
+            (Berth::Slot(loan), None) => {
+                let block = Block { place, loan, length, crc32 };
+                self.send.put(ToSend::Frame(seal(block, self.codec)));
+            }
+        }
+    }
+
+    /// All that one block will need, as soon as it is home; `None` at the halt.
+    fn berth(&mut self) -> Result<Option<(Berth, Option<Loan>)>, Fault> {
         loop {
             if self.halt.is_on() {
                 return Ok(None);
             }
-            let taken = match self.codec {
-                Codec::Raw => self.pool.take().map(|[loan]| (loan, None)),
-                Codec::Zstd => self.pool.take().map(|[loan, spare]| (loan, Some(spare))),
+            let taken = match (&self.room, self.codec) {
+                (Room::Holds(holds), _) => holds.take().map(|hold| (Berth::Hold(hold), None)),
+                (Room::Slots(pool), Codec::Raw | Codec::Bare) => {
+                    pool.take().map(|[loan]| (Berth::Slot(loan), None))
+                }
+                (Room::Slots(pool), Codec::Zstd) => {
+                    pool.take().map(|[loan, spare]| (Berth::Slot(loan), Some(spare)))
+                }
             };
             if taken.is_some() {
                 return Ok(taken);
@@ -126,26 +163,29 @@ impl Reader {
     fn fill(
         &mut self,
         source: &Arc<OwnedFd>,
-        loan: Loan,
+        berth: Berth,
         offset: StreamOffset,
     ) -> Result<Option<Filled>, Fault> {
         let crc = crc32fast::Hasher::new();
-        let mut filled = Filled { loan, length: 0, crc, at_end: false };
-        while filled.length < self.block_bytes && !filled.at_end {
+        let mut filled = Filled { berth, length: 0, crc, at_end: false };
+        while !filled.at_end && filled.has_room(self.block_bytes) {
             let at = advance(offset, filled.length);
-            let start = HEADROOM + filled.length;
-            let act = Act::Read(filled.loan, start..HEADROOM + self.block_bytes);
+            let act = match filled.berth {
+                Berth::Slot(loan) => {
+                    Act::Read(loan, HEADROOM + filled.length..HEADROOM + self.block_bytes)
+                }
+                Berth::Hold(hold) => Act::Hoard(hold, self.block_bytes - filled.length),
+            };
             let request = Request { key: READ, fd: Arc::clone(source), act };
             self.port.submit(request).map_err(|error| Fault::Source(at, error))?;
-            let Some((loan, result)) = self.outcome(filled.length > 0, at)? else {
+            let Some((berth, result)) = self.outcome(filled.length > 0, at)? else {
                 return Ok(None);
             };
-            filled.loan = loan;
+            filled.berth = berth;
             match result {
                 Ok(0) => filled.at_end = true,
                 Ok(count) => {
-                    filled.crc.update(&filled.loan[start..start + count]);
-                    filled.length += count;
+                    filled.grow(count, self.codec);
                     // The next read is armed at once, however short this one was. To leave the
                     // source alone until the pipe should be a quarter full was tried: it halved
                     // the switches of thread at 300 to 900 MB/s, saved 5 % of the CPU, and cost a
@@ -161,11 +201,7 @@ impl Reader {
 
     /// Waits for the read in flight. Calls it back when the block has bytes that have waited long
     /// enough, or at the halt (`None`).
-    fn outcome(
-        &mut self,
-        has_bytes: bool,
-        at: StreamOffset,
-    ) -> Result<Option<(Loan, std::io::Result<usize>)>, Fault> {
+    fn outcome(&mut self, has_bytes: bool, at: StreamOffset) -> Result<Option<Ended>, Fault> {
         let mut deadline = has_bytes.then(|| Instant::now() + self.flush_after);
         loop {
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
@@ -187,16 +223,39 @@ impl Reader {
         &mut self,
         timeout: Option<Duration>,
         at: StreamOffset,
-    ) -> Result<Option<(Loan, std::io::Result<usize>)>, Fault> {
+    ) -> Result<Option<Ended>, Fault> {
         let mut completions = Vec::with_capacity(1);
         self.port.wait(timeout, &mut completions).map_err(|error| Fault::Source(at, error))?;
         Ok(completions.pop().and_then(|completion| match completion {
-            Completion::Filled { loan, result, .. } => Some((loan, result)),
+            Completion::Filled { loan, result, .. } => Some((Berth::Slot(loan), result)),
+            Completion::Hoarded { hold, result, .. } => Some((Berth::Hold(hold), result)),
             Completion::Sent { .. }
             | Completion::Written { .. }
             | Completion::Released { .. }
             | Completion::Watched { .. } => None,
         }))
+    }
+}
+
+impl Filled {
+    fn has_room(&self, block_bytes: usize) -> bool {
+        let is_full = match &self.berth {
+            Berth::Slot(_) => false,
+            // A hold that cannot be asked goes on as it is.
+            Berth::Hold(hold) => !hold.is_empty() && hold.is_full().unwrap_or(true),
+        };
+        self.length < block_bytes && !is_full
+    }
+
+    /// Takes so many bytes more into account, which were read just now.
+    fn grow(&mut self, count: usize, codec: Codec) {
+        if let Berth::Slot(loan) = &self.berth
+            && codec != Codec::Bare
+        {
+            let start = HEADROOM + self.length;
+            self.crc.update(&loan[start..start + count]);
+        }
+        self.length += count;
     }
 }
 

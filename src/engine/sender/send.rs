@@ -130,7 +130,7 @@ impl Dealer {
             ToSend::Open { progress, .. } => self.progress = progress,
             ToSend::Follow(_) => {}
             ToSend::Frame(frame) => {
-                let (sequence, bytes) = (frame.header.sequence, Bytes::from(frame.range.len()));
+                let (sequence, bytes) = (frame.header.sequence, Bytes::from(frame.wire_bytes()));
                 let taken = self.window.put(sequence, bytes, frame);
                 self.acknowledged.advance(taken.as_slice(), &self.progress);
             }
@@ -167,10 +167,11 @@ impl Dealer {
     fn deal_out(&mut self) -> Result<(), Fault> {
         while let Some((id, lane)) = self.lanes.idle() {
             let Some(deal) = self.window.deal(lane) else { return Ok(()) };
-            let (again, Frame { header, loan, range }) = (deal.again, deal.item.clone());
-            self.progress.add_wire(range.len());
+            let (again, frame) = (deal.again, deal.item.clone());
+            let (header, wire_bytes) = (frame.header, frame.wire_bytes());
+            self.progress.add_wire(wire_bytes);
             if again {
-                self.progress.add_resent(range.len());
+                self.progress.add_resent(wire_bytes);
             } else {
                 self.dealt.append(header.crc32, header.length());
                 self.progress.add_sent(header.length());
@@ -178,7 +179,7 @@ impl Dealer {
                     pressure.count_dealt();
                 }
             }
-            self.lanes.send(id, loan, range, &mut self.port).map_err(broken)?;
+            self.lanes.send(id, frame, &mut self.port).map_err(broken)?;
         }
         Ok(())
     }
@@ -191,13 +192,13 @@ impl Dealer {
                 self.lanes.released(id_of(key), copied);
                 return Ok(());
             }
-            Completion::Filled { .. } | Completion::Written { .. } => return Ok(()),
+            Completion::Filled { .. } | Completion::Hoarded { .. } | Completion::Written { .. } => {
+                return Ok(());
+            }
         };
         match outcome {
             Outcome::Done => Ok(()),
-            Outcome::Rest(loan, rest) => {
-                self.lanes.send(id, loan, rest, &mut self.port).map_err(broken)
-            }
+            Outcome::Rest(rest) => self.lanes.send(id, rest, &mut self.port).map_err(broken),
             Outcome::Broken(error) => {
                 self.lose(id, error);
                 Ok(())

@@ -26,7 +26,7 @@ use super::send::{Inbox, Sent, ToSend};
 use super::{Event, Resumed};
 use crate::breakpoint::record::Mark;
 use crate::breakpoint::segment::{ENTRY_HEADER, Entry, PAGE_BYTES};
-use crate::engine::block::{Frame, HEADROOM, header_range};
+use crate::engine::block::{Frame, HEADROOM, Payload, header_range};
 use crate::engine::fault::Fault;
 use crate::engine::halt::Halt;
 use crate::engine::progress::Progress;
@@ -154,8 +154,8 @@ impl Passed {
         self.slots.len() < self.most
     }
 
-    fn note(&mut self, frame: &Frame) {
-        self.slots.push_back(Arc::downgrade(&frame.loan));
+    fn note(&mut self, frame: &mut Frame) {
+        self.slots.push_back(Arc::downgrade(frame.slot().0));
     }
 }
 
@@ -283,28 +283,30 @@ impl Spooler {
         segments.place(payload_bytes)
     }
 
-    fn pass(&mut self, frame: Frame) {
-        self.passed.note(&frame);
+    fn pass(&mut self, mut frame: Frame) {
+        self.passed.note(&mut frame);
         self.send.put(ToSend::Frame(frame));
     }
 
     /// Begins to write a frame, and gives it back.
     fn write(&mut self, mut frame: Frame, place: Place, passed: bool) -> Result<Frame, Fault> {
         let Some(segments) = &self.state.segments else { return Ok(frame) };
-        let loan = Arc::get_mut(&mut frame.loan).expect("nobody has a frame before it is passed");
-        let payload = HEADROOM..frame.range.end;
+        let header = frame.header;
+        let (slot, range) = frame.slot();
+        let loan = Arc::get_mut(slot).expect("nobody has a frame before it is passed");
+        let payload = HEADROOM..range.end;
         // The CRC32 of a raw block is that of its payload.
-        let payload_crc32 = match frame.header.codec {
-            Codec::Raw => frame.header.crc32,
-            Codec::Zstd => crc32fast::hash(&loan[payload.clone()]),
+        let payload_crc32 = match header.codec {
+            Codec::Raw => header.crc32,
+            Codec::Zstd | Codec::Bare => crc32fast::hash(&loan[payload.clone()]),
         };
-        let entry = Entry { at: place.at, frame: frame.header, payload_crc32 };
+        let entry = Entry { at: place.at, frame: header, payload_crc32 };
         loan[ENTRY_HEADER].copy_from_slice(&segments.stamp(&entry));
         let length = payload.end.next_multiple_of(PAGE_BYTES);
         let (key, fd) = (self.new_key(), Arc::clone(&place.fd));
-        let act = Act::WriteAt(Arc::clone(&frame.loan), 0..length, place.at.file_offset().0);
+        let act = Act::WriteAt(Arc::clone(slot), 0..length, place.at.file_offset().0);
         if let Some(trail) = &mut self.state.trail {
-            trail.begin(frame.header, place.clone());
+            trail.begin(header, place.clone());
         }
         let writing = Writing { frame: frame.clone(), place, length, passed };
         self.state.writing.insert(key, writing);
@@ -352,9 +354,10 @@ impl Spooler {
                 Some(shelved) => self.settle_read(shelved, loan, result),
                 None => Ok(()),
             },
-            Completion::Sent { .. } | Completion::Released { .. } | Completion::Watched { .. } => {
-                Ok(())
-            }
+            Completion::Hoarded { .. }
+            | Completion::Sent { .. }
+            | Completion::Released { .. }
+            | Completion::Watched { .. } => Ok(()),
         }
     }
 
@@ -415,7 +418,8 @@ impl Spooler {
         };
         segments.release(shelved.at.segment);
         let range = header_range().start..HEADROOM + header.payload_bytes as usize;
-        self.send.put(ToSend::Frame(Frame { header, loan: Arc::new(loan), range }));
+        let payload = Payload::InSlot(Arc::new(loan), range);
+        self.send.put(ToSend::Frame(Frame { header, payload }));
         Ok(())
     }
 

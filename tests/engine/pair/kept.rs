@@ -166,7 +166,7 @@ impl Pair {
 
     /// Puts another receiver in the place of this one, which it gives back.
     fn swap_receiver(&mut self, first: Sequence) -> Receiver {
-        let codec = self.plan.compression.codec();
+        let codec = self.plan.settings(1).codec();
         let agreed = Agreed { codec, block_bytes: Bytes(BLOCK_BYTES) };
         let (settings, inbox) = (self.plan.receiver_settings(), self.receiver_inbox.clone());
         let receiver = Receiver::start(&settings, agreed, self.places(), &inbox, first);
