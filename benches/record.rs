@@ -1,15 +1,19 @@
-//! What a breakpoint record costs: to make one, and to find the newest in a full ring.
+//! What a breakpoint record costs: to make one, to write it for good, and to find the newest in a
+//! full ring.
 //!
-//! A record is made about once a second and a ring is read once after a crash, so both may cost
-//! little and need not cost nothing. Run with `cargo bench --bench record`; `cargo test --benches`
-//! only sees that they work.
+//! A record is written about once a second and a ring is read once after a crash, so both may cost
+//! little and need not cost nothing. Run with `cargo bench --bench record`; `ci/test` only sees
+//! that they work.
 
 use std::hint::black_box;
+use std::mem::replace;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use sys::backend::Backend;
 use zferry::breakpoint::identity::{BootId, FileId, RecordSequence, RingSlots, SessionId};
 use zferry::breakpoint::record::{Cargo, Job, Progress, Record, Role, SLOT_BYTES};
 use zferry::breakpoint::recovery::recover;
+use zferry::spool::record_file::{Existing, RecordFile};
 use zferry::units::TransferId;
 
 const FILE: FileId = FileId([1; 16]);
@@ -57,6 +61,30 @@ fn encode(c: &mut Criterion) {
     group.finish();
 }
 
+/// Past the page cache, and durable when it returns: mostly the disk's own time, in `/var/tmp`.
+fn write(c: &mut Criterion) {
+    let mut group = c.benchmark_group("record write");
+    group.sample_size(20);
+    for backend in [Backend::Uring, Backend::Threads] {
+        let folder = tempfile::tempdir_in("/var/tmp").unwrap();
+        let path = folder.path().join("records");
+        let mut file = RecordFile::create(&path, FILE, Existing::Refuse, backend).unwrap();
+        let mut next = record(RecordSequence::FIRST, None);
+        let mut written = None;
+        group.bench_function(backend.to_string(), |b| {
+            b.iter(|| {
+                file.write(&next).unwrap();
+                let following = record(next.sequence.next(), Some(&next));
+                written = Some(replace(&mut next, following));
+            });
+        });
+        drop(file);
+        let (_file, recovered) = RecordFile::open(&path, FILE, backend).unwrap();
+        assert_eq!((recovered.newest, recovered.damage), (written, Vec::new()));
+    }
+    group.finish();
+}
+
 fn recovery(c: &mut Criterion) {
     let (mut image, last) = full_ring();
     let found = |image: &[u8]| recover(image, RingSlots::STANDARD, FILE);
@@ -64,6 +92,13 @@ fn recovery(c: &mut Criterion) {
     let mut group = c.benchmark_group("recovery");
     group.throughput(Throughput::Bytes(image.len() as u64)).sample_size(20);
     group.bench_function("full ring", |b| b.iter(|| found(black_box(&image))));
+    // The next one was being written, over the oldest, when the power went.
+    let next = record(last.sequence.next(), Some(&last));
+    let half = next.slot().0 as usize * SLOT_BYTES..;
+    let mut torn = image.clone();
+    torn[half][..SLOT_BYTES / 2 + 100].copy_from_slice(&next.encode_slot()[..SLOT_BYTES / 2 + 100]);
+    assert_eq!(found(&torn).newest, Some(next));
+    group.bench_function("torn ring", |b| b.iter(|| found(black_box(&torn))));
     // Every copy differs from its neighbours: nothing is saved by comparing them.
     for (index, byte) in image.iter_mut().step_by(509).enumerate() {
         *byte ^= index.to_le_bytes()[0] | 1;
@@ -72,5 +107,5 @@ fn recovery(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, encode, recovery);
+criterion_group!(benches, encode, write, recovery);
 criterion_main!(benches);
