@@ -70,6 +70,12 @@ impl Rate {
         Bytes(self.0.get())
     }
 
+    /// How long so many bytes take.
+    pub fn takes(self, bytes: Bytes) -> Duration {
+        let millis = u128::from(bytes.0) * 1000 / u128::from(self.0.get());
+        Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX))
+    }
+
     /// What each of so many gets of it.
     #[must_use]
     pub fn shared_by(self, count: usize) -> Rate {
@@ -248,6 +254,14 @@ mod tests {
         for (count, share) in [(0, 1000), (1, 1000), (3, 333), (5000, 1)] {
             assert_eq!(rate.shared_by(count).per_second(), Bytes(share), "{count}");
         }
+    }
+
+    #[test]
+    fn what_takes_how_long_follows_from_the_rate() {
+        let rate: Rate = "20KiB".parse().unwrap();
+        assert_eq!(rate.takes(Bytes::MIB), Duration::from_millis(51_200));
+        let least: Rate = "1".parse().unwrap();
+        assert_eq!(least.takes(Bytes(u64::MAX)), Duration::from_millis(u64::MAX), "no overflow");
     }
 
     #[test]

@@ -60,6 +60,20 @@ fn a_limit_holds_for_what_is_on_the_wire() {
 }
 
 #[test]
+fn a_limit_at_which_a_block_takes_longer_than_a_stall_is_no_stall() {
+    // Over one connection a block takes 2.7 seconds, over each of two 5.3.
+    for (connections, length) in [("1", 3 * MIB / 4), ("2", MIB)] {
+        let receiver = Server::receive(&["--cache", "8MiB"]);
+        let flags = ["--bwlimit", "96KiB", "--block-size", "256KiB", "--stall-timeout", "1"];
+        let flags = [&flags[..], &["--connections", connections, "-v"]].concat();
+        let said = send(receiver.address, &flags, vec![7; length]).ended().succeeded().stderr;
+        assert!(!said.contains("stands still"), "{said}");
+        assert!(!said.contains("lost a data connection"), "{said}");
+        assert_eq!(receiver.running.ended().succeeded().stdout.len(), length);
+    }
+}
+
+#[test]
 fn a_limit_in_a_file_changes_when_a_signal_says_so() {
     let folder = tempfile::tempdir().unwrap();
     let (receiver, sender) = begun(&folder);

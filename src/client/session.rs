@@ -47,7 +47,7 @@ pub struct Session {
     stripes: Option<Stripes>,
     began: Instant,
     engine: Engine,
-    _limiter: Limiter,
+    limiter: Limiter,
     events: UnboundedReceiver<Event>,
     block_bytes: Bytes,
     codec: Codec,
@@ -111,7 +111,7 @@ impl Session {
         let (event_inbox, events) = unbounded_channel();
         let engine = Engine::start(&settings, connections, &event_inbox, None)?;
         Ok(Session {
-            _limiter: Limiter::start(&engine, options.limit.clone()),
+            limiter: Limiter::start(&engine, options.limit.clone()),
             engine,
             conversation,
             terms: (agreed, secret),

@@ -40,6 +40,8 @@ pub struct Way {
     pub received: StreamOffset,
     /// What its sink has taken.
     pub fed: StreamOffset,
+    /// How long a block is on the wire at its limit; nothing else moves meanwhile.
+    pub block_takes: Duration,
 }
 
 /// How much longer than the timeout a wire is left alone at most.
@@ -71,6 +73,7 @@ pub struct Watchdog {
     fed: StreamOffset,
     sent: StreamOffset,
     moved: Duration,
+    block_takes: Duration,
     /// What stands still, and when that was said last.
     blamed: Option<(Culprit, Duration)>,
     /// How long a wire may stand still before it is connected anew.
@@ -82,7 +85,15 @@ impl Watchdog {
     /// has moved for `timeout`.
     pub fn new(timeout: Duration, now: Duration) -> Watchdog {
         let start = StreamOffset(0);
-        Watchdog { timeout, fed: start, sent: start, moved: now, blamed: None, patience: timeout }
+        Watchdog {
+            timeout,
+            fed: start,
+            sent: start,
+            moved: now,
+            block_takes: Duration::ZERO,
+            blamed: None,
+            patience: timeout,
+        }
     }
 
     /// Looks at the stream at `now`. A stall is told again whenever it has lasted as long again.
@@ -91,33 +102,47 @@ impl Watchdog {
         // What can be sent now had room made for it, and has yet to show whether it arrives.
         if way.fed > self.fed || way.sent > self.sent {
             (self.fed, self.sent, self.moved) = (way.fed, way.sent, now);
-            self.patience = self.twice(since);
+            self.block_takes = way.block_takes;
+            self.patience = twice(since, self.timeout_of(way));
             return self.blamed.take().map(|_| News::Moves { after: since });
         }
-        let culprit = way.culprit();
+        if self.block_takes != way.block_takes && self.blamed.is_none() {
+            // The block under way is a matter of neither the old rate nor the new one.
+            (self.block_takes, self.moved) = (way.block_takes, now);
+            return None;
+        }
+        let (culprit, timeout) = (way.culprit(), self.timeout_of(way));
         let is_known =
-            self.blamed.is_some_and(|(known, said)| known == culprit && now < said + self.timeout);
-        if since < self.timeout || is_known {
+            self.blamed.is_some_and(|(known, said)| known == culprit && now < said + timeout);
+        if since < timeout || is_known {
             return None;
         }
         self.blamed = Some((culprit, now));
         let renew = culprit == Culprit::Wire && way.connected && since >= self.patience;
         if renew {
-            self.patience = self.twice(since);
+            self.patience = twice(since, timeout);
         }
         Some(News::StandsStill { culprit, since, renew })
     }
 
-    /// A line may be so slow that a block takes longer than the timeout, and over a new connection
-    /// it begins again: so each is left alone for twice as long as the one before.
-    fn twice(&self, since: Duration) -> Duration {
-        (2 * since).clamp(self.timeout, PATIENCE_MAX * self.timeout)
+    /// A source that is silent says so at once; whatever is behind it may wait for a block.
+    fn timeout_of(&self, way: Way) -> Duration {
+        match way.culprit() {
+            Culprit::SourceRead => self.timeout,
+            Culprit::Wire | Culprit::Receive => self.timeout.saturating_add(way.block_takes),
+        }
     }
 
     /// What stands still at this moment.
     pub fn blamed(&self) -> Option<Culprit> {
         self.blamed.map(|(culprit, _)| culprit)
     }
+}
+
+/// A line may be so slow that a block takes longer than the timeout, and over a new connection it
+/// begins again: so each is left alone for twice as long as the one before.
+fn twice(since: Duration, timeout: Duration) -> Duration {
+    since.saturating_mul(2).clamp(timeout, timeout.saturating_mul(PATIENCE_MAX))
 }
 
 impl Way {
@@ -160,6 +185,7 @@ mod tests {
             connected: true,
             received: StreamOffset(received),
             fed: StreamOffset(fed),
+            block_takes: Duration::ZERO,
         }
     }
 
@@ -223,6 +249,42 @@ mod tests {
         assert_eq!(renewals(&mut dog, 601, way(9, 1, 1)), [0; 0]);
         assert!(dog.look(s(1202), way(9, 2, 2)).is_some(), "it moves");
         assert_eq!(renewals(&mut dog, 1203, way(9, 3, 3)), [30, 60, 120, 240, 480]);
+    }
+
+    /// What is said of a wire or a receiver where a block takes 50 seconds, of which so many have
+    /// passed.
+    fn limited(at: u64, way: Way) -> Option<News> {
+        let way = Way { block_takes: s(50), ..way };
+        let mut dog = Watchdog::new(TIMEOUT, s(0));
+        assert_eq!(dog.look(s(0), Way { sent: StreamOffset(1), ..way }), None);
+        dog.look(s(at), Way { sent: StreamOffset(1), ..way })
+    }
+
+    #[test]
+    fn what_a_block_takes_at_its_limit_is_no_stall_and_what_comes_after_it_is() {
+        for (way, culprit, at) in [
+            (way(9, 0, 0), Culprit::Wire, 80),
+            // It has just arrived.
+            (way(9, 1, 0), Culprit::Receive, 80),
+            (way(0, 0, 0), Culprit::SourceRead, 30),
+        ] {
+            assert_eq!(limited(at - 1, way), None, "{culprit}");
+            let renew = culprit == Culprit::Wire;
+            let told = News::StandsStill { culprit, since: s(at), renew };
+            assert_eq!(limited(at, way), Some(told));
+        }
+    }
+
+    #[test]
+    fn a_limit_that_changes_is_waited_for_anew() {
+        let mut dog = Watchdog::new(TIMEOUT, s(0));
+        let slow = Way { block_takes: s(50), ..way(9, 0, 0) };
+        assert_eq!(dog.look(s(0), slow), None);
+        assert_eq!(dog.look(s(60), slow), None);
+        assert_eq!(dog.look(s(61), way(9, 0, 0)), None, "the rest of the block is under way");
+        assert!(dog.look(s(91), way(9, 0, 0)).is_some());
+        assert_eq!(dog.look(s(92), slow), None, "but one that was blamed has to move first");
+        assert_eq!(dog.blamed(), Some(Culprit::Wire));
     }
 
     #[test]

@@ -58,6 +58,7 @@ impl Session {
             connected: self.conversation.is_up(),
             received: carrying.reached.received,
             fed: carrying.reached.fed,
+            block_takes: self.limiter.block_takes(self.block_bytes, self.lanes.used()),
         };
         match carrying.watchdog.look(carrying.started.elapsed(), way) {
             Some(News::StandsStill { culprit, since, renew }) => {

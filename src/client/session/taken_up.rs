@@ -144,7 +144,7 @@ impl Session {
         let resumed = Resumed { transfer, stream, found, receipt, taken, progress };
         let engine = Engine::start(&settings, connections, &event_inbox, Some(resumed))?;
         let session = Session {
-            _limiter: Limiter::start(&engine, options.limit.clone()),
+            limiter: Limiter::start(&engine, options.limit.clone()),
             engine,
             conversation,
             terms: (agreed, secret),

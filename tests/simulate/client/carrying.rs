@@ -341,6 +341,7 @@ impl Session {
             connected,
             received: carrying.reached.received,
             fed: carrying.reached.fed,
+            block_takes: Duration::ZERO,
         };
         let news = carrying.watchdog.look(env.now, way);
         if let Some(Stall::StandsStill { renew: true, .. }) = news {
