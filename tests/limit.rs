@@ -1,14 +1,18 @@
-//! `--bwlimit`: a stream leaves no faster than was said, also when that changes on the way.
+//! `--bwlimit`: a stream leaves no faster than was said, and no slower, also when that changes on
+//! the way.
 
-use std::fs;
+use std::fs::{self, File};
 use std::time::{Duration, Instant};
 
 #[path = "support/host.rs"]
 mod host;
+#[path = "support/meter.rs"]
+mod meter;
 #[path = "support/stand_in.rs"]
 mod stand_in;
 
-use host::{Running, Server, replicate, send, wait_for_words};
+use host::{Running, Server, replicate, send, wait_for, wait_for_words, zferry};
+use meter::Meter;
 use stand_in::StandIn;
 
 const MIB: usize = 1 << 20;
@@ -17,6 +21,47 @@ const MIB: usize = 1 << 20;
 const LENGTH: usize = 12 * MIB;
 
 const SMALL: [&str; 4] = ["--cache", "8MiB", "--block-size", "64KiB"];
+
+/// A window in which a rate has to be even.
+const WINDOW: Duration = Duration::from_millis(100);
+
+/// How far the rate of all windows together may lie from the limit, and that of each: a segment on
+/// loopback is 64 KiB, and one more or less in a window of 20 MiB/s is 3 percent of it.
+const EXACT: f64 = 0.02;
+const SMOOTH: f64 = 0.20;
+
+/// A thread that did not get a processor shows as a window without bytes and one with twice as
+/// many: so many of the windows have to be even, and a measurement may be repeated so often. Where
+/// the machine does nothing else, all of them are even within 10 percent, and no other is needed.
+const WINDOWS: u32 = 30;
+const EVEN: usize = 24;
+const ATTEMPTS: usize = 8;
+
+/// An endless stream that is limited so; the relay that counts it stands before the receiver.
+fn endless(limit: &str, connections: &str) -> (Server, Meter, Running) {
+    let receiver = Server::receive(&["--", "sh", "-c", "exec cat >/dev/null"]);
+    let meter = Meter::before(receiver.address);
+    let address = meter.address.to_string();
+    let words = ["send", &address, "--plain", "--bwlimit", limit, "--connections", connections];
+    let sender = Running::start(zferry(&words).stdin(File::open("/dev/zero").unwrap()));
+    wait_for("the first bytes", || (meter.passed() > 100_000).then_some(()));
+    (receiver, meter, sender)
+}
+
+/// Demands that a stream comes at such a rate from now on, in one of a few measurements.
+#[track_caller]
+fn comes_evenly(meter: &Meter, rate_mib: u32, what: &str) {
+    let rate = f64::from(rate_mib) * 1_048_576.0;
+    let mut seen = Vec::new();
+    for _ in 0..ATTEMPTS {
+        let rates = meter.watch(WINDOWS, WINDOW);
+        if rates.whole_is_near(rate, EXACT) && rates.windows_near(rate, SMOOTH) >= EVEN {
+            return;
+        }
+        seen.push(rates);
+    }
+    panic!("{what}: not {rate} bytes each second: {seen:#?}");
+}
 
 /// How long a stream takes with such flags.
 fn taken(flags: &[&str]) -> Duration {
@@ -49,6 +94,32 @@ fn a_limit_is_kept_by_one_connection_and_by_four_together() {
             // A new connection sends its first segments at once, here of 64 KiB each.
             assert!((1.35..4.5).contains(&seconds), "{seconds} s, {flags:?}");
         }
+    }
+}
+
+#[test]
+fn a_limit_is_exact_within_2_percent_and_even_within_100_ms() {
+    for (limit, rate_mib) in [("20MiB", 20), ("40MiB", 40)] {
+        for connections in ["1", "4"] {
+            let (_receiver, meter, _sender) = endless(limit, connections);
+            // A new connection sends its first ten segments at once.
+            std::thread::sleep(Duration::from_millis(500));
+            comes_evenly(&meter, rate_mib, &format!("{limit} over {connections}"));
+        }
+    }
+}
+
+#[test]
+fn a_limit_that_is_changed_on_the_way_is_as_exact_300_ms_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("limit");
+    fs::write(&file, "20MiB").unwrap();
+    let (_receiver, meter, sender) = endless(&format!("@{}", file.display()), "2");
+    for rate_mib in [40, 20, 30] {
+        fs::write(&file, format!("{rate_mib}MiB")).unwrap();
+        sender.signal("HUP");
+        std::thread::sleep(Duration::from_millis(300));
+        comes_evenly(&meter, rate_mib, &format!("changed to {rate_mib} MiB/s"));
     }
 }
 
