@@ -11,6 +11,10 @@ mod stand_in;
 
 use host::{Server, replicate, wait_for};
 use stand_in::StandIn;
+use zferry::dataset::DatasetName;
+use zferry::error::Side;
+use zferry::zfs::Zfs;
+use zferry::zfs::hold::Tag;
 
 /// Bytes of which no two stretches are alike; longer than a pipe and some blocks.
 fn content(seed: u64) -> Vec<u8> {
@@ -76,7 +80,14 @@ fn deeds(host: &StandIn) -> Vec<String> {
     let calls = host.calls().into_iter();
     calls
         .filter(|call| deeds.contains(&call[0].as_str()) && !is_estimate(call))
-        .map(|call| format!("{} {}", call[0], call.last().unwrap()))
+        .map(|call| {
+            let named = call.iter().filter(|word| word.contains('@'));
+            let named: Vec<_> = named.map(String::as_str).collect();
+            match call[0].as_str() {
+                "hold" | "release" => format!("{} {}", call[0], named.join(" ")),
+                _ => format!("{} {}", call[0], call.last().unwrap()),
+            }
+        })
         .collect()
 }
 
@@ -207,24 +218,83 @@ fn a_snapshot_and_its_base_are_held_from_before_the_stream_until_the_target_has_
     let pair = Pair::with_history();
     pair.replicate("tank/a", "a", &["--snapshot", "s1"]);
     pair.replicate("tank/a", "a", &["--snapshot", "s3"]);
+    let mut deeds = deeds(&pair.source);
+    let place = |deed: &str| deeds.iter().position(|found| found == deed).unwrap();
+    // For the step after the one that is on its way.
+    let ahead = place("hold tank/a@s3");
+    assert!((place("hold tank/a@s2 tank/a@s1")..place("send tank/a@s3")).contains(&ahead));
+    deeds.remove(ahead);
     assert_eq!(
-        deeds(&pair.source),
+        deeds,
         [
             "hold tank/a@s1",
             "send tank/a@s1",
             "release tank/a@s1",
-            "hold tank/a@s2",
-            "hold tank/a@s1",
+            "hold tank/a@s2 tank/a@s1",
             "send tank/a@s2",
-            "release tank/a@s1",
-            "hold tank/a@s3",
             "send tank/a@s3",
-            "release tank/a@s2",
-            "release tank/a@s3",
+            "release tank/a@s2 tank/a@s1 tank/a@s3",
         ]
     );
     let tag = &calls(&pair.source, "hold")[0];
     assert!(tag.contains(" zferry:") && tag.contains(&pair.server.address.to_string()), "{tag}");
+}
+
+#[test]
+fn many_small_steps_cost_a_send_a_receive_and_a_look_at_the_guid_each() {
+    const STEPS: usize = 20;
+    let pair = Pair::new();
+    pair.source.dataset("tank/a", "filesystem");
+    let names: Vec<_> = (1..=STEPS).map(|number| format!("s{number:02}")).collect();
+    for name in &names {
+        pair.source.snapshot("tank/a", name, name.as_bytes());
+    }
+    let (ours, theirs) = (pair.source.calls().len(), pair.target.calls().len());
+    pair.replicate("tank/a", "a", &["--no-snapshot"]);
+    pair.holds("tank/a", "backup/a", &names.iter().map(String::as_str).collect::<Vec<_>>());
+
+    let count = |host: &StandIn, before: usize, words: &str| {
+        let calls = host.calls().into_iter().skip(before).map(|call| call.join(" "));
+        calls.filter(|call| call.starts_with(words)).count()
+    };
+    let [source, target] = [(&pair.source, ours), (&pair.target, theirs)]
+        .map(|(host, before)| move |words: &str| count(host, before, words));
+    let estimates = source("send -n");
+    assert_eq!(source("send") - estimates, STEPS);
+    // Only a machine that is very busy takes a second for such a step, and then it asks.
+    assert!((1..STEPS).contains(&estimates), "{estimates}");
+    // The first for itself, then 16 at a time; 16 at a time, and the rest.
+    assert_eq!((source("hold"), source("release")), (3, 2));
+    // What it is and what it has: when the command begins, and for the plan.
+    assert_eq!(source("list"), 4);
+    assert_eq!(source("") - estimates, STEPS + 3 + 2 + 4);
+
+    assert_eq!((target("receive"), target("get -Hp -o value -- guid")), (STEPS, STEPS));
+    assert_eq!(target("get -Hp -o value -- receive_resume_token"), 1);
+    let lists = target("list");
+    assert!(lists <= 3, "{lists}");
+    assert_eq!(target(""), 2 * STEPS + 1 + lists);
+}
+
+#[test]
+fn many_are_held_by_one_call_and_one_that_is_gone_keeps_none_of_the_others_from_it() {
+    let Pair { source: host, .. } = Pair::with_history();
+    let (zfs, tag) = (Zfs::at(host.program()), Tag::of_transfer("f00d"));
+    let a: DatasetName = "tank/a".parse().unwrap();
+    let snap = |name: &str| name.parse().unwrap();
+    let held = || ["s1", "s2"].map(|name| host.holds(&format!("tank/a@{name}")).len());
+    let before = host.calls().len();
+    zfs.hold(&a, &[snap("s2")], &tag).unwrap();
+    zfs.hold(&a, &[snap("s1"), snap("s2")], &tag).unwrap();
+    assert_eq!((held(), host.calls().len() - before), ([1, 1], 2));
+    zfs.release(&a, &[snap("s2")], &tag).unwrap();
+    let failed = zfs.hold(&a, &[snap("s1"), snap("none"), snap("s2")], &tag).unwrap_err();
+    let failure = failed.on(Side::Source);
+    assert!(failure.what.contains("'tank/a@none': dataset does not exist"), "{failure}");
+    assert_eq!(held(), [1, 1]);
+    zfs.release(&a, &[snap("s1")], &tag).unwrap();
+    zfs.release(&a, &[snap("s1"), snap("s2")], &tag).unwrap();
+    assert_eq!(held(), [0, 0]);
 }
 
 #[test]

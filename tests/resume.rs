@@ -439,6 +439,25 @@ fn holds_of_a_run_that_died_after_the_last_byte_are_released_by_the_next() {
 }
 
 #[test]
+fn what_a_killed_run_had_held_for_later_steps_is_let_go_by_one_that_leaves_them_out() {
+    let hosts = Hosts::new("filesystem");
+    let server = hosts.serve();
+    hosts.replicate(&server, &["--snapshot", "s1"]).ended().succeeded();
+    hosts.source.snapshot("tank/a", "s4", b"the newest");
+    hosts.source.slow_send(100_000, Duration::from_millis(100));
+    let client = hosts.replicate(&server, &["--no-snapshot"]);
+    wait_for("the hold for a later step", || {
+        (hosts.source.holds("tank/a@s3").len() == 1).then_some(())
+    });
+    client.signal("KILL");
+    drop(client);
+    let newest = ["--no-snapshot", "--newest-only"];
+    hosts.replicate_for(60, &server, &newest).ended().succeeded();
+    hosts.nothing_is_held();
+    assert!(hosts.target.exists("backup/a@s4") && !hosts.target.exists("backup/a@s3"));
+}
+
+#[test]
 fn a_cut_before_anything_is_kept_begins_again() {
     let hosts = Hosts::new("filesystem");
     let server = hosts.serve();

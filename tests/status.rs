@@ -41,7 +41,7 @@ fn host_with_holds() -> StandIn {
 fn hold(host: &StandIn, dataset: &str, snapshot: &str, tag: &str) {
     let (zfs, dataset) = (Zfs::at(host.program()), dataset.parse::<DatasetName>().unwrap());
     match Tag::read(tag) {
-        Some(tag) => zfs.hold(&dataset, &snapshot.parse().unwrap(), &tag).unwrap(),
+        Some(tag) => zfs.hold(&dataset, &[snapshot.parse().unwrap()], &tag).unwrap(),
         None => host.hold(&format!("{dataset}@{snapshot}"), tag),
     }
 }

@@ -412,14 +412,14 @@ fn a_dropped_receive_keeps_what_came_in() {
 fn holds_can_be_set_and_released_twice() {
     let (host, zfs) = host_with_history();
     let (a, s1, tag) = (dataset("tank/a"), snap("s1"), Tag::of_transfer("f00d"));
-    zfs.hold(&a, &s1, &tag).unwrap();
-    zfs.hold(&a, &s1, &tag).unwrap();
+    zfs.hold(&a, std::slice::from_ref(&s1), &tag).unwrap();
+    zfs.hold(&a, std::slice::from_ref(&s1), &tag).unwrap();
     assert_eq!(host.holds("tank/a@s1"), ["zferry:f00d"]);
     assert_eq!(zfs.holds(&a, &s1).unwrap(), ["zferry:f00d"]);
-    zfs.release(&a, &s1, &tag).unwrap();
-    zfs.release(&a, &s1, &tag).unwrap();
+    zfs.release(&a, std::slice::from_ref(&s1), &tag).unwrap();
+    zfs.release(&a, std::slice::from_ref(&s1), &tag).unwrap();
     assert!(zfs.holds(&a, &s1).unwrap().is_empty());
-    let failure = zfs.hold(&a, &snap("none"), &tag).unwrap_err().on(Side::Source);
+    let failure = zfs.hold(&a, &[snap("none")], &tag).unwrap_err().on(Side::Source);
     assert!(failure.what.contains("'tank/a@none': dataset does not exist"), "{failure}");
 }
 

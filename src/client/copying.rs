@@ -5,9 +5,11 @@
 //! snapshots are not held, and a resume token that was not weighed by `plan`.
 
 use std::os::fd::OwnedFd;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::hold::Holds;
+use tokio::task::JoinHandle;
+
+use super::hold::{BATCH, Holds, is_needed};
 use super::job::{Job, OnDeadToken, Outcome, Wanted, blocking};
 use super::send::stopped;
 use super::session::{Cargo, Open, Session};
@@ -22,6 +24,13 @@ use crate::protocol::message::{DatasetStream, Stream};
 use crate::units::Bytes;
 use crate::zfs::estimate::Rest;
 use crate::zfs::{Zfs, ZfsError, failure};
+
+/// Where a stream took less, the next one is not asked for its length first: such streams are
+/// alike, and asking takes about as long.
+const WORTH_A_BAR: Duration = Duration::from_secs(1);
+
+/// Held before its step, held after it, and the two of the step itself.
+const LEFT_MAX: usize = 2 * BATCH + 2;
 
 /// What all attempts of a copy have reached together.
 #[derive(Debug)]
@@ -112,7 +121,7 @@ impl Copying<'_> {
             let listed = self.list().await?;
             let stuck = match self.plan(&listed).await {
                 Ok((source, Plan::UpToDate { snapshot })) => {
-                    return self.up_to_date(&source, &listed, snapshot).await;
+                    return self.up_to_date(&source, snapshot).await;
                 }
                 Ok((source, Plan::Resume(resume))) => {
                     self.so_far.has_part(resume.token.to, resume.token.bytes);
@@ -172,12 +181,10 @@ impl Copying<'_> {
     async fn up_to_date(
         &mut self,
         source: &SourceState,
-        listed: &Listed,
         goal: Snapshot,
     ) -> Result<Outcome, Failure> {
-        self.release(None).await;
-        let before = common_before(source, &listed.target, &goal);
-        self.let_go([Some(&goal), before].into_iter().flatten()).await;
+        self.release_all_but(&[]).await;
+        self.let_go(std::iter::once(&goal).chain(left_before(source, &goal))).await;
         Ok(match self.so_far.summary.streams {
             0 => Outcome::UpToDate(goal),
             _ => Outcome::Done(goal, self.so_far.summary),
@@ -212,7 +219,7 @@ impl Copying<'_> {
         };
         self.carry(load).await?;
         self.so_far.summary.kept = Bytes(self.so_far.summary.kept.0.saturating_add(token.bytes.0));
-        self.release(None).await;
+        self.release_all_but(&[]).await;
         Ok(())
     }
 
@@ -224,26 +231,35 @@ impl Copying<'_> {
         steps: &[Step],
     ) -> Result<Outcome, Failure> {
         let first = listed.target == TargetState::Absent;
+        let mut is_short = false;
         for (place, step) in steps.iter().enumerate() {
             self.hold(step).await?;
-            let (zfs, job, sized) = (self.zfs, self.job, step.clone());
-            // A guess for the progress bar; the copy goes on without it.
-            let sizing = self.blocking(move |zfs, job| Ok(zfs.estimate(&job.source, &sized).ok()));
+            let (zfs, job) = (self.zfs, self.job);
             let load = Load {
                 step,
                 kind: source.kind,
                 what: describe(&job.source, step),
-                estimated: sizing.await?,
+                estimated: if is_short { None } else { self.estimate(step).await? },
                 first: first && place == 0,
                 resumed: false,
                 open: Box::new(|| opened(zfs.send(&job.source, step))),
             };
-            self.carry(load).await?;
-            self.release(steps.get(place + 1)).await;
+            let begun = Instant::now();
+            let upkeep = self.keep_up(&steps[place..]);
+            let carried = self.carry(load).await;
+            self.kept_up(upkeep).await;
+            is_short = begun.elapsed() < WORTH_A_BAR;
+            if carried.is_err() {
+                // What it builds on stays held, and nothing that was held ahead.
+                self.release_all_but(std::slice::from_ref(step)).await;
+            }
+            carried?;
         }
-        if let Some(Base::Snapshot(base)) = steps.first().and_then(|step| step.from.as_ref()) {
-            // An earlier run may have ended after `base` had arrived and before it let go.
-            self.let_go(common_before(source, &listed.target, base).into_iter()).await;
+        self.release_all_but(&[]).await;
+        if let Some(goal) = steps.last() {
+            let before = left_before(source, &goal.to);
+            let before = before.filter(|snapshot| !is_needed(&snapshot.name, steps));
+            self.let_go(before).await;
         }
         let reached = self.so_far.reached.clone().ok_or_else(|| {
             let what = "the plan had neither steps nor an end";
@@ -307,11 +323,32 @@ impl Copying<'_> {
         Ok(())
     }
 
-    /// Lets go of all that `next` does not need.
-    async fn release(&mut self, next: Option<&Step>) {
-        let (mut holds, next) = (self.so_far.holds.clone(), next.cloned());
+    /// Begins to hold what the steps behind the first will need, and to let go of what none needs.
+    fn keep_up(&self, steps: &[Step]) -> JoinHandle<(Holds, Result<(), ZfsError>)> {
+        let mut holds = self.so_far.holds.clone();
+        let steps = steps[..steps.len().min(BATCH + 1)].to_vec();
+        tokio::task::spawn_blocking(move || {
+            let kept_up = holds.keep_up(&steps);
+            (holds, kept_up)
+        })
+    }
+
+    async fn kept_up(&mut self, upkeep: JoinHandle<(Holds, Result<(), ZfsError>)>) {
+        // Without it each step holds for itself, and says what is in its way.
+        if let Ok((holds, kept_up)) = self.session.meanwhile(upkeep).await {
+            self.so_far.holds = holds;
+            if let Err(error) = kept_up {
+                let what = "what later steps need is not held yet, or what earlier ones needed is";
+                tracing::warn!(%error, "{what}");
+            }
+        }
+    }
+
+    /// Lets go of all that `steps` do not need.
+    async fn release_all_but(&mut self, steps: &[Step]) {
+        let (mut holds, steps) = (self.so_far.holds.clone(), steps.to_vec());
         let released = self.blocking(move |_, _| {
-            let released = holds.release(next.as_ref());
+            let released = holds.release_all_but(&steps);
             Ok((holds, released))
         });
         match released.await {
@@ -327,9 +364,13 @@ impl Copying<'_> {
     async fn let_go(&mut self, snapshots: impl Iterator<Item = &Snapshot>) {
         let names: Vec<SnapName> = snapshots.map(|snapshot| snapshot.name.clone()).collect();
         let holds = self.so_far.holds.clone();
-        let released =
-            self.blocking(move |_, _| names.iter().try_for_each(|name| holds.let_go(name)));
-        tell_of(released.await);
+        tell_of(self.blocking(move |_, _| holds.let_go(&names)).await);
+    }
+
+    /// A guess for the progress bar; the copy goes on without it.
+    async fn estimate(&mut self, step: &Step) -> Result<Option<Bytes>, Failure> {
+        let step = step.clone();
+        self.blocking(move |zfs, job| Ok(zfs.estimate(&job.source, &step).ok())).await
     }
 
     async fn source_state(&mut self) -> Result<SourceState, Failure> {
@@ -344,17 +385,12 @@ impl Copying<'_> {
     }
 }
 
-/// The newest snapshot before `snapshot` that both sides have: what that one was built on.
-fn common_before<'a>(
-    source: &'a SourceState,
-    target: &TargetState,
-    snapshot: &Snapshot,
-) -> Option<&'a Snapshot> {
-    let TargetState::Present { snapshots: held, .. } = target else { return None };
-    let mut older = source.snapshots.iter().rev();
-    older.find(|ours| {
-        ours.createtxg < snapshot.createtxg && held.iter().any(|theirs| theirs.guid == ours.guid)
-    })
+/// The snapshots before `goal` that a run which was killed may have left held: those that it had
+/// carried last, and those that were to come next. The target needs none of them any more.
+fn left_before<'a>(source: &'a SourceState, goal: &Snapshot) -> impl Iterator<Item = &'a Snapshot> {
+    let goal = goal.createtxg;
+    let older = source.snapshots.iter().rev().filter(move |ours| ours.createtxg < goal);
+    older.take(LEFT_MAX)
 }
 
 fn opened(sending: Result<(Process, OwnedFd), ZfsError>) -> Result<Opened, Failure> {

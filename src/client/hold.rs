@@ -2,12 +2,18 @@
 //!
 //! The snapshot that is sent and, where it is one, the snapshot that the stream builds on: without
 //! either, what the target has of it can never be finished. Their tag names the target, so that
-//! the next run to the same target finds them again: after a failure they stay.
+//! the next run to the same target finds them again: after a failure they stay. Each is an
+//! execve and, on a pool, a transaction group to wait for; so what later steps need is held while
+//! another is on its way.
 
 use crate::dataset::{DatasetName, SnapName};
 use crate::plan::{Base, Step};
 use crate::zfs::hold::Tag;
 use crate::zfs::{Zfs, ZfsError};
+
+/// How many snapshots are held before the step that needs them, and how many may stay held after
+/// it, where steps follow each other.
+pub(super) const BATCH: usize = 16;
 
 /// The longest tag that ZFS takes is 255 bytes, with some room for the prefix.
 const TARGET_BYTES_MAX: usize = 200;
@@ -30,30 +36,56 @@ impl Holds {
 
     /// Holds what `step` needs for as long as it is on its way. To be done before its first byte.
     pub fn take(&mut self, step: &Step) -> Result<(), ZfsError> {
-        needed(step).try_for_each(|snapshot| {
-            if !self.held.contains(snapshot) {
-                self.zfs.hold(&self.dataset, snapshot, &self.tag)?;
-                self.held.push(snapshot.clone());
-            }
-            Ok(())
-        })
+        self.take_all(std::slice::from_ref(step))
     }
 
-    /// The target holds all that was on its way: lets go of everything but what `next` needs.
-    pub fn release(&mut self, next: Option<&Step>) -> Result<(), ZfsError> {
-        let is_needed = |snapshot: &SnapName| {
-            next.is_some_and(|next| needed(next).any(|needed| needed == snapshot))
-        };
+    /// While the first of `steps` is on its way: holds what those behind it will need, and lets go
+    /// of what none needs any more; many at a time, so that no step of few bytes waits for a call.
+    pub fn keep_up(&mut self, steps: &[Step]) -> Result<(), ZfsError> {
+        if self.held.iter().filter(|held| !is_needed(held, steps)).count() >= BATCH {
+            self.release_all_but(steps)?;
+        }
+        let is_held = |step: &Step| needed(step).all(|snapshot| self.held.contains(snapshot));
+        if steps.get(1).is_none_or(is_held) { Ok(()) } else { self.take_all(steps) }
+    }
+
+    /// Lets go of what none of `steps` needs.
+    pub fn release_all_but(&mut self, steps: &[Step]) -> Result<(), ZfsError> {
         let held = std::mem::take(&mut self.held);
-        let (kept, released): (Vec<_>, Vec<_>) = held.into_iter().partition(is_needed);
+        let (kept, released): (Vec<_>, Vec<_>) =
+            held.into_iter().partition(|held| is_needed(held, steps));
         self.held = kept;
-        released.iter().try_for_each(|snapshot| self.let_go(snapshot))
+        self.let_go(&released)
     }
 
-    /// Takes a hold off that an earlier run may have left. That there is none is fine.
-    pub fn let_go(&self, snapshot: &SnapName) -> Result<(), ZfsError> {
-        self.zfs.release(&self.dataset, snapshot, &self.tag)
+    /// Takes holds off that an earlier run may have left. That there are none is fine.
+    pub fn let_go(&self, snapshots: &[SnapName]) -> Result<(), ZfsError> {
+        if snapshots.is_empty() {
+            return Ok(());
+        }
+        self.zfs.release(&self.dataset, snapshots, &self.tag)
     }
+
+    fn take_all(&mut self, steps: &[Step]) -> Result<(), ZfsError> {
+        let mut missing: Vec<SnapName> = Vec::new();
+        for snapshot in steps.iter().flat_map(needed) {
+            if !self.held.contains(snapshot) && !missing.contains(snapshot) {
+                missing.push(snapshot.clone());
+            }
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        // After a failure some are held and not known to be: whoever needs one asks again.
+        self.zfs.hold(&self.dataset, &missing, &self.tag)?;
+        self.held.extend(missing);
+        Ok(())
+    }
+}
+
+/// Whether any of `steps` cannot do without a snapshot.
+pub(super) fn is_needed(snapshot: &SnapName, steps: &[Step]) -> bool {
+    steps.iter().flat_map(needed).any(|needed| needed == snapshot)
 }
 
 /// The snapshots that `step` cannot do without; a bookmark is no hindrance to anybody.

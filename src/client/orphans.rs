@@ -58,7 +58,7 @@ pub fn find(zfs: &Zfs, within: Option<&DatasetName>) -> Result<Orphans, ZfsError
 
 /// Takes one hold off.
 pub fn release(zfs: &Zfs, held: &Held) -> Result<(), ZfsError> {
-    zfs.release(&held.dataset, &held.snapshot, &held.tag)
+    zfs.release(&held.dataset, std::slice::from_ref(&held.snapshot), &held.tag)
 }
 
 /// Whether a command line is a copy that this hold belongs to.

@@ -104,10 +104,11 @@ impl Destination {
         }
     }
 
-    /// Starts whatever takes the stream.
-    pub(super) fn prepare(&self, stream: &Stream) -> Result<Prepared, Failure> {
+    /// Starts whatever takes the stream. `whole` says that the stream before it, of the same
+    /// session, was for the same dataset and has been read back.
+    pub(super) fn prepare(&self, stream: &Stream, whole: bool) -> Result<Prepared, Failure> {
         match (self, stream) {
-            (Destination::Pool(pool), Stream::Dataset(stream)) => pool.prepare(stream),
+            (Destination::Pool(pool), Stream::Dataset(stream)) => pool.prepare(stream, whole),
             (Destination::Pipe(pipe), Stream::Pipe) => pipe.prepare(),
             _ => self.place_of(stream).and(Err(refused("no such stream is taken here", ""))),
         }
@@ -154,11 +155,15 @@ impl Pool {
         })
     }
 
-    fn prepare(&self, stream: &DatasetStream) -> Result<Prepared, Failure> {
+    fn prepare(&self, stream: &DatasetStream, whole: bool) -> Result<Prepared, Failure> {
         let dataset = self.dataset(&stream.target)?;
         let on_target = |error: ZfsError| error.on(Side::Target);
-        let token = self.zfs.resume_token(&dataset).map_err(on_target)?;
-        check_partial_state(&dataset, token.is_some(), stream.resumed)?;
+        // One of many small steps takes hardly longer than to ask. If somebody else has left
+        // partial state there in this moment, `zfs receive` refuses.
+        if stream.resumed || !whole {
+            let token = self.zfs.resume_token(&dataset).map_err(on_target)?;
+            check_partial_state(&dataset, token.is_some(), stream.resumed)?;
+        }
         if stream.first {
             self.zfs.create_parents(&dataset, &self.root).map_err(on_target)?;
         }

@@ -99,6 +99,8 @@ pub(super) struct Session {
     /// The failure that ended the session, for the log and for `zferry receive`.
     failure: Option<Failure>,
     applied: bool,
+    /// What the last stream was for, if the target holds it.
+    whole: Option<RelativeName>,
     closing: bool,
     stopping: Stopping,
 }
@@ -163,6 +165,7 @@ impl Session {
             fault: None,
             failure: None,
             applied: false,
+            whole: None,
             closing: false,
             stopping: Stopping::No,
         }

@@ -40,25 +40,28 @@ impl fmt::Display for Tag {
 }
 
 impl Zfs {
-    /// Keeps the snapshot from being destroyed until `tag` is released. That it is held with this
-    /// tag already is a success.
+    /// Keeps snapshots from being destroyed until `tag` is released. That one is held with this tag
+    /// already is a success. After a failure the others are held all the same.
     pub fn hold(
         &self,
         dataset: &DatasetName,
-        snapshot: &SnapName,
+        snapshots: &[SnapName],
         tag: &Tag,
     ) -> Result<(), ZfsError> {
-        self.hold_or_release("hold", "tag already exists on this dataset", dataset, snapshot, tag)
+        let benign = ["tag already exists on this dataset"];
+        self.hold_or_release("hold", &benign, dataset, snapshots, tag)
     }
 
-    /// Takes the hold `tag` off. That it is off already is a success.
+    /// Takes the hold `tag` off. That it is off already is a success, and so is a snapshot that is
+    /// gone. After a failure it is off all the others.
     pub fn release(
         &self,
         dataset: &DatasetName,
-        snapshot: &SnapName,
+        snapshots: &[SnapName],
         tag: &Tag,
     ) -> Result<(), ZfsError> {
-        self.hold_or_release("release", "no such tag on this dataset", dataset, snapshot, tag)
+        let benign = ["no such tag on this dataset", "dataset does not exist"];
+        self.hold_or_release("release", &benign, dataset, snapshots, tag)
     }
 
     /// The tags that hold the snapshot, ours and others.
@@ -72,16 +75,22 @@ impl Zfs {
         answer.text.lines().map(tag).collect()
     }
 
+    /// One call for all: `zfs` goes through them, whatever becomes of one, and has a line for each
+    /// that it could not do.
     fn hold_or_release(
         &self,
         verb: &str,
-        benign: &str,
+        benign: &[&str],
         dataset: &DatasetName,
-        snapshot: &SnapName,
+        snapshots: &[SnapName],
         tag: &Tag,
     ) -> Result<(), ZfsError> {
-        let answer = self.run(&[verb, "--", &tag.0, &dataset.at(snapshot)])?;
-        if answer.ended.success() || answer.failed_with(benign) {
+        let mut arguments = vec![verb.to_owned(), "--".to_owned(), tag.0.clone()];
+        arguments.extend(snapshots.iter().map(|snapshot| dataset.at(snapshot)));
+        let answer = self.run(&arguments)?;
+        let stderr = &answer.ended.stderr;
+        let is_benign = |line: &str| benign.iter().any(|text| line.contains(text));
+        if answer.ended.success() || (!stderr.is_empty() && stderr.lines().all(is_benign)) {
             Ok(())
         } else {
             Err(answer.failed())

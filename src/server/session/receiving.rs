@@ -15,7 +15,7 @@ use crate::engine::receiver::{Agreed, Event, Fed, Receiver as Engine};
 use crate::error::{Class, Failure, Side};
 use crate::link::PING_EVERY;
 use crate::process::{Ended as ProcessEnded, Process};
-use crate::protocol::message::{Open, Start};
+use crate::protocol::message::{Open, RelativeName, Start, Stream};
 use crate::protocol::receiver::Input;
 use crate::server::Stopping;
 use crate::server::destination::Prepared;
@@ -51,8 +51,10 @@ impl Session {
         self.preparing = true;
         let destination = self.shared.destination.clone();
         let begin_records = self.begin_records(&open);
+        let whole =
+            self.whole.take().is_some_and(|whole| target_of(&open.request.stream) == Some(whole));
         self.ask(move || {
-            let prepared = destination.prepare(&open.request.stream);
+            let prepared = destination.prepare(&open.request.stream, whole);
             let prepared = prepared.map(|prepared| Prepared { kept: begin_records(), ..prepared });
             News::Prepared(Box::new(open), Box::new(prepared))
         });
@@ -229,6 +231,7 @@ impl Session {
         let millis = u64::try_from(taken.as_millis()).unwrap_or(u64::MAX);
         self.tell(Input::Applied { ended, guid, millis });
         self.applied = true;
+        self.whole = target_of(&transfer.stream);
         if self.stopping > Stopping::No {
             // A client that has nothing more to send does not mind.
             self.tell(Input::Failed(stopping()));
@@ -272,5 +275,13 @@ impl Session {
                 None => return,
             }
         }
+    }
+}
+
+/// The dataset that a stream is for.
+fn target_of(stream: &Stream) -> Option<RelativeName> {
+    match stream {
+        Stream::Dataset(stream) => Some(stream.target.clone()),
+        Stream::Pipe => None,
     }
 }

@@ -177,7 +177,7 @@ fn refeed(
     progress: Arc<Progress>,
     follow: Follow,
 ) -> Result<Prepared, Failure> {
-    let mut prepared = destination.prepare(&open.request.stream)?;
+    let mut prepared = destination.prepare(&open.request.stream, false)?;
     let (found, transfer) = (Some(left.found.clone()), open.transfer);
     let look = Box::new(move || progress.reached(transfer));
     let gone_on = spools.records.go_on(left, look, &spools.spool, follow);
