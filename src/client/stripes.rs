@@ -120,6 +120,52 @@ mod tests {
         assert_eq!(after(100, |count| count * 1_000_000), 22);
     }
 
+    /// Connections over a long line: each begins with ten segments, sends twice as many after each
+    /// round trip, and no more than its buffers hold.
+    struct Path {
+        round_trip: Duration,
+        /// What the line holds in one round trip, and what the buffers of one connection do.
+        line: u64,
+        buffer: u64,
+    }
+
+    impl Path {
+        /// How many connections there are after so many seconds, and how many percent of the line
+        /// are full.
+        fn after(&self, seconds: u64) -> (usize, u64) {
+            const FIRST_WINDOW: u64 = 14_480;
+            let mut stripes = Stripes::new(Duration::ZERO);
+            let (mut windows, mut wire, mut sent, mut now) =
+                (vec![FIRST_WINDOW], 0, 0, Duration::ZERO);
+            while now < Duration::from_secs(seconds) {
+                now += self.round_trip;
+                sent = windows.iter().sum::<u64>().min(self.line);
+                wire += sent;
+                windows = windows.iter().map(|window| self.buffer.min(2 * window)).collect();
+                if stripes.look(now, Bytes(wire)) {
+                    windows.push(FIRST_WINDOW);
+                }
+            }
+            (windows.len(), 100 * sent / self.line)
+        }
+    }
+
+    #[test]
+    fn a_long_line_is_full_although_the_buffers_of_one_connection_are_too_small_for_it() {
+        // 100 ms and a Gbit/s hold 12.5 MB, the kernel's own buffers for a connection 4 MiB.
+        let round_trip = Duration::from_millis(100);
+        let path = Path { round_trip, line: 12_500_000, buffer: 4 << 20 };
+        assert_eq!(path.after(2), (1, 33));
+        assert_eq!(path.after(7), (3, 100));
+        // The first that is too much is the last for a minute.
+        assert_eq!(path.after(60), (4, 100));
+        // Where it is so long that a window is not open when it is measured, more are tried.
+        let round_trip = Duration::from_millis(600);
+        let path = Path { round_trip, line: 75_000_000, buffer: 4 << 20 };
+        let (count, full) = path.after(60);
+        assert!((18..=22).contains(&count) && full == 100, "{count}, {full}");
+    }
+
     #[test]
     fn a_source_that_is_the_limit_gets_one_to_try() {
         assert_eq!(after(60, |_| 5_000_000), 2);
