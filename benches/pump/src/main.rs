@@ -1,21 +1,24 @@
 //! The source and the sink of `ci/bench`: the same for every contender, and charged to none.
 //!
-//! Writes a stream that does not compress into one pipe, reads it back out of another, and runs
-//! the contender's two processes in between; or nothing, and then one pipe is the floor. Source
-//! and sink are threads of this process, so what the kernel charges to its children is the
-//! contender's alone. What must never happen here: a figure for a stream that did not arrive.
+//! Writes a stream into one pipe, reads it back out of another, and runs the contender's two
+//! processes in between; or nothing, and then one pipe is the floor. Source and sink are threads of
+//! this process, so what the kernel charges to its children is the contender's alone. What must
+//! never happen here: a figure for a stream that did not arrive.
 //!
-//! `pump --bytes N --pipe BYTES [--check] [--seconds-max S] [--child-sink FILE]
-//! [--port P --receiver COMMAND... --sender COMMAND...]` prints seconds, CPU seconds and the larger
-//! peak RSS in KiB on one line.
+//! `pump --bytes N --pipe BYTES [--data noise|text|zeros|mixed|FILE] [--check] [--seconds-max S]
+//! [--child-sink FILE] [--port P --receiver COMMAND... --sender COMMAND...]` prints seconds, CPU
+//! seconds and the largest peak RSS in KiB on one line.
 //!
 //! With `--child-sink` the receiver starts the sink itself, as it would start `zfs receive`: this
 //! program under the name of `zfs`. It leaves its account in FILE, and its CPU is taken off.
 
+mod children;
+mod data;
+
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{ExitCode, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -23,21 +26,17 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeVal;
 use sys::pipe::Pipe;
 
-/// As large as the writes of `zfs send` of datasets with the default record size.
-const WRITE_BYTES: usize = 128 << 10;
+use children::{ACCOUNT, Children};
+use data::Data;
+
 /// What the sink asks for at once.
 const READ_BYTES: usize = 1 << 20;
-/// The source's data repeats after this: more than a block, and little for the RSS of a child,
-/// which by the kernel's count starts with that of its parent.
-const DATA_BYTES: usize = 4 << 20;
-
-/// Where a sink that is a child leaves its account.
-const ACCOUNT: &str = "ZFERRY_PUMP_ACCOUNT";
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
 #[derive(Clone, Default)]
 struct Orders {
+    data: String,
     bytes: usize,
     pipe_bytes: usize,
     check: bool,
@@ -78,10 +77,12 @@ fn main() -> ExitCode {
 impl Orders {
     fn read(mut arguments: impl Iterator<Item = String>) -> Result<Orders, Error> {
         let limit = Duration::from_secs(60);
-        let mut orders = Orders { limit, pipe_bytes: 1 << 20, ..Orders::default() };
+        let data = "noise".to_owned();
+        let mut orders = Orders { data, limit, pipe_bytes: 1 << 20, ..Orders::default() };
         while let Some(flag) = arguments.next() {
             let mut value = || arguments.next().ok_or(format!("{flag} needs a value"));
             match flag.as_str() {
+                "--data" => orders.data = value()?,
                 "--bytes" => orders.bytes = value()?.parse()?,
                 "--pipe" => orders.pipe_bytes = value()?.parse()?,
                 "--port" => orders.port = value()?.parse()?,
@@ -105,19 +106,21 @@ impl Orders {
     /// Runs the stream once and measures it.
     fn run(self) -> Result<String, Error> {
         let into = Pipe::new(self.pipe_bytes)?;
-        let mut children = Children(Vec::new());
+        let data = Data::named(&self.data).map_err(|error| format!("{}: {error}", self.data))?;
+        let account = self.child_sink.as_deref();
+        let mut children = Children::default();
         let (started, out) = if self.sender.is_empty() {
             (Moment::now()?, into.reader)
         } else {
             let out = Pipe::new(self.pipe_bytes)?;
-            children.spawn(&self.receiver, Stdio::null(), out.writer.into(), &self)?;
+            children.spawn(&self.receiver, Stdio::null(), out.writer.into(), account)?;
             children.await_listener(self.port, Instant::now() + self.limit)?;
             let started = Moment::now()?;
-            children.spawn(&self.sender, into.reader.into(), Stdio::null(), &self)?;
+            children.spawn(&self.sender, into.reader.into(), Stdio::null(), account)?;
             (started, out.reader)
         };
         let (bytes, check) = (self.bytes, self.check);
-        let written = in_background(move || pour(into.writer.into(), bytes, check));
+        let written = in_background(move || pour(data, into.writer.into(), bytes, check));
         let read = in_background(move || drain(out.into(), check));
 
         let deadline = Instant::now() + self.limit;
@@ -127,7 +130,7 @@ impl Orders {
         children.wait(deadline)?;
         let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
         let mut cpu = as_seconds(usage.user_time()) + as_seconds(usage.system_time());
-        if let Some(account) = &self.child_sink {
+        if let Some(account) = account {
             let account = std::fs::read_to_string(account)?;
             let mut fields = account.split_whitespace();
             let mut field = || fields.next().ok_or("the account is not whole");
@@ -165,92 +168,11 @@ fn be_the_sink(account: &str) -> Result<String, Error> {
     Ok(String::new())
 }
 
-/// The contender's processes; killed when they are not waited for.
-struct Children(Vec<(String, Child)>);
-
-impl Children {
-    fn spawn(
-        &mut self,
-        words: &[String],
-        stdin: Stdio,
-        stdout: Stdio,
-        orders: &Orders,
-    ) -> Result<(), Error> {
-        let (program, arguments) = words.split_first().ok_or("no command")?;
-        let mut command = Command::new(program);
-        command.args(arguments).stdin(stdin).stdout(stdout);
-        command.envs(orders.child_sink.iter().map(|account| (ACCOUNT, account)));
-        let child = command.spawn().map_err(|error| format!("start {program}: {error}"))?;
-        self.0.push((words.join(" "), child));
-        Ok(())
-    }
-
-    /// Waits until somebody listens on `port`; asks the kernel, for a connection made to try it
-    /// would be taken for the sender's.
-    fn await_listener(&mut self, port: u16, deadline: Instant) -> Result<(), Error> {
-        // sl, local_address, rem_address, st: address and port in hexadecimal, state 0A is LISTEN.
-        let listens = |line: &str| {
-            let mut fields = line.split_whitespace();
-            let local = fields.nth(1).and_then(|address| address.rsplit(':').next());
-            fields.nth(1) == Some("0A") && local == Some(format!("{port:04X}").as_str())
-        };
-        while Instant::now() < deadline {
-            for table in ["/proc/self/net/tcp", "/proc/self/net/tcp6"] {
-                let sockets = std::fs::read_to_string(table).unwrap_or_default();
-                if sockets.lines().any(listens) {
-                    return Ok(());
-                }
-            }
-            for (name, child) in &mut self.0 {
-                if let Some(status) = child.try_wait()? {
-                    return Err(format!("{status}: {name}").into());
-                }
-            }
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        Err(format!("nobody listens on port {port}").into())
-    }
-
-    fn wait(&mut self, deadline: Instant) -> Result<(), Error> {
-        for (name, child) in &mut self.0 {
-            let status = loop {
-                match child.try_wait()? {
-                    Some(status) => break status,
-                    None if Instant::now() > deadline => {
-                        return Err(format!("did not end in time: {name}").into());
-                    }
-                    None => std::thread::sleep(Duration::from_millis(1)),
-                }
-            };
-            if !status.success() {
-                return Err(format!("{status}: {name}").into());
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Children {
-    fn drop(&mut self) {
-        for (_, child) in &mut self.0 {
-            // One that was waited for is left alone by std.
-            let _gone = child.kill();
-            let _reaped = child.wait();
-        }
-    }
-}
-
-fn pour(mut pipe: File, bytes: usize, check: bool) -> io::Result<Passed> {
-    let mut data = noise();
+fn pour(mut data: Data, mut pipe: File, bytes: usize, check: bool) -> io::Result<Passed> {
     let mut crc32 = crc32fast::Hasher::new();
     let mut poured = 0;
     while poured < bytes {
-        let at = poured % DATA_BYTES;
-        let piece = &mut data[at..at + WRITE_BYTES.min(bytes - poured)];
-        // No two pieces are the same, so that one in the wrong place is seen.
-        if let Some(stamp) = piece.first_chunk_mut() {
-            *stamp = poured.to_le_bytes();
-        }
+        let piece = data.piece(poured, bytes - poured)?;
         if check {
             crc32.update(piece);
         }
@@ -274,18 +196,6 @@ fn drain(mut pipe: File, check: bool) -> io::Result<Passed> {
         }
         bytes += count;
     }
-}
-
-/// Bytes that no compressor shortens: xorshift64.
-fn noise() -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let words = std::iter::repeat_with(|| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    });
-    words.take(DATA_BYTES / 8).flatten().collect()
 }
 
 fn in_background<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static) -> Receiver<T> {
