@@ -58,6 +58,17 @@ impl Children {
         Err(format!("nobody listens on port {port}").into())
     }
 
+    /// Fails where one has ended badly, for then the others may wait for ever.
+    pub fn none_failed(&mut self) -> Result<(), Error> {
+        for (name, child) in &mut self.0 {
+            match child.try_wait()? {
+                Some(status) if !status.success() => return Err(format!("{status}: {name}").into()),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Waits until all have ended well.
     pub fn wait(&mut self, deadline: Instant) -> Result<(), Error> {
         for (name, child) in &mut self.0 {
@@ -85,5 +96,39 @@ impl Drop for Children {
             let _gone = child.kill();
             let _reaped = child.wait();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spawned(children: &mut Children, words: &[&str]) {
+        let words: Vec<String> = words.iter().map(ToString::to_string).collect();
+        children.spawn(&words, Stdio::null(), Stdio::null(), None).unwrap();
+    }
+
+    #[test]
+    fn one_that_fails_is_seen_while_another_waits() {
+        let mut children = Children::default();
+        spawned(&mut children, &["sleep", "60"]);
+        spawned(&mut children, &["true"]);
+        spawned(&mut children, &["false"]);
+        let failure = loop {
+            match children.none_failed() {
+                Ok(()) => std::thread::sleep(Duration::from_millis(1)),
+                Err(error) => break error.to_string(),
+            }
+        };
+        assert_eq!(failure, "exit status: 1: false");
+    }
+
+    #[test]
+    fn one_that_ends_without_having_listened_is_no_listener() {
+        let mut children = Children::default();
+        spawned(&mut children, &["true"]);
+        // Nobody can listen on port 0.
+        let error = children.await_listener(0, Instant::now() + Duration::from_secs(60));
+        assert_eq!(error.unwrap_err().to_string(), "exit status: 0: true");
     }
 }

@@ -124,9 +124,9 @@ impl Orders {
         let read = in_background(move || drain(out.into(), check));
 
         let deadline = Instant::now() + self.limit;
-        let mut read = result(&read, deadline, "the sink")?;
+        let mut read = result(&read, deadline, "the sink", &mut children)?;
         let mut ended = Moment::now()?;
-        let written = result(&written, deadline, "the source")?;
+        let written = result(&written, deadline, "the source", &mut children)?;
         children.wait(deadline)?;
         let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
         let mut cpu = as_seconds(usage.user_time()) + as_seconds(usage.system_time());
@@ -204,15 +204,23 @@ fn in_background<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static) ->
     told
 }
 
+/// What a thread has told, by then, unless one of the contender's processes fails before.
 fn result(
     told: &Receiver<io::Result<Passed>>,
     deadline: Instant,
     who: &str,
+    children: &mut Children,
 ) -> Result<Passed, Error> {
-    match told.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-        Ok(passed) => passed.map_err(|error| format!("{who}: {error}").into()),
-        Err(RecvTimeoutError::Timeout) => Err(format!("{who} did not end in time").into()),
-        Err(RecvTimeoutError::Disconnected) => Err(format!("{who} died").into()),
+    loop {
+        match told.recv_timeout(Duration::from_millis(100)) {
+            Ok(passed) => return passed.map_err(|error| format!("{who}: {error}").into()),
+            Err(RecvTimeoutError::Disconnected) => return Err(format!("{who} died").into()),
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        children.none_failed()?;
+        if Instant::now() > deadline {
+            return Err(format!("{who} did not end in time").into());
+        }
     }
 }
 
