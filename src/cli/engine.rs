@@ -20,17 +20,24 @@ use crate::units::Bytes;
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Tuning")]
 pub(super) struct Flags {
-    /// How to reach the kernel: io_uring where the machine allows it, or plain system calls
+    /// How to reach the kernel: `auto`, io_uring where the machine allows it; `uring`, or fail; or
+    /// `threads`, plain system calls, which cost more CPU time and a thread for each connection.
+    /// For machines where io_uring misbehaves
     #[arg(long, value_enum, value_name = "BACKEND", default_value = "auto")]
     io: Io,
-    /// Memory for blocks on their way, the most that is used whatever the stream's length. More
-    /// bridges longer stalls of the other side
+    /// Memory for blocks on their way, in bytes with a unit: the most that is used whatever the
+    /// stream's length, at each end and for each session. Raise it at both ends where twice what is
+    /// on the line at once (rate times round trip) is more, or to bridge longer stalls of the other
+    /// side; with zstd a block takes two places. `zferry tune` says how much
     #[arg(long, value_name = "SIZE", default_value = "128MiB")]
     cache: Bytes,
-    /// Threads that compress, decompress and check [default: one per core]
+    /// Threads that compress, decompress and check; without compression there are none. Each takes
+    /// a core while it works. Fewer leave cores to `zfs` and to others [default: one per core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     workers: Option<u16>,
-    /// Cores for the workers: a list such as 0,2-5; `auto` for all that we may use; `off`
+    /// Cores for the workers, one after the other: a list such as 0,2-5; `auto` for all that we may
+    /// use; `off`, where the kernel moves them about, which costs their caches. Name some to keep
+    /// them off the cores of the network card's interrupts, or on one NUMA node
     #[arg(long, value_name = "LIST", default_value = "auto")]
     pin: Pin,
     /// The way of blocks through this side. `block`: through our memory, where they are packed
@@ -46,8 +53,9 @@ pub(super) struct Flags {
 pub(super) struct SendFlags {
     /// What to do to blocks: `none`; `zstd` with a level from 1 (fast) to 19 (small); or `auto`,
     /// which goes up to 9 where the network is what holds the stream up, and sends blocks as they
-    /// are where it is not or where they would not shrink. Streams of datasets with compression are
-    /// sent compressed as they lie on disk, and gain little
+    /// are where it is not or where they would not shrink. Costs CPU time at both ends, and half of
+    /// the cache. Use it where the network is slower than packing; streams of datasets with
+    /// compression are sent compressed as they lie on disk, and gain little
     #[arg(long, value_name = "none|zstd[:LEVEL]|auto", default_value = "none")]
     compress: Compress,
     /// What proves each block at the receiving side: `crc32`, or `none` for streams that are
@@ -56,29 +64,35 @@ pub(super) struct SendFlags {
     #[arg(long, value_enum, value_name = "CHECKSUM", default_value = "crc32")]
     checksum: ChecksumFlag,
     /// TCP connections that the stream is spread over, 64 at most; several help where one is
-    /// limited by its window or its core. `auto` begins with one and adds others, up to 16, as long
-    /// as each makes the stream 5 percent faster
+    /// limited by its window, by loss or by its core. Each costs the place of two blocks in the
+    /// cache, and takes a share of the line from others. `auto` begins with one and adds others, up
+    /// to 16, as long as each makes the stream 5 percent faster
     #[arg(long, value_name = "N|auto", default_value = "1")]
     connections: Stripes,
-    /// The unit of compression and checking, from 4KiB to 16MiB. Larger ones pack a little better;
-    /// smaller ones are still in a core's cache when the next stage takes them [default: 1MiB where
-    /// blocks are packed or spooled, 256KiB elsewhere]
+    /// The unit of compression and checking, from 4KiB to 16MiB. Larger shrinks better; smaller is
+    /// still in a core's cache when the next stage takes it, and sends less again after a cut
+    /// [default: 1MiB where blocks are packed or spooled, 256KiB elsewhere]
     #[arg(long, value_name = "SIZE")]
     block_size: Option<Bytes>,
-    /// Send a block that is not full when the source was silent for this many milliseconds
+    /// Send a block that is not full when the source was silent for this many milliseconds. Less
+    /// shows a slow source's bytes sooner, at the cost of more and smaller blocks
     #[arg(long, value_name = "MS", default_value_t = 100)]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=60_000))]
     flush_after: u64,
     /// TCP congestion control of the data connections, by the kernel's name: `bbr` holds its rate
-    /// on lines that lose packets, `cubic` is cheaper on clean ones [default: the machine's]
+    /// on long lines that lose packets, at some CPU time and the cost of others on the line;
+    /// `cubic` is cheaper on clean ones [default: the machine's]
     #[arg(long, value_name = "NAME")]
     congestion: Option<String>,
-    /// Send no more than this each second over all connections together: 50MiB, say. The kernel
-    /// spreads it evenly, and counts headers and what is sent again. `@FILE` reads it from a file,
-    /// a rate or `none`, at the start and at each SIGHUP [default: no limit]
+    /// Send no more bytes than this each second over all connections together: 50MiB, say. Leaves
+    /// room on the line for others. The kernel spreads it evenly, and counts headers and what is
+    /// sent again. `@FILE` reads it from a file, a rate or `none`, at the start and at each SIGHUP
+    /// [default: no limit]
     #[arg(long, value_name = "RATE|@FILE")]
     bwlimit: Option<Bwlimit>,
-    /// Have the network card read blocks from our memory; `auto` stops when the kernel copies
+    /// Have the network card read blocks from our memory, which saves a copy on fast cards and
+    /// costs a second notice for each block. `auto` stops when the kernel copies all the same;
+    /// `off` is for a card whose driver does this badly. With io_uring only
     #[arg(long, value_enum, value_name = "WHEN", default_value = "auto")]
     zero_copy_send: When,
     #[command(flatten)]
