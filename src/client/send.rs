@@ -1,8 +1,9 @@
 //! `zferry send`: carries the bytes of a pipe or of a command to a `zferry receive`.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::left;
@@ -20,6 +21,13 @@ use crate::zfs::failure::{self, SendFailure};
 pub enum From {
     /// Our own stdin.
     Stdin,
+    /// A descriptor of the caller's, and what to call it.
+    Descriptor {
+        /// For whoever looks on.
+        name: String,
+        /// Its bytes.
+        fd: Arc<OwnedFd>,
+    },
     /// The stdout of a command of the user's: program and arguments.
     Command(Vec<String>),
 }
@@ -104,6 +112,7 @@ impl From {
     fn name(&self) -> String {
         match self {
             From::Stdin => "stdin".to_owned(),
+            From::Descriptor { name, .. } => name.clone(),
             From::Command(words) => words.join(" "),
         }
     }
@@ -114,6 +123,11 @@ impl From {
             From::Stdin => {
                 let fd = io::stdin().as_fd().try_clone_to_owned();
                 let fd = fd.map_err(|error| machine(format!("use our own stdin: {error}")))?;
+                Ok(Opened { fd, process: None })
+            }
+            From::Descriptor { name, fd } => {
+                let fd = fd.try_clone();
+                let fd = fd.map_err(|error| machine(format!("use {name}: {error}")))?;
                 Ok(Opened { fd, process: None })
             }
             From::Command(words) => {

@@ -6,6 +6,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::Command;
 
+use super::nowhere::Nowhere;
 use super::place::Place;
 use super::transfer::Kept;
 use crate::dataset::{DatasetName, Guid, typed};
@@ -41,6 +42,8 @@ pub enum Pipe {
     Stdout,
     /// A command of the user's: program and arguments.
     Command(Vec<String>),
+    /// Nobody: the stream is read and thrown away.
+    Nowhere(Nowhere),
 }
 
 /// All that one transfer needs on this side.
@@ -218,6 +221,7 @@ impl Pipe {
         match self {
             Pipe::Stdout => "stdout".to_owned(),
             Pipe::Command(words) => words.join(" "),
+            Pipe::Nowhere(_) => "nowhere".to_owned(),
         }
     }
 
@@ -242,6 +246,14 @@ impl Pipe {
                     .map_err(|error| machine(format!("start {program}: {error}")))?;
                 let sink = Sink { fd, feed: feed_of(program) };
                 Ok(Prepared { sink, process: Some(process), kept: None })
+            }
+            Pipe::Nowhere(nowhere) => {
+                let fd = nowhere
+                    .open()
+                    .map_err(|error| machine(format!("make a reader for the stream: {error}")))?;
+                // Our reader copies what it reads.
+                let sink = Sink { fd, feed: Feed::Splice };
+                Ok(Prepared { sink, process: None, kept: None })
             }
         }
     }

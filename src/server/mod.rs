@@ -7,6 +7,7 @@
 mod destination;
 mod incoming;
 mod lanes;
+mod nowhere;
 mod place;
 mod roster;
 mod session;
@@ -24,6 +25,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 pub use self::destination::{Destination, Pipe, Pool};
 pub use self::incoming::Incoming;
 use self::incoming::Introduced;
+pub use self::nowhere::Nowhere;
 use self::place::Place;
 use self::roster::{Arrival, Lane, Returning, Roster};
 use self::session::Session;
