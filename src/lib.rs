@@ -35,4 +35,6 @@ pub mod server;
 
 pub mod client;
 
+pub mod tune;
+
 pub mod cli;

@@ -31,6 +31,7 @@ const LAYERS: &[&str] = &[
     "link",
     "server",
     "client",
+    "tune",
     "cli",
     "main",
 ];

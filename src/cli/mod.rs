@@ -19,6 +19,7 @@ mod spool;
 mod state;
 mod status;
 mod target;
+mod tune;
 
 use std::ffi::OsString;
 use std::io::IsTerminal;
@@ -58,6 +59,7 @@ enum Command {
     Receive(receive::Arguments),
     Status(status::Arguments),
     Doctor(doctor::Arguments),
+    Tune(tune::Arguments),
     Inspect(inspect::Arguments),
 }
 
@@ -83,6 +85,7 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Receive(arguments) => receive::run(arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Tune(arguments) => tune::run(&arguments, quiet),
         Command::Inspect(arguments) => match inspect::run(&arguments) {
             // Its verdict is of a file, and has an exit code of its own.
             Ok(verdict) => return verdict.exit_code(),
