@@ -16,7 +16,7 @@ use sys::arena::PAGE_BYTES;
 
 pub use self::bottleneck::Bottleneck;
 pub use self::trial::{Offer, next};
-use super::measured::{Choice, Level, Measured, PartName, Transfer, Workers, typed};
+use super::measured::{Choice, Level, Measured, Outcome, PartName, Transfer, Workers, typed};
 use crate::units::Bytes;
 
 /// In percent of what is compared with: less than this more is noise.
@@ -140,6 +140,12 @@ pub fn best(transfers: &[Transfer]) -> Option<&Transfer> {
         .iter()
         .filter(|transfer| transfer.rate().is_some())
         .reduce(|best, other| if is_faster(other.rate(), best.rate()) { other } else { best })
+}
+
+/// The choice that was the best until this came, if it is not any more.
+pub fn beaten(transfers: &[Transfer], by: &Outcome) -> Option<Choice> {
+    let best = best(transfers)?;
+    is_faster(by.rate(), best.rate()).then(|| best.choice.clone())
 }
 
 fn is_faster(rate: Option<Bytes>, than: Option<Bytes>) -> bool {

@@ -168,13 +168,20 @@ impl Choice {
     }
 }
 
+impl Outcome {
+    /// Bytes of the stream in a second, if it went through.
+    pub fn rate(&self) -> Option<Bytes> {
+        match self {
+            Outcome::Carried { bytes_per_second, .. } => Some(*bytes_per_second),
+            Outcome::Refused { .. } => None,
+        }
+    }
+}
+
 impl Transfer {
     /// Bytes of the stream in a second, if it went through.
     pub fn rate(&self) -> Option<Bytes> {
-        match self.outcome {
-            Outcome::Carried { bytes_per_second, .. } => Some(bytes_per_second),
-            Outcome::Refused { .. } => None,
-        }
+        self.outcome.rate()
     }
 
     /// Bytes on the wire in a second, if it went through.

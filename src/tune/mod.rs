@@ -23,8 +23,8 @@ use std::time::{Duration, Instant};
 use sys::control::{self, Listener};
 use tokio::sync::watch;
 
-use self::advice::{Offer, next};
-use self::measured::{Choice, Far, Measured, Outcome, Part, PartName, Transfer};
+use self::advice::{Offer, beaten, next};
+use self::measured::{Choice, Far, Measured, Outcome, Part, PartName, Transfer, Workers};
 pub use self::rig::Rig;
 pub use self::sample::{SAMPLE_BYTES_MAX, Sample};
 use crate::client::{Dial, Stop};
@@ -118,7 +118,7 @@ async fn measure_all(
     by_itself(rig, &mut measured, stop, onlooker).await?;
     match far {
         Some(dial) => {
-            let offer = Offer { congestion: congestion_offered(), block_bytes: Vec::new() };
+            let offer = Offer { congestion: congestion_offered(), ..Offer::default() };
             transfers(rig, &dial, &offer, &mut measured, stop, onlooker).await?;
         }
         None => over_loopback(rig, &mut measured, stop, onlooker).await?,
@@ -164,10 +164,16 @@ async fn by_itself(
         let packed = blocking(rig, stop, move |rig| packing::level(rig, level)).await?;
         measured.levels.push(packed.map_err(|error| failed("measure zstd", &error))?);
     }
-    for workers in packing::counts(rig) {
+    let counts = packing::counts(rig);
+    let none_yet = |&workers: &usize| Workers { workers, bytes_per_second: Bytes(0) };
+    measured.workers = counts.iter().map(none_yet).collect();
+    // Twice, for noise: the faster counts.
+    for (known, &workers) in counts.iter().enumerate().chain(counts.iter().enumerate()) {
         onlooker.begin(&format!("{workers} workers"));
         let packed = blocking(rig, stop, move |rig| packing::workers(rig, workers)).await?;
-        measured.workers.push(packed.map_err(|error| failed("measure zstd", &error))?);
+        let packed = packed.map_err(|error| failed("measure zstd", &error))?;
+        let rate = &mut measured.workers[known].bytes_per_second;
+        *rate = packed.max(*rate);
     }
     Ok(())
 }
@@ -192,7 +198,8 @@ async fn over_loopback(
         let engine = rig.settings.clone();
         answer(engine, listener, Nowhere::default(), ends)
     });
-    let offer = Offer { congestion: Vec::new(), block_bytes: BLOCK_SIZES.to_vec() };
+    let block_bytes = BLOCK_SIZES.to_vec();
+    let offer = Offer { one_connection: true, congestion: Vec::new(), block_bytes };
     let carried = transfers(rig, &dial, &offer, measured, stop, onlooker).await;
     end.send_replace(Stopping::Now);
     let _ended = server.await;
@@ -218,6 +225,16 @@ async fn transfers(
             }
             Err(failure) => Outcome::Refused { refused: failure.what },
         };
+        // Whatever else runs here may have been in the way of the one before: it gets another
+        // chance, right beside the one that seems to be faster.
+        if let Some(before) = beaten(&measured.transfers, &outcome) {
+            onlooker.begin(&format!("{} again", words(&before)));
+            let again = transfer::carry(rig, dial.clone(), &before, stop).await?;
+            let known = measured.transfers.iter_mut().find(|known| known.choice == before);
+            if let Some(known) = known.filter(|known| known.rate() < again.rate()) {
+                known.outcome = again;
+            }
+        }
         measured.transfers.push(Transfer { choice, outcome });
     }
     Ok(())

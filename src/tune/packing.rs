@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use zstd_safe::{CCtx, CParameter};
 
-use super::measured::{Level, Workers};
+use super::measured::Level;
 use super::rig::{Deadline, Rig};
 use crate::units::Bytes;
 
@@ -39,9 +39,8 @@ pub(super) fn level(rig: &Rig, level: i32) -> io::Result<Level> {
 }
 
 /// The fastest level, with so many workers.
-pub(super) fn workers(rig: &Rig, workers: usize) -> io::Result<Workers> {
-    let (bytes_per_second, _) = pack(rig, LEVELS[0], workers)?;
-    Ok(Workers { workers, bytes_per_second })
+pub(super) fn workers(rig: &Rig, workers: usize) -> io::Result<Bytes> {
+    pack(rig, LEVELS[0], workers).map(|(rate, _ratio)| rate)
 }
 
 /// The numbers of workers that are worth comparing: half of all may be enough where two share a

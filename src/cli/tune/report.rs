@@ -86,15 +86,16 @@ impl Report {
             writeln!(to, "{}, round trip {:.3} ms", far.host, far.round_trip.as_secs_f64() * 1e3)?;
         }
         let rows = rows(measured);
+        let width = rows.iter().map(|row| row.name.len()).max().unwrap_or(0);
         let slowest = rows.iter().filter(|row| row.counts).filter_map(|row| row.rate).min();
-        writeln!(to, "\n{:<WIDTH$} {:>8} {:>11}", "", "GiB/s", "to slowest")?;
+        writeln!(to, "\n{:<width$} {:>8} {:>11}", "", "GiB/s", "to slowest")?;
         for row in rows {
             let Some(rate) = row.rate else {
-                writeln!(to, "{:<WIDTH$} {}", row.name, row.note)?;
+                writeln!(to, "{:<width$} {}", row.name, row.note)?;
                 continue;
             };
             let to_slowest = quotient(rate, slowest.unwrap_or(rate));
-            let line = format!("{:<WIDTH$} {:>8.3} {to_slowest:>11.2}", row.name, gib(rate));
+            let line = format!("{:<width$} {:>8.3} {to_slowest:>11.2}", row.name, gib(rate));
             writeln!(to, "{}", format!("{line}  {}", row.note).trim_end())?;
         }
         let Some(advice) = &self.advice else { return Ok(()) };
@@ -115,9 +116,6 @@ impl Report {
         Ok(())
     }
 }
-
-/// How wide the names in the table are.
-const WIDTH: usize = 44;
 
 /// A line of the table.
 struct Row {

@@ -142,12 +142,17 @@ fn packing_is_blamed_where_it_is_what_is_left() {
 #[test]
 fn connections_are_added_where_each_is_limited_by_itself() {
     let measured = pair(machine(4 * GIB, 4 * GIB, 4 * GIB, 4 * GIB), 1);
-    for (one, expected) in [(100 * MIB, "16"), (300 * MIB, "4")] {
+    let of_one = Offer { one_connection: true, ..Offer::default() };
+    for (one, offer, expected) in [
+        (100 * MIB, Offer::default(), "--connections 16"),
+        (300 * MIB, Offer::default(), "--connections 4"),
+        (100 * MIB, of_one, ""),
+    ] {
         let mut measured = measured.clone();
         measured.levels.clear();
         let network = line(GIB, one, &measured);
-        let (_, advice) = tried(measured, &Offer::default(), network);
-        assert_eq!(flags(&advice), format!("--connections {expected}"));
+        let (_, advice) = tried(measured, &offer, network);
+        assert_eq!(flags(&advice), expected);
     }
 }
 
@@ -168,7 +173,7 @@ fn a_long_way_gets_a_cache_of_twice_what_is_on_it_at_both_ends() {
 fn a_congestion_control_is_named_only_if_it_was_faster() {
     let mut measured = pair(machine(4 * GIB, 4 * GIB, 4 * GIB, 4 * GIB), 1);
     measured.levels.clear();
-    let offer = Offer { congestion: vec!["bbr".to_owned()], block_bytes: Vec::new() };
+    let offer = Offer { congestion: vec!["bbr".to_owned()], ..Offer::default() };
     for (rate, expected) in [(2 * GIB, "--congestion bbr"), (GIB + GIB / 50, ""), (MIB, "")] {
         let network = |choice: &Choice| Some(choice.congestion.as_ref().map_or(GIB, |_| rate));
         let (_, advice) = tried(measured.clone(), &offer, network);
@@ -177,9 +182,24 @@ fn a_congestion_control_is_named_only_if_it_was_faster() {
 }
 
 #[test]
+fn only_what_beats_the_best_by_more_than_noise_has_it_measured_again() {
+    let carried = |rate| Outcome::Carried {
+        bytes_per_second: Bytes(rate),
+        wire_bytes_per_second: Bytes(rate),
+    };
+    let plain = Transfer { choice: Choice::plain(), outcome: carried(100) };
+    let transfers = [plain];
+    assert_eq!(beaten(&transfers, &carried(106)), Some(Choice::plain()));
+    assert_eq!(beaten(&transfers, &carried(105)), None);
+    assert_eq!(beaten(&transfers, &Outcome::Refused { refused: String::new() }), None);
+    assert_eq!(beaten(&[], &carried(1)), None);
+}
+
+#[test]
 fn what_was_refused_is_never_advised() {
     let measured = pair(machine(4 * GIB, 4 * GIB, 4 * GIB, 4 * GIB), 1);
-    let offer = Offer { congestion: vec!["bbr".to_owned()], block_bytes: vec![Bytes(4 * MIB)] };
+    let (congestion, block_bytes) = (vec!["bbr".to_owned()], vec![Bytes(4 * MIB)]);
+    let offer = Offer { one_connection: false, congestion, block_bytes };
     let only_plain = |choice: &Choice| (*choice == Choice::plain()).then_some(MIB);
     let (measured, advice) = tried(measured, &offer, only_plain);
     assert_eq!(flags(&advice), "");
@@ -312,6 +332,7 @@ proptest! {
         rates in prop::collection::vec(prop::option::weighted(0.9, a_rate()), 20),
     ) {
         let offer = Offer {
+            one_connection: false,
             congestion: vec!["bbr".to_owned(), "cubic".to_owned()],
             block_bytes: vec![Bytes(256 << 10), Bytes(4 << 20)],
         };

@@ -10,6 +10,8 @@ use crate::units::Bytes;
 /// What there is to choose from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Offer {
+    /// Whether the number of connections is left alone: over loopback it says nothing of a network.
+    pub one_connection: bool,
     /// Congestion controls that may be asked for, without the machine's own.
     pub congestion: Vec<String>,
     /// Sizes of blocks.
@@ -33,7 +35,8 @@ pub fn next(measured: &Measured, offer: &Offer) -> Option<Choice> {
     let choice = &best.choice;
 
     let more = choice.connections.saturating_mul(CONNECTIONS_STEP);
-    let connections = (more <= CONNECTIONS_MAX && !was_tried(&|tried| tried.connections >= more))
+    let may_grow = !offer.one_connection && more <= CONNECTIONS_MAX;
+    let connections = (may_grow && !was_tried(&|tried| tried.connections >= more))
         .then(|| Choice { connections: more, ..choice.clone() });
 
     let congestion = offer.congestion.iter().map(Some);
