@@ -99,8 +99,14 @@ fn the_slowest_part_is_blamed_where_the_whole_is_as_slow() {
 #[test]
 fn cores_are_blamed_where_each_part_is_faster_than_all_together() {
     let measured = Measured { cores: 2, ..machine(2 * GIB, 2 * GIB, 2 * GIB, 4 * GIB) };
-    let (_, advice) = tried(measured, &Offer::default(), |_| Some(GIB));
-    assert_eq!(advice.bottleneck, Bottleneck::Cores);
+    // Also where it is close to the slowest part: two cores could not drive that one either.
+    for whole in [GIB, GIB + GIB / 2] {
+        let (_, advice) = tried(measured.clone(), &Offer::default(), |_| Some(whole));
+        assert_eq!(advice.bottleneck, Bottleneck::Cores);
+        let busy = Measured { cores: 1, levels: Vec::new(), ..pair(measured.clone(), 0) };
+        let (_, advice) = tried(busy, &Offer::default(), |_| Some(whole));
+        assert_eq!(advice.bottleneck, Bottleneck::Cores);
+    }
     // With cores for all of them it is the slowest part.
     let measured = machine(2 * GIB, 3 * GIB, 3 * GIB, 4 * GIB);
     let (_, advice) = tried(measured, &Offer::default(), |_| Some(2 * GIB));
