@@ -8,6 +8,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use zferry_chaos::{Plan, Proxy};
 
 #[path = "support/host.rs"]
 mod host;
@@ -51,7 +52,7 @@ fn all_are_rates(figures: &Value, at_least: usize) {
 }
 
 /// The words of the command line, but for the program's name.
-fn words(command: &Value) -> Vec<String> {
+fn words_of(command: &Value) -> Vec<String> {
     let command = command.as_str().unwrap();
     command.split(' ').skip(1).map(str::to_owned).collect()
 }
@@ -76,7 +77,7 @@ fn this_machine_alone_gets_figures_of_every_part_and_advice() {
     assert_eq!(report["far"], Value::Null);
     assert!(report["advice"]["bottleneck"].is_string());
     assert!(!report["advice"]["says"].as_str().unwrap().is_empty());
-    assert_eq!(words(&report["send"])[..2], ["send", "HOST:PORT"]);
+    assert_eq!(words_of(&report["send"])[..2], ["send", "HOST:PORT"]);
     assert_eq!(names(folder.path()), [""; 0], "left behind");
 }
 
@@ -96,11 +97,32 @@ fn a_pair_is_measured_and_what_it_is_advised_carries_a_stream() {
 
     // What is advised is not only understood: it is sent with.
     let receiver = Server::receive(&[]);
-    let advised = words(&report["send"]);
+    let advised = words_of(&report["send"]);
     assert_eq!(advised[..3], ["send", address.as_str(), "--plain"]);
     let flags: Vec<&str> = advised[3..].iter().map(String::as_str).collect();
     send(receiver.address, &flags, b"a stream".to_vec()).ended().succeeded();
     assert_eq!(receiver.running.ended().succeeded().stdout, b"a stream");
+}
+
+/// Also that a transfer which would take too long is cut, and measured all the same.
+#[test]
+fn a_slow_line_is_packed_for_and_spread_over_connections() {
+    let cache = ["--cache", "32MiB"];
+    let words = ["tune", "--listen", "127.0.0.1:0", "--plain"];
+    let far = Server::start(&mut zferry(&[&words[..], &cache].concat()));
+    // For each connection 4 MB/s.
+    let plan: Plan = "lanes up 0 rate 4000000".parse().unwrap();
+    let line = Proxy::start(far.address, &plan).unwrap();
+    let address = line.address().to_string();
+    let words = ["tune", &address, "--plain", "--json", "--seconds", "0.1"];
+    let tune = Running::start(&mut zferry(&[&words[..], &cache].concat()));
+    let report: Value = serde_json::from_slice(&tune.ended().succeeded().stdout).unwrap();
+    let alone = report["transfers"][0]["bytes_per_second"].as_u64().unwrap();
+    assert!((1_000_000..8_000_000).contains(&alone), "{report:#}");
+    assert_eq!(report["advice"]["bottleneck"], "network", "{report:#}");
+    let advised = words_of(&report["send"]).join(" ");
+    assert!(advised.contains("--compress zstd:"), "{report:#}");
+    assert!(advised.contains("--connections 4"), "{report:#}");
 }
 
 #[test]
