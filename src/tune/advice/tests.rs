@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use sys::backend::Backend;
 
 use super::*;
-use crate::engine::settings::{Compression, Settings, ZeroCopy};
+use crate::engine::settings::{Checksum, Compression, LaneChoice, Settings, ZeroCopy};
 use crate::error::Side;
 use crate::protocol::frame::Codec;
 use crate::tune::measured::{Far, Outcome, Part};
@@ -281,6 +281,8 @@ fn the_least_cache_for_a_choice_is_what_an_engine_starts_with() {
                 workers: 1,
                 cores: Vec::new(),
                 compression: Compression::None,
+                checksum: Checksum::Crc32,
+                lane: LaneChoice::Auto,
                 flush_after: Duration::ZERO,
                 zero_copy: ZeroCopy::Off,
                 spool: None,
