@@ -69,9 +69,9 @@ pub(super) struct SendFlags {
     /// to 16, as long as each makes the stream 5 percent faster
     #[arg(long, value_name = "N|auto", default_value = "1")]
     connections: Stripes,
-    /// The unit of compression and checking, from 4KiB to 16MiB. Larger shrinks better; smaller is
-    /// still in a core's cache when the next stage takes it, and sends less again after a cut
-    /// [default: 1MiB where blocks are packed or spooled, 256KiB elsewhere]
+    /// The unit of compression and checking, from 4KiB to 16MiB. Larger shrinks better and costs
+    /// less per byte; smaller fits more blocks into the cache, and sends less again after a cut
+    /// [default: 1MiB, and 256KiB with --checksum none]
     #[arg(long, value_name = "SIZE")]
     block_size: Option<Bytes>,
     /// Send a block that is not full when the source was silent for this many milliseconds. Less
@@ -81,7 +81,8 @@ pub(super) struct SendFlags {
     flush_after: u64,
     /// TCP congestion control of the data connections, by the kernel's name: `bbr` holds its rate
     /// on long lines that lose packets, at some CPU time and the cost of others on the line;
-    /// `cubic` is cheaper on clean ones [default: the machine's]
+    /// `cubic` is cheaper on clean ones [default: the machine's; within one host, where pacing
+    /// would halve the rate, cubic for bbr]
     #[arg(long, value_name = "NAME")]
     congestion: Option<String>,
     /// Send no more bytes than this each second over all connections together: 50MiB, say. Leaves
@@ -143,14 +144,6 @@ enum Stripes {
 
 /// Beyond these, a connection would have to be a fifteenth of all to make a difference.
 const AUTO_CONNECTIONS_MAX: u16 = 16;
-
-/// Blocks that only pass through: one of them and what it was copied from stay in a core's cache.
-/// As pages they fit a pipe of 1 MiB, all that an unprivileged user gets, even in pieces of 1448
-/// bytes. With 1 MiB the block lane takes a tenth more of the processor.
-const BLOCK_MOVED: Bytes = Bytes(256 << 10);
-
-/// Blocks that are packed or written to a disk: there a larger one costs less.
-const BLOCK_WORKED_ON: Bytes = Bytes::MIB;
 
 /// What is typed behind `--compress`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -214,9 +207,7 @@ impl SendFlags {
     pub fn apply(&self, settings: Settings) -> Result<Settings, Failure> {
         let spool = self.spool.place()?;
         let compression = self.compress.0;
-        let moved_only = compression == Compression::None && spool.is_none();
-        let size =
-            self.block_size.unwrap_or(if moved_only { BLOCK_MOVED } else { BLOCK_WORKED_ON });
+        let size = self.block_size.unwrap_or(self.checksum.block_bytes());
         let whole_pages = size.as_usize().is_multiple_of(PAGE_BYTES);
         if !(BLOCK_BYTES_MIN..=BLOCK_BYTES_MAX).contains(&size) || !whole_pages {
             return Err(usage(
@@ -275,6 +266,18 @@ impl SendFlags {
     /// Their congestion control; `None` for the machine's own.
     pub fn congestion(&self) -> Option<String> {
         self.congestion.clone()
+    }
+}
+
+impl ChecksumFlag {
+    /// The size of blocks that nobody has asked for otherwise. Of those that nobody looks at, the
+    /// pages fit a pipe of 1 MiB even in pieces of 1448 bytes, and that is the largest pipe an
+    /// unprivileged user gets. Larger ones cost no less there; all others are cheapest at 1 MiB.
+    fn block_bytes(self) -> Bytes {
+        match self {
+            ChecksumFlag::Crc32 => Bytes::MIB,
+            ChecksumFlag::None => Bytes(256 << 10),
+        }
     }
 }
 

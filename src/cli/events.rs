@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use super::show::Show;
 use crate::client::{Moment, Summary, Watch};
+use crate::engine::settings::Lane;
 use crate::error::Failure;
 use crate::protocol::stall::Culprit;
 use crate::units::Bytes;
@@ -59,6 +60,8 @@ enum Event<'a> {
         /// How far blocks are packed: 0 is raw, the others are levels of zstd. With `--compress
         /// auto`; told whenever it has changed.
         level: Option<u8>,
+        /// Which way blocks go on this side.
+        lane: Lane,
         stands_still: Option<Culprit>,
     },
     End,
@@ -78,9 +81,9 @@ enum Event<'a> {
 
 impl From<Moment> for Event<'_> {
     fn from(moment: Moment) -> Self {
-        let Moment { read, wire, fed, spooled, connections, level, stands_still } = moment;
+        let Moment { read, wire, fed, spooled, connections, level, lane, stands_still } = moment;
         let level = level.map(u8::from);
-        Event::Moment { read, wire, fed, spooled, connections, level, stands_still }
+        Event::Moment { read, wire, fed, spooled, connections, level, lane, stands_still }
     }
 }
 
@@ -185,12 +188,13 @@ mod tests {
                 spooled: Bytes(1),
                 connections: 5,
                 level: Some(Level::from(6)),
+                lane: Lane::Splice,
                 stands_still,
             };
             let moment = as_json(&Event::from(moment));
             let expected = json!({
                 "event": "moment", "read": 4, "wire": 3, "fed": 2, "spooled": 1,
-                "connections": 5, "level": 6, "stands_still": culprit.to_string(),
+                "connections": 5, "level": 6, "lane": "splice", "stands_still": culprit.to_string(),
             });
             assert_eq!(moment, expected);
         }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::client::{Moment, Summary, Watch};
+use crate::engine::settings::Lane;
 use crate::error::Failure;
 use crate::units::Bytes;
 
@@ -116,7 +117,8 @@ fn new_bar(what: &str, estimated: Option<Bytes>) -> ProgressBar {
 }
 
 /// What stands in front of a line about a stream: that it does not move, that it goes by way of
-/// files, how far it is packed where that is found on the way.
+/// files, how far it is packed where that is found on the way, and its lane where that is a
+/// special one.
 fn remarks(moment: Moment) -> String {
     let still = moment.stands_still.map(|culprit| format!("[{culprit} stands still] "));
     let spooled = (moment.spooled.0 > 0).then(|| format!("[spooled {}] ", moment.spooled));
@@ -124,7 +126,8 @@ fn remarks(moment: Moment) -> String {
         Some(level) => format!("[zstd:{level}] "),
         None => "[raw] ".to_owned(),
     });
-    [still, spooled, level].into_iter().flatten().collect()
+    let lane = (moment.lane != Lane::default()).then(|| format!("[{}] ", moment.lane));
+    [still, spooled, level, lane].into_iter().flatten().collect()
 }
 
 /// The line at the end of a copy.
@@ -193,6 +196,8 @@ mod tests {
         let moment = Moment { spooled: Bytes(3 << 20), ..Moment::default() };
         assert_eq!(remarks(moment), "[spooled 3.0 MiB] ");
         assert_eq!(remarks(Moment::default()), "");
+        let moment = Moment { lane: Lane::Splice, ..Moment::default() };
+        assert_eq!(remarks(moment), "[splice] ");
         for (level, remark) in [(0, "[raw] "), (3, "[zstd:3] ")] {
             let moment = Moment { level: Some(Level::from(level)), ..Moment::default() };
             assert_eq!(remarks(moment), remark);

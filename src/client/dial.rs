@@ -108,13 +108,14 @@ impl Dial {
             let what = format!("open data connection {lane} to {}: {error}", self.name());
             Failure::new(Side::Network, Class::Interrupted, what)
         })?;
-        if let Some(name) = congestion {
-            sys::socket::set_congestion_control(&fd, name).map_err(|error| {
+        match congestion {
+            Some(name) => sys::socket::set_congestion_control(&fd, name).map_err(|error| {
                 Failure::new(Side::Source, Class::Machine, error.to_string()).with_remedy(
                     "use one of those, as root where it is not in \
                      net.ipv4.tcp_allowed_congestion_control",
                 )
-            })?;
+            })?,
+            None => leave_unpaced_within_host(&fd),
         }
         Ok(fd)
     }
@@ -122,6 +123,21 @@ impl Dial {
     fn broken(&self, error: &io::Error) -> Failure {
         let what = format!("the connection to {} was lost: {error}", self.name());
         Failure::new(Side::Network, Class::Interrupted, what)
+    }
+}
+
+/// Within one host there is no line that could be overfilled, and pacing halves the rate (`bbr`
+/// against `cubic`, measured). Where another may not be chosen, the machine's own does as well.
+fn leave_unpaced_within_host(fd: &OwnedFd) {
+    let paced = || -> io::Result<bool> {
+        let name = sys::socket::congestion_control(fd)?;
+        let paces = name.is_some_and(|name| name.starts_with("bbr"));
+        Ok(paces && sys::socket::peer_is_loopback(fd)?)
+    };
+    if paced().unwrap_or(false)
+        && let Err(error) = sys::socket::set_congestion_control(fd, "cubic")
+    {
+        tracing::debug!(%error, "a connection within this host is paced");
     }
 }
 

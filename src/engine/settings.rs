@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Serialize;
 use sys::arena::PAGE_BYTES;
 use sys::backend::Backend;
 use sys::hold::Holds;
@@ -71,9 +72,11 @@ pub enum Checksum {
 }
 
 /// Which way blocks go on one side; the wire knows nothing of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Lane {
     /// Through slots of our own memory, where their bytes can be packed and proved.
+    #[default]
     Block,
     /// Through pipes of our own, where their pages stay in the kernel.
     Splice,

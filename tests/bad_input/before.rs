@@ -175,13 +175,13 @@ fn a_terminal_is_no_stream() {
 
 #[test]
 fn a_cache_too_small_for_the_connections_says_how_much_is_enough() {
-    let flags = ["--cache", "1MiB", "--connections", "4"];
+    let flags = ["--cache", "4MiB", "--connections", "4"];
     let ended = send("127.0.0.1:1".parse().unwrap(), &flags, Vec::new()).ended();
-    let told = ["source: a cache of 1.0 MiB holds 3 blocks of 256.0 KiB, but 4 connections need 8"];
+    let told = ["source: a cache of 4.0 MiB holds 3 blocks of 1.0 MiB, but 4 connections need 8"];
     let enough = enough(&ended.failed_with(3, &told)).to_owned();
-    let receiver = Server::receive(&["--cache", "1MiB"]);
+    let receiver = Server::receive(&["--cache", "4MiB"]);
     let sender = send(receiver.address, &["--connections", "4"], b"x".to_vec()).ended();
-    let told = ["target: a cache of 1.0 MiB holds 3 blocks of 256.0 KiB, but 4 connections need 8"];
+    let told = ["target: a cache of 4.0 MiB holds 3 blocks of 1.0 MiB, but 4 connections need 8"];
     sender.failed_with(3, &told);
     receiver.running.ended().failed_with(3, &told);
     // What was told to be enough is enough.

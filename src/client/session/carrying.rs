@@ -9,6 +9,7 @@ use crate::client::watch::Moment;
 use crate::engine::fault::Fault;
 use crate::engine::progress::Progress;
 use crate::engine::sender::{Level, Sent};
+use crate::engine::settings::Lane;
 use crate::error::{Failure, Side};
 use crate::protocol::message::{Applied, Watermarks};
 use crate::protocol::stall::Watchdog;
@@ -75,7 +76,7 @@ impl Carrying {
     }
 
     /// How far it is, for whoever looks on.
-    pub fn moment(&self, connections: u16, level: Option<Level>) -> Moment {
+    pub fn moment(&self, connections: u16, level: Option<Level>, lane: Lane) -> Moment {
         Moment {
             read: self.progress.read(),
             wire: self.progress.wire(),
@@ -83,6 +84,7 @@ impl Carrying {
             spooled: self.progress.spooled(),
             connections,
             level,
+            lane,
             stands_still: self.watchdog.blamed(),
         }
     }
