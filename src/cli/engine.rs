@@ -11,7 +11,7 @@ use super::limit::{Bwlimit, Limit};
 use super::spool::SpoolFlags;
 use super::{machine, usage};
 use crate::client::Connections;
-use crate::engine::settings::{Checksum, Compression, Lane, LaneChoice, Settings, ZeroCopy};
+use crate::engine::settings::{Checksum, Compression, Route, RouteChoice, Settings, ZeroCopy};
 use crate::error::{Class, Failure, Side};
 use crate::protocol::negotiate::{BLOCK_BYTES_MAX, BLOCK_BYTES_MIN};
 use crate::units::Bytes;
@@ -174,10 +174,10 @@ impl Flags {
             cores,
             compression: Compression::None,
             checksum: Checksum::Crc32,
-            lane: match self.lane {
-                LaneFlag::Auto => LaneChoice::Auto,
-                LaneFlag::Block => LaneChoice::Only(Lane::Block),
-                LaneFlag::Splice => LaneChoice::Only(Lane::Splice),
+            route: match self.lane {
+                LaneFlag::Auto => RouteChoice::Auto,
+                LaneFlag::Block => RouteChoice::Only(Route::Block),
+                LaneFlag::Splice => RouteChoice::Only(Route::Splice),
             },
             flush_after: Duration::from_millis(100),
             zero_copy: ZeroCopy::Off,
@@ -284,7 +284,7 @@ impl ChecksumFlag {
 /// Whether the bytes of blocks are looked at only where that is wished.
 fn check_lane(settings: &Settings) -> Result<(), Failure> {
     let refuse = |what: &str, remedy: &str| Err(usage(Side::Source, what).with_remedy(remedy));
-    let spliced = settings.lane == LaneChoice::Only(Lane::Splice);
+    let spliced = settings.route == RouteChoice::Only(Route::Splice);
     match (settings.checksum, settings.compression) {
         (Checksum::Crc32, _) if spliced => refuse(
             "--lane splice never looks at a byte, but blocks are to have a checksum",

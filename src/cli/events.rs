@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use super::show::Show;
 use crate::client::{Moment, Summary, Watch};
-use crate::engine::settings::Lane;
+use crate::engine::settings::Route;
 use crate::error::Failure;
 use crate::protocol::stall::Culprit;
 use crate::units::Bytes;
@@ -60,8 +60,8 @@ enum Event<'a> {
         /// How far blocks are packed: 0 is raw, the others are levels of zstd. With `--compress
         /// auto`; told whenever it has changed.
         level: Option<u8>,
-        /// Which way blocks go on this side.
-        lane: Lane,
+        /// How blocks go through this side: `block` or `splice`.
+        lane: Route,
         stands_still: Option<Culprit>,
     },
     End,
@@ -81,7 +81,8 @@ enum Event<'a> {
 
 impl From<Moment> for Event<'_> {
     fn from(moment: Moment) -> Self {
-        let Moment { read, wire, fed, spooled, connections, level, lane, stands_still } = moment;
+        let Moment { read, wire, fed, spooled, connections, level, route: lane, stands_still } =
+            moment;
         let level = level.map(u8::from);
         Event::Moment { read, wire, fed, spooled, connections, level, lane, stands_still }
     }
@@ -188,7 +189,7 @@ mod tests {
                 spooled: Bytes(1),
                 connections: 5,
                 level: Some(Level::from(6)),
-                lane: Lane::Splice,
+                route: Route::Splice,
                 stands_still,
             };
             let moment = as_json(&Event::from(moment));

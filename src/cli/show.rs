@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::client::{Moment, Summary, Watch};
-use crate::engine::settings::Lane;
+use crate::engine::settings::Route;
 use crate::error::Failure;
 use crate::units::Bytes;
 
@@ -126,8 +126,8 @@ fn remarks(moment: Moment) -> String {
         Some(level) => format!("[zstd:{level}] "),
         None => "[raw] ".to_owned(),
     });
-    let lane = (moment.lane != Lane::default()).then(|| format!("[{}] ", moment.lane));
-    [still, spooled, level, lane].into_iter().flatten().collect()
+    let route = (moment.route != Route::default()).then(|| format!("[{}] ", moment.route));
+    [still, spooled, level, route].into_iter().flatten().collect()
 }
 
 /// The line at the end of a copy.
@@ -196,7 +196,7 @@ mod tests {
         let moment = Moment { spooled: Bytes(3 << 20), ..Moment::default() };
         assert_eq!(remarks(moment), "[spooled 3.0 MiB] ");
         assert_eq!(remarks(Moment::default()), "");
-        let moment = Moment { lane: Lane::Splice, ..Moment::default() };
+        let moment = Moment { route: Route::Splice, ..Moment::default() };
         assert_eq!(remarks(moment), "[splice] ");
         for (level, remark) in [(0, "[raw] "), (3, "[zstd:3] ")] {
             let moment = Moment { level: Some(Level::from(level)), ..Moment::default() };

@@ -169,3 +169,22 @@ fn pair(server: &UnboundedSender<UnixStream>) -> io::Result<Stream> {
     server.send(theirs).map_err(|_| io::ErrorKind::ConnectionRefused)?;
     Stream::from_unix(ours)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[test]
+    fn a_connection_within_one_host_is_not_paced_whatever_the_machine_prefers() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let fd = OwnedFd::from(TcpStream::connect(listener.local_addr().unwrap()).unwrap());
+        let offered = sys::socket::available_congestion_controls().unwrap();
+        let before = offered.iter().find(|name| *name == "bbr").unwrap_or(&offered[0]);
+        sys::socket::set_congestion_control(&fd, before).unwrap();
+        leave_unpaced_within_host(&fd);
+        let after = sys::socket::congestion_control(&fd).unwrap().unwrap();
+        assert_eq!(&after, if before == "bbr" { "cubic" } else { before });
+    }
+}

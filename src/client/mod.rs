@@ -37,8 +37,8 @@ pub struct Options {
     pub engine: Settings,
     /// How many data connections it asks for.
     pub connections: Connections,
-    /// Their congestion control; `None` for the machine's own, and within one host for one that does
-    /// not pace.
+    /// Their congestion control; `None` for the machine's own, and within one host for one that
+    /// does not pace.
     pub congestion: Option<String>,
     /// The most that its data connections send together.
     pub limit: Limit,

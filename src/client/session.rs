@@ -185,7 +185,7 @@ impl Session {
 
     /// How far a stream is, for whoever looks on.
     fn moment(&self, carrying: &Carrying) -> Moment {
-        carrying.moment(self.lanes.used(), self.engine.level(), self.engine.lane())
+        carrying.moment(self.lanes.used(), self.engine.level(), self.engine.route())
     }
 
     /// Ends what is left of a stream that was carried, and says how far it came.

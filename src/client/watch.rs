@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use crate::engine::sender::Level;
-use crate::engine::settings::Lane;
+use crate::engine::settings::Route;
 use crate::protocol::stall::Culprit;
 use crate::server::Stopping;
 use crate::units::Bytes;
@@ -25,8 +25,8 @@ pub struct Moment {
     pub connections: u16,
     /// How far blocks are packed now, where that is found on the way.
     pub level: Option<Level>,
-    /// Which way blocks go on this side.
-    pub lane: Lane,
+    /// How blocks go through this side.
+    pub route: Route,
     /// The part of the way that stands still, once that is sure.
     pub stands_still: Option<Culprit>,
 }

@@ -37,8 +37,8 @@ pub struct Settings {
     pub compression: Compression,
     /// Whether the sender has each block proved.
     pub checksum: Checksum,
-    /// Which way blocks may go, on this side.
-    pub lane: LaneChoice,
+    /// By which lane blocks may go, on this side.
+    pub route: RouteChoice,
     /// How long a block may wait for more bytes of a slow source.
     pub flush_after: Duration,
     /// When the sender asks the kernel to send from the slots' own pages.
@@ -71,10 +71,11 @@ pub enum Checksum {
     None,
 }
 
-/// Which way blocks go on one side; the wire knows nothing of it.
+/// How blocks go through one side: the block lane or the splice lane (`--lane`; a number of a
+/// connection is a lane too, hence the name). The wire knows nothing of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Lane {
+pub enum Route {
     /// Through slots of our own memory, where their bytes can be packed and proved.
     #[default]
     Block,
@@ -82,13 +83,13 @@ pub enum Lane {
     Splice,
 }
 
-/// Which lane is wished.
+/// Which of them is wished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LaneChoice {
+pub enum RouteChoice {
     /// Splice where nobody has to look at the bytes and the machine grants the pipes.
     Auto,
     /// Only this one.
-    Only(Lane),
+    Only(Route),
 }
 
 /// Whether sends go out without a copy into the kernel (`IORING_OP_SEND_ZC`).
@@ -102,18 +103,18 @@ pub enum ZeroCopy {
     Off,
 }
 
-impl Lane {
+impl Route {
     /// The one that goes by holds, where there are some.
-    pub(super) fn of(holds: Option<&Holds>) -> Lane {
-        if holds.is_some() { Lane::Splice } else { Lane::Block }
+    pub(super) fn of(holds: Option<&Holds>) -> Route {
+        if holds.is_some() { Route::Splice } else { Route::Block }
     }
 }
 
-impl fmt::Display for Lane {
+impl fmt::Display for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Lane::Block => "block",
-            Lane::Splice => "splice",
+            Route::Block => "block",
+            Route::Splice => "splice",
         })
     }
 }
@@ -162,7 +163,7 @@ impl Settings {
         taker: &Arc<Waker>,
     ) -> io::Result<Option<Holds>> {
         let looked_at = codec != Codec::Bare || self.spool.is_some();
-        if looked_at || self.lane == LaneChoice::Only(Lane::Block) {
+        if looked_at || self.route == RouteChoice::Only(Route::Block) {
             return Ok(None);
         }
         let holds = Holds::new(slots, self.block_bytes.as_usize(), taker)?;
@@ -176,7 +177,7 @@ impl Settings {
             self.block_bytes,
             holds.count()
         );
-        if self.lane == LaneChoice::Only(Lane::Splice) {
+        if self.route == RouteChoice::Only(Route::Splice) {
             return Err(io::Error::other(text));
         }
         tracing::info!("{text}; blocks go by the block lane");
@@ -222,7 +223,7 @@ mod tests {
             cores: Vec::new(),
             compression: Compression::None,
             checksum: Checksum::Crc32,
-            lane: LaneChoice::Auto,
+            route: RouteChoice::Auto,
             flush_after: Duration::from_millis(100),
             zero_copy: ZeroCopy::Off,
             spool: None,

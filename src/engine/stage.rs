@@ -12,7 +12,7 @@ use sys::wake::Waker;
 
 use crate::engine::fault::Fault;
 use crate::engine::halt::Halt;
-use crate::engine::settings::Lane;
+use crate::engine::settings::Route;
 
 /// Starts a stage. An error or a panic turns the halt on; the first reason goes to `report`.
 pub(super) fn spawn<T: Send + 'static>(
@@ -36,17 +36,17 @@ pub(super) fn spawn<T: Send + 'static>(
     })
 }
 
-/// What the stages at both ends of a lane wait at.
+/// What the stages at both ends of a route wait at.
 pub(super) fn port(
-    lane: Lane,
+    route: Route,
     backend: Backend,
     arena: &Arc<Arena>,
     waker: &Arc<Waker>,
     depth: u32,
 ) -> io::Result<Port> {
-    match lane {
-        Lane::Block => Port::new(backend, arena, waker, depth),
-        Lane::Splice => Ok(Port::for_holds(waker)),
+    match route {
+        Route::Block => Port::new(backend, arena, waker, depth),
+        Route::Splice => Ok(Port::for_holds(waker)),
     }
 }
 

@@ -210,6 +210,7 @@ fn wait_writable(fd: BorrowedFd<'_>) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::arena::Arena;
+    use crate::hold::Holds;
     use crate::loan::Pool;
     use crate::pipe::Pipe;
     use crate::wake::Waker;
@@ -316,6 +317,43 @@ mod tests {
         let mut splicer = Splicer::foreign(file.into());
         splicer.write(b"after", &|| true).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"before after");
+    }
+
+    /// A hold with these bytes.
+    fn held(bytes: &[u8]) -> Hold {
+        let waker = Arc::new(Waker::new().unwrap());
+        let mut hold = Holds::new(1, SLOT, &waker).unwrap().take().unwrap();
+        let source = Pipe::new(SLOT).unwrap();
+        nix::unistd::write(&source.writer, bytes).unwrap();
+        hold.fill(&source.reader, bytes.len()).unwrap();
+        hold
+    }
+
+    #[test]
+    fn a_hold_is_moved_into_whatever_takes_bytes() {
+        let bytes = vec![5; 100_000];
+        let pipe = Pipe::new(SLOT).unwrap();
+        Splicer::new(pipe.writer).unwrap().pour(held(&bytes), &|| true).unwrap();
+        let mut got = Vec::new();
+        std::fs::File::from(pipe.reader).read_to_end(&mut got).unwrap();
+        assert_eq!(got, bytes);
+        let folder = tempfile::tempdir().unwrap();
+        for appends in [false, true] {
+            let path = folder.path().join(format!("appends {appends}"));
+            let mut options = std::fs::OpenOptions::new();
+            let file = options.create(true).write(!appends).append(appends).open(&path).unwrap();
+            Splicer::foreign(file.into()).pour(held(&bytes), &|| true).unwrap();
+            assert_eq!(std::fs::read(&path).unwrap(), bytes, "appends: {appends}");
+        }
+    }
+
+    #[test]
+    fn a_reader_that_stands_still_does_not_hold_what_is_held() {
+        let pipe = Pipe::new(1 << 16).unwrap();
+        let mut splicer = Splicer::new(pipe.writer).unwrap();
+        let stopped = splicer.pour(held(&vec![5; 100_000]), &|| false).unwrap_err();
+        assert_eq!(stopped.kind(), io::ErrorKind::Interrupted);
+        drop(pipe.reader);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use sys::pipe::Pipe;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use zferry::engine::fault::Fault;
 use zferry::engine::receiver::{Agreed, Event, Feed, Receiver, Sink};
-use zferry::engine::settings::{Checksum, Compression, LaneChoice, Settings, ZeroCopy};
+use zferry::engine::settings::{Checksum, Compression, RouteChoice, Settings, ZeroCopy};
 use zferry::protocol::frame::{Codec, Header};
 use zferry::units::{Bytes, Sequence, StreamOffset, TransferId};
 
@@ -57,7 +57,7 @@ impl Bench {
             cores: Vec::new(),
             compression: Compression::None,
             checksum: Checksum::Crc32,
-            lane: LaneChoice::Auto,
+            route: RouteChoice::Auto,
             flush_after: Duration::from_millis(100),
             zero_copy: ZeroCopy::Off,
             spool: None,

@@ -13,7 +13,7 @@ use pair::{Outcome, Pair, Plan};
 use proptest::prelude::*;
 use sys::backend::Backend;
 use weather::{Weather, cut, flip, hole};
-use zferry::engine::settings::{Compression, Lane, LaneChoice};
+use zferry::engine::settings::{Compression, Route, RouteChoice};
 use zferry::protocol::window::Credit;
 use zferry::units::Sequence;
 
@@ -56,10 +56,10 @@ fn without_losses_nothing_is_sent_twice() {
 /// What nobody proves may go by slots all the same: on either side.
 #[test]
 fn bare_blocks_go_by_either_lane_on_either_side() {
-    for lane in [LaneChoice::Auto, LaneChoice::Only(Lane::Block)] {
-        let plan = Plan { receiver_lane: lane, ..Plan::spliced() };
+    for route in [RouteChoice::Auto, RouteChoice::Only(Route::Block)] {
+        let plan = Plan { receiver_route: route, ..Plan::spliced() };
         check(&plan, |plan| run(plan, &[(1, cut(300_000))]));
-        let plan = Plan { lane, ..Plan::spliced() };
+        let plan = Plan { route, ..Plan::spliced() };
         check(&plan, |plan| run(plan, &[(1, cut(300_000))]));
     }
 }

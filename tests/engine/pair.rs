@@ -23,7 +23,7 @@ use zferry::engine::progress::Progress;
 use zferry::engine::receiver::{self, Agreed, Feed, Receiver, Sink};
 use zferry::engine::sender::{self, Sender};
 use zferry::engine::settings::{
-    Checksum, Compression, Lane, LaneChoice, Settings, Spool, ZeroCopy,
+    Checksum, Compression, Route, RouteChoice, Settings, Spool, ZeroCopy,
 };
 use zferry::error::Class;
 use zferry::protocol::window::Credit;
@@ -47,8 +47,8 @@ pub struct Plan {
     pub backend: Backend,
     pub compression: Compression,
     pub checksum: Checksum,
-    pub lane: LaneChoice,
-    pub receiver_lane: LaneChoice,
+    pub route: RouteChoice,
+    pub receiver_route: RouteChoice,
     pub bytes: u64,
     pub lanes: u32,
     /// How many of the lanes have a connection at the start.
@@ -129,8 +129,8 @@ impl Default for Plan {
             backend: Backend::Uring,
             compression: Compression::None,
             checksum: Checksum::Crc32,
-            lane: LaneChoice::Auto,
-            receiver_lane: LaneChoice::Auto,
+            route: RouteChoice::Auto,
+            receiver_route: RouteChoice::Auto,
             bytes: CONTENT_BYTES,
             lanes: 4,
             present: 4,
@@ -148,13 +148,13 @@ impl Default for Plan {
 impl Plan {
     /// Blocks that stay in the kernel.
     pub fn spliced() -> Plan {
-        let lane = LaneChoice::Only(Lane::Splice);
-        Plan { checksum: Checksum::None, lane, ..Plan::default() }
+        let route = RouteChoice::Only(Route::Splice);
+        Plan { checksum: Checksum::None, route, ..Plan::default() }
     }
 
     fn receiver_settings(&self) -> Settings {
-        let (spool, lane) = (self.receiver_spool.clone(), self.receiver_lane);
-        Settings { spool, lane, ..self.settings(self.receiver_blocks) }
+        let (spool, route) = (self.receiver_spool.clone(), self.receiver_route);
+        Settings { spool, route, ..self.settings(self.receiver_blocks) }
     }
 
     fn settings(&self, blocks_per_lane: u64) -> Settings {
@@ -168,7 +168,7 @@ impl Plan {
             cores: Vec::new(),
             compression: self.compression,
             checksum: self.checksum,
-            lane: self.lane,
+            route: self.route,
             flush_after: Duration::from_millis(100),
             zero_copy: if self.tcp { ZeroCopy::On } else { ZeroCopy::Off },
             spool: self.spool.clone(),

@@ -61,6 +61,13 @@ fn random_cuts_of_compressed_blocks_lose_nothing() {
 }
 
 #[test]
+fn random_cuts_of_blocks_that_never_leave_the_kernel_lose_nothing() {
+    let storm = Storm { lanes: 60, controls: 5, lane_bytes: 64 << 10, ..CUTS };
+    let flags = ["--connections", "3", "--checksum", "none", "--lane", "splice"];
+    Journey::new(&storm.plan(5).to_string()).send(&flags).until(60).arrives();
+}
+
+#[test]
 fn a_data_connection_may_end_at_every_byte_of_a_frame_header() {
     // A whole frame passes first: each connection brings the stream forward.
     let rules = (1..).zip(each_with_both(0..=48)).map(|(number, (byte, ending))| {

@@ -9,7 +9,7 @@ use crate::client::watch::Moment;
 use crate::engine::fault::Fault;
 use crate::engine::progress::Progress;
 use crate::engine::sender::{Level, Sent};
-use crate::engine::settings::Lane;
+use crate::engine::settings::Route;
 use crate::error::{Failure, Side};
 use crate::protocol::message::{Applied, Watermarks};
 use crate::protocol::stall::Watchdog;
@@ -76,7 +76,7 @@ impl Carrying {
     }
 
     /// How far it is, for whoever looks on.
-    pub fn moment(&self, connections: u16, level: Option<Level>, lane: Lane) -> Moment {
+    pub fn moment(&self, connections: u16, level: Option<Level>, route: Route) -> Moment {
         Moment {
             read: self.progress.read(),
             wire: self.progress.wire(),
@@ -84,7 +84,7 @@ impl Carrying {
             spooled: self.progress.spooled(),
             connections,
             level,
-            lane,
+            route,
             stands_still: self.watchdog.blamed(),
         }
     }

@@ -30,7 +30,7 @@ pub use self::splice::{Fed, Feed, KeptStream, Sink, Unfinished};
 use super::fault::Fault;
 use super::halt::Halt;
 use super::progress::Progress;
-use super::settings::{Lane, Settings, Spool, When, file_backend, slots_per_block};
+use super::settings::{Route, Settings, Spool, When, file_backend, slots_per_block};
 use super::stage;
 use crate::error::{Failure, Side};
 use crate::protocol::frame::Codec;
@@ -177,10 +177,10 @@ impl Receiver {
         let take_in = {
             let (backend, halt, events) = (settings.backend, Arc::clone(&halt), events.clone());
             move || {
-                let lane = Lane::of(holds.as_ref());
-                let port = stage::port(lane, backend, &arena, &waker, lanes)
+                let route = Route::of(holds.as_ref());
+                let port = stage::port(route, backend, &arena, &waker, lanes)
                     .map_err(|error| Fault::Setup("receive", error))?;
-                tracing::debug!(%lane, "receiving");
+                tracing::debug!(%route, "receiving");
                 let pool = Pool::split(&arena, 1, &waker).remove(0);
                 Intake {
                     port,

@@ -34,7 +34,7 @@ use super::block::Frame;
 use super::fault::Fault;
 use super::halt::Halt;
 use super::progress::Progress;
-use super::settings::{Compression, Lane, Settings, Spool, file_backend, slots_per_block};
+use super::settings::{Compression, Route, Settings, Spool, file_backend, slots_per_block};
 use super::stage;
 use crate::breakpoint::prefix::Prefix;
 use crate::breakpoint::record::Mark;
@@ -93,7 +93,7 @@ pub struct Sender {
     threads: Vec<JoinHandle<Option<()>>>,
     /// Where blocks are packed as far as costs no speed.
     pressure: Option<Arc<Pressure>>,
-    lane: Lane,
+    route: Route,
 }
 
 impl Sender {
@@ -124,7 +124,7 @@ impl Sender {
         let lanes = places.len();
         let (read_waker, send_waker) = (Arc::new(Waker::new()?), Arc::new(Waker::new()?));
         let holds = settings.holds(settings.codec(), slots, lanes, &read_waker)?;
-        let lane = Lane::of(holds.as_ref());
+        let route = Route::of(holds.as_ref());
         let arena = Arena::new(settings.block_bytes.as_usize() + PAGE_BYTES, slots)?;
         let halt = Arc::new(Halt::default());
         halt.wakes(&read_waker);
@@ -142,7 +142,7 @@ impl Sender {
             halt: Arc::clone(&halt),
             threads: Vec::new(),
             pressure: None,
-            lane,
+            route,
         };
         let report = || reporter(events);
         let (dealing, state) = begin(resumed);
@@ -162,9 +162,9 @@ impl Sender {
             let (settings, arena) = (settings.clone(), Arc::clone(&arena));
             let (halt, send) = (Arc::clone(&halt), frames.clone());
             move || {
-                let port = stage::port(lane, settings.backend, &arena, &read_waker, 1)
+                let port = stage::port(route, settings.backend, &arena, &read_waker, 1)
                     .map_err(|error| Fault::Setup("read", error))?;
-                tracing::debug!(%lane, registered = port.registered(), "reading the source");
+                tracing::debug!(%route, registered = port.registered(), "reading the source");
                 Reader {
                     port,
                     room,
@@ -190,7 +190,7 @@ impl Sender {
             move || {
                 // A send and a watch for each; those that have yet to end find room beside them.
                 let depth = u32::try_from(2 * lanes).unwrap_or(u32::MAX);
-                let port = stage::port(lane, backend, &arena, &send_waker, depth)
+                let port = stage::port(route, backend, &arena, &send_waker, depth)
                     .map_err(|error| Fault::Setup("send", error))?;
                 Dealer {
                     port,
@@ -323,9 +323,9 @@ impl Sender {
         }
     }
 
-    /// Which way blocks go.
-    pub fn lane(&self) -> Lane {
-        self.lane
+    /// How blocks go.
+    pub fn route(&self) -> Route {
+        self.route
     }
 
     /// How far blocks are packed at the moment, where that follows the queues

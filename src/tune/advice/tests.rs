@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use sys::backend::Backend;
 
 use super::*;
-use crate::engine::settings::{Checksum, Compression, LaneChoice, Settings, ZeroCopy};
+use crate::engine::settings::{Checksum, Compression, RouteChoice, Settings, ZeroCopy};
 use crate::error::Side;
 use crate::protocol::frame::Codec;
 use crate::tune::measured::{Far, Outcome, Part};
@@ -282,7 +282,7 @@ fn the_least_cache_for_a_choice_is_what_an_engine_starts_with() {
                 cores: Vec::new(),
                 compression: Compression::None,
                 checksum: Checksum::Crc32,
-                lane: LaneChoice::Auto,
+                route: RouteChoice::Auto,
                 flush_after: Duration::ZERO,
                 zero_copy: ZeroCopy::Off,
                 spool: None,
