@@ -16,9 +16,8 @@ const SMALL: [&str; 2] = ["--cache", "8MiB"];
 
 /// Bytes of which no two stretches are alike.
 fn content(bytes: usize) -> Vec<u8> {
-    (0..bytes as u64)
-        .map(|place| ((place >> 3).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40) as u8)
-        .collect()
+    let words = (0..bytes.div_ceil(8) as u64).map(|word| word.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    words.flat_map(u64::to_le_bytes).take(bytes).collect()
 }
 
 #[test]

@@ -140,11 +140,11 @@ fn lose_between_two_streams(who: Who) {
     let url = format!("zferry://{}/a", proxy.address());
     let client = replicate_for(60, &source, "tank/a", &url, &["--no-snapshot", "--cache", "8MiB"]);
     wait_for("the first stream", || target.partly_received("backup/a"));
-    // What the client does between its streams takes long enough to be met at it.
-    source.pause_before("hold", Duration::from_secs(1));
-    let is_held_next =
-        |call: &Vec<String>| call[0] == "hold" && call.ends_with(&["tank/a@s2".into()]);
-    wait_for("the next hold", || source.calls().iter().any(is_held_next).then_some(()));
+    // What is between the streams takes long enough to be met at it.
+    source.pause_before("send", Duration::from_secs(1));
+    let is_sent_next =
+        |call: &Vec<String>| call[0] == "send" && call.ends_with(&["tank/a@s2".into()]);
+    wait_for("the next send", || source.calls().iter().any(is_sent_next).then_some(()));
     assert!(target.exists("backup/a@s1") && !target.exists("backup/a@s2"));
     proxy.cut(who, Ending::Rst);
     client.ended().succeeded();
