@@ -13,6 +13,7 @@
 
 mod counters;
 mod course;
+mod delay;
 mod opening;
 mod plan;
 mod proxy;

@@ -19,8 +19,11 @@ A plan has a line for each rule, WHO[#NUMBER] WAY BYTE FAULT [HOW]:
   lane:2#3 up 4096 cut rst     when 4096 bytes of the third connection of lane 2 have gone up
   control down 300 hole 20s    from byte 300 of each control connection on, nothing comes down
 WHO: any, control, lanes, lane:N     WAY: up (to the server), down, both
-FAULT: cut|cut-all fin|rst, hole|hole-both|hole-all [TIME], refuse TIME, rate BYTES, latency TIME,
-       segments BYTES, flip BIT, repeat BYTES")]
+FAULT: cut|cut-all fin|rst, hole|hole-both|hole-all [TIME], refuse TIME, rate|rate-all BYTES,
+       delay TIME, window BYTES, latency TIME, segments BYTES, flip BIT, repeat BYTES
+A long line, on which each connection has no more than 512 KiB in flight:
+  any both 0 delay 50ms
+  any both 0 window 524288")]
 struct Orders {
     /// Where to listen; port 0 takes any free one
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:0")]

@@ -82,8 +82,16 @@ pub enum Fault {
     Refuse(Duration),
     /// From here on so many bytes pass in a second.
     Rate(u64),
-    /// From here on each piece of at most 64 KiB waits so long: a long line with a small window.
+    /// From here on this connection shares, with all others that do, a line in this direction on
+    /// which so many bytes pass in a second.
+    RateAll(u64),
+    /// From here on each piece of at most 64 KiB waits so long, and the next one behind it.
     Latency(Duration),
+    /// What comes from here on passes so long after it came: a long line, as wide as before.
+    Delay(Duration),
+    /// From here on no more bytes are taken than these that have not passed: the window of a line
+    /// with a delay.
+    Window(usize),
     /// From here on no packet holds more bytes.
     Segments(usize),
     /// This bit of the next byte, from 0 to 7, is turned over.
@@ -162,7 +170,10 @@ impl Fault {
             Fault::HoleAll(_) => "hole-all",
             Fault::Refuse(_) => "refuse",
             Fault::Rate(_) => "rate",
+            Fault::RateAll(_) => "rate-all",
             Fault::Latency(_) => "latency",
+            Fault::Delay(_) => "delay",
+            Fault::Window(_) => "window",
             Fault::Segments(_) => "segments",
             Fault::Flip(_) => "flip",
             Fault::Repeat(_) => "repeat",

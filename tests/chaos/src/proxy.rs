@@ -21,6 +21,7 @@ use crate::counters::Counters;
 use crate::opening::Role;
 use crate::plan::{Courses, Dealer, Ending, Fault, Plan, Way, Who};
 use crate::relay::relay;
+use crate::throttle::Throttle;
 
 /// What the kernel may hold for us on each connection. Small, so that a way that is silent soon has
 /// its sender stand still, as a line without acknowledgements would.
@@ -59,6 +60,8 @@ pub(crate) struct Shared {
     pub cuts: broadcast::Sender<(Who, Ending)>,
     /// Until when nothing passes anywhere.
     pub silent: Cell<Instant>,
+    /// The lines that connections share, up and down.
+    narrow: RefCell<[Option<Throttle>; 2]>,
     dealer: RefCell<Dealer>,
     counters: Arc<Mutex<Counters>>,
     refused_until: Cell<Instant>,
@@ -146,6 +149,7 @@ impl Shared {
         Shared {
             cuts: broadcast::Sender::new(CUTS_MAX),
             silent: Cell::new(now),
+            narrow: RefCell::default(),
             dealer: RefCell::new(dealer),
             counters,
             refused_until: Cell::new(now),
@@ -177,6 +181,25 @@ impl Shared {
 
     pub fn passed(&self, role: Role, way: Way, bytes: usize) {
         locked(&self.counters).of(role).pass(way, bytes);
+    }
+
+    /// From now on there is a line in this direction, if there was none, of so many bytes a second.
+    pub fn narrow(&self, way: Way, rate: u64) {
+        let line = &mut self.narrow.borrow_mut()[usize::from(way == Way::Down)];
+        line.get_or_insert_with(|| Throttle::new(rate, Instant::now()));
+    }
+
+    /// So many bytes pass over that line: when whoever sent them may send more.
+    pub fn turn(&self, way: Way, bytes: usize) -> Instant {
+        let now = Instant::now();
+        let line = &mut self.narrow.borrow_mut()[usize::from(way == Way::Down)];
+        line.as_mut().map_or(now, |line| line.pass(bytes, now))
+    }
+
+    /// How many bytes are a turn on that line.
+    pub fn bytes_at_once(&self, way: Way) -> usize {
+        let line = &self.narrow.borrow()[usize::from(way == Way::Down)];
+        line.as_ref().map_or(usize::MAX, Throttle::bytes_at_once)
     }
 
     pub fn cut_all(&self, ending: Ending) {

@@ -14,13 +14,11 @@ use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::time::{sleep, sleep_until, timeout};
 
 use crate::course::Course;
+use crate::delay::{Intake, PIECE_BYTES};
 use crate::opening::{OPENING_BYTES, Role, recognize};
 use crate::plan::{Ending, Fault, Way};
 use crate::proxy::Shared;
 use crate::throttle::Throttle;
-
-/// How much is taken at once.
-const PIECE_BYTES: usize = 64 << 10;
 
 /// How long the peers of a connection that was closed may take to close it too.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -38,17 +36,22 @@ struct Line {
 
 /// One way of a connection.
 struct Pump<'a> {
+    intake: Intake<ReadHalf<'a>>,
+    outlet: Outlet<'a>,
+}
+
+/// What the plan does to bytes on one way, and where they go.
+struct Outlet<'a> {
     line: &'a Line,
     way: Way,
-    from: ReadHalf<'a>,
     to: WriteHalf<'a>,
     course: Course,
-    /// What was read before there was a pump.
-    early: Vec<u8>,
     /// The last bytes that passed, as many as a fault ahead will ask for.
     memory: Vec<u8>,
     flip: Option<u8>,
     throttle: Option<Throttle>,
+    /// It takes its turn on the line that all share.
+    shares: bool,
     latency: Duration,
     segment_bytes: usize,
 }
@@ -158,40 +161,53 @@ impl<'a> Pump<'a> {
         course: Course,
         early: Vec<u8>,
     ) -> Pump<'a> {
-        Pump {
+        let outlet = Outlet {
             line,
             way,
-            from,
             to,
             course,
-            early,
             memory: Vec::new(),
             flip: None,
             throttle: None,
+            shares: false,
             latency: Duration::ZERO,
             segment_bytes: PIECE_BYTES,
-        }
+        };
+        Pump { intake: Intake::new(from, early), outlet }
     }
 
     /// Passes on what comes until its end; an error is how the whole connection is to end.
     async fn run(mut self) -> Result<(), Ending> {
         loop {
-            while let Some(fault) = self.course.due() {
-                self.line.shared.count(fault);
-                self.suffer(fault).await?;
-            }
-            let mut piece = self.take().await;
-            self.line.wait_out(self.way).await;
-            match &mut piece {
-                Ok(piece) if piece.is_empty() => {
-                    // One that has gone does not mind.
-                    let _ = self.to.shutdown().await;
-                    return Ok(());
+            while let Some(fault) = self.outlet.course.due() {
+                self.outlet.line.shared.count(fault);
+                match fault {
+                    Fault::Delay(delay) => self.intake.delay_by(delay),
+                    Fault::Window(bytes) => self.intake.hold_at_most(bytes),
+                    fault => self.outlet.suffer(fault).await?,
                 }
-                Ok(piece) => self.pass(piece).await?,
-                Err(_gone) => return Err(Ending::Rst),
+            }
+            let clear = usize::try_from(self.outlet.course.clear()).unwrap_or(usize::MAX);
+            let piece = self.intake.take(clear).await;
+            if self.intake.meanwhile(self.outlet.pass(piece)).await? {
+                return Ok(());
             }
         }
+    }
+}
+
+impl Outlet<'_> {
+    /// Passes on what came, which was nothing at the end: whether that was it.
+    async fn pass(&mut self, piece: io::Result<Vec<u8>>) -> Result<bool, Ending> {
+        self.line.wait_out(self.way).await;
+        let mut piece = piece.map_err(|_gone| Ending::Rst)?;
+        if piece.is_empty() {
+            // One that has gone does not mind.
+            let _ = self.to.shutdown().await;
+            return Ok(true);
+        }
+        self.harm(&mut piece).await?;
+        Ok(false)
     }
 
     async fn suffer(&mut self, fault: Fault) -> Result<(), Ending> {
@@ -205,6 +221,12 @@ impl<'a> Pump<'a> {
             Fault::HoleBoth(lasting) => self.line.silence(Way::Both, lasting),
             Fault::HoleAll(lasting) => self.line.shared.silence(lasting.unwrap_or(FOR_EVER)),
             Fault::Refuse(time) => self.line.shared.refuse(time),
+            // The intake sees to these.
+            Fault::Delay(_) | Fault::Window(_) => {}
+            Fault::RateAll(rate) => {
+                self.line.shared.narrow(self.way, rate);
+                self.shares = true;
+            }
             Fault::Rate(rate) => self.throttle = Some(Throttle::new(rate, Instant::now())),
             Fault::Latency(latency) => self.latency = latency,
             Fault::Segments(bytes) => self.segment_bytes = bytes,
@@ -218,20 +240,7 @@ impl<'a> Pump<'a> {
         Ok(())
     }
 
-    /// The next bytes, up to the next fault; none at the end.
-    async fn take(&mut self) -> io::Result<Vec<u8>> {
-        let clear = usize::try_from(self.course.clear()).unwrap_or(usize::MAX);
-        if !self.early.is_empty() {
-            let count = self.early.len().min(clear);
-            return Ok(self.early.drain(..count).collect());
-        }
-        let mut piece = vec![0; clear.min(PIECE_BYTES)];
-        let count = self.from.read(&mut piece).await?;
-        piece.truncate(count);
-        Ok(piece)
-    }
-
-    async fn pass(&mut self, piece: &mut [u8]) -> Result<(), Ending> {
+    async fn harm(&mut self, piece: &mut [u8]) -> Result<(), Ending> {
         if let Some(bit) = self.flip.take() {
             piece[0] ^= 1 << bit;
         }
@@ -258,6 +267,9 @@ impl<'a> Pump<'a> {
                 return Err(Ending::Rst);
             }
             self.line.shared.passed(self.line.role, self.way, segment.len());
+            if self.shares {
+                sleep_until(self.line.shared.turn(self.way, segment.len()).into()).await;
+            }
             if let Some(throttle) = &mut self.throttle {
                 sleep_until(throttle.pass(segment.len(), Instant::now()).into()).await;
             }
@@ -266,6 +278,7 @@ impl<'a> Pump<'a> {
     }
 
     fn bytes_at_once(&self) -> usize {
-        self.throttle.as_ref().map_or(usize::MAX, Throttle::bytes_at_once)
+        let own = self.throttle.as_ref().map_or(usize::MAX, Throttle::bytes_at_once);
+        if self.shares { own.min(self.line.shared.bytes_at_once(self.way)) } else { own }
     }
 }

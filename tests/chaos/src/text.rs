@@ -88,12 +88,16 @@ impl fmt::Display for Fault {
             Fault::Cut(Ending::Fin) | Fault::CutAll(Ending::Fin) => f.write_str(" fin"),
             Fault::Cut(Ending::Rst) | Fault::CutAll(Ending::Rst) => f.write_str(" rst"),
             Fault::Hole(None) | Fault::HoleBoth(None) | Fault::HoleAll(None) => Ok(()),
-            Fault::Hole(Some(time)) | Fault::HoleBoth(Some(time)) | Fault::HoleAll(Some(time)) => {
-                write!(f, " {}ms", time.as_millis())
+            Fault::Hole(Some(time))
+            | Fault::HoleBoth(Some(time))
+            | Fault::HoleAll(Some(time))
+            | Fault::Refuse(time)
+            | Fault::Latency(time)
+            | Fault::Delay(time) => write!(f, " {}ms", time.as_millis()),
+            Fault::Rate(rate) | Fault::RateAll(rate) => write!(f, " {rate}"),
+            Fault::Segments(bytes) | Fault::Repeat(bytes) | Fault::Window(bytes) => {
+                write!(f, " {bytes}")
             }
-            Fault::Refuse(time) | Fault::Latency(time) => write!(f, " {}ms", time.as_millis()),
-            Fault::Rate(rate) => write!(f, " {rate}"),
-            Fault::Segments(bytes) | Fault::Repeat(bytes) => write!(f, " {bytes}"),
             Fault::Flip(bit) => write!(f, " {bit}"),
         }
     }
@@ -155,7 +159,10 @@ fn harm(words: &[&str]) -> Result<Fault, String> {
         ["hole-all", time] => Fault::HoleAll(Some(duration(time)?)),
         ["refuse", time] => Fault::Refuse(duration(time)?),
         ["rate", rate] => Fault::Rate(at_least_1(number(rate)?)?),
+        ["rate-all", rate] => Fault::RateAll(at_least_1(number(rate)?)?),
         ["latency", time] => Fault::Latency(duration(time)?),
+        ["delay", time] => Fault::Delay(duration(time)?),
+        ["window", bytes] => Fault::Window(at_least_1(number(bytes)?)?),
         ["segments", bytes] => Fault::Segments(at_least_1(number(bytes)?)?),
         ["flip", bit] => Fault::Flip(number(bit).and_then(|bit| match bit {
             0..8 => Ok(bit),
@@ -201,12 +208,15 @@ mod tests {
                     lane:7 up 1 hole-both 20ms\n\
                     lane:7 up 1 hole-all 20ms\n\
                     any up 2 refuse 3000ms\n\
+                    lanes up 0 rate-all 4096\n\
                     any up 3 latency 5ms\n\
+                    any both 0 delay 50ms\n\
+                    lanes up 0 window 524288\n\
                     any up 3 flip 7\n\
                     any up 3 repeat 48\n";
         let plan: Plan = text.parse().unwrap();
         assert_eq!(plan.to_string(), text);
-        assert_eq!((plan.seed, plan.rules.len()), (Some(42), 12));
+        assert_eq!((plan.seed, plan.rules.len()), (Some(42), 15));
         let same = "\n  # a comment\nseed 42\n".parse::<Plan>().unwrap();
         assert_eq!(same, Plan { seed: Some(42), rules: Vec::new() });
         assert_eq!(
@@ -231,6 +241,8 @@ mod tests {
             ("any up 0 hole 3", "`3` is no time"),
             ("any up 0 flip 8", "no bit 8"),
             ("any up 0 segments 0", "0 would stop"),
+            ("any up 0 window 0", "0 would stop"),
+            ("any up 0 delay 5", "`5` is no time"),
             ("seed x", "`x` is no number"),
         ] {
             let error = format!("# fine\n{bad}").parse::<Plan>().unwrap_err();
