@@ -90,6 +90,11 @@ impl Lanes {
         }
     }
 
+    /// Whether a lane that was to come on top has not got its connection yet.
+    pub fn is_widening(&self) -> bool {
+        self.on_trial.is_some()
+    }
+
     /// Whether no patience was asked for.
     pub fn are_lost_for_good(&self) -> bool {
         self.retry_for.is_zero()

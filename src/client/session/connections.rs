@@ -43,7 +43,8 @@ impl Session {
     /// Has another data connection opened, if that may make the stream faster.
     pub(super) fn widen_if_it_helps(&mut self, carrying: &Carrying) {
         let (now, wire) = (self.began.elapsed(), carrying.progress.wire());
-        let helps = |stripes: &mut Stripes| stripes.look(now, wire);
+        let opening = self.lanes.is_widening();
+        let helps = |stripes: &mut Stripes| stripes.look(now, wire, opening);
         if self.conversation.is_up() && self.stripes.as_mut().is_some_and(helps) {
             self.lanes.widen();
         }
