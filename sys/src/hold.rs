@@ -55,8 +55,8 @@ const DESCRIPTORS_PER_HOLD: u64 = 8;
 impl Holds {
     /// Makes up to `count` pipes for `bytes` each, however small the pieces are that these come in,
     /// or as many as the machine grants: a user without `CAP_SYS_RESOURCE` has 64 MiB of them
-    /// (`pipe-user-pages-soft`), each of at most `pipe-max-size`. May have none; see
-    /// [`Holds::count`].
+    /// (`pipe-user-pages-soft`), each of at most `pipe-max-size`. Of fewer than were asked for a
+    /// quarter is given back. May have none; see [`Holds::count`].
     pub fn new(count: u32, bytes: usize, taker: &Arc<Waker>) -> io::Result<Holds> {
         let (descriptors, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
         let most = u64::from(count).min(descriptors / DESCRIPTORS_PER_HOLD);
@@ -68,6 +68,10 @@ impl Holds {
                 Err(error) if is_no_more(&error) => break,
                 Err(error) => return Err(error),
             }
+        }
+        if (pipes.len() as u64) < most {
+            // The pipes to and from processes, which come later, are of more use than these.
+            pipes.truncate(pipes.len() - pipes.len().div_ceil(4));
         }
         let slots = 0..u32::try_from(pipes.len()).unwrap_or(u32::MAX);
         let nowhere = OpenOptions::new().write(true).open("/dev/null")?;
