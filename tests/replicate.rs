@@ -277,6 +277,27 @@ fn many_small_steps_cost_a_send_a_receive_and_a_look_at_the_guid_each() {
 }
 
 #[test]
+fn what_a_killed_run_has_left_held_far_before_the_goal_is_let_go_of() {
+    let pair = Pair::new();
+    pair.source.dataset("tank/a", "filesystem");
+    let names: Vec<_> = (1..=60).map(|number| format!("s{number:02}")).collect();
+    for name in &names {
+        pair.source.snapshot("tank/a", name, name.as_bytes());
+    }
+    pair.replicate("tank/a", "a", &["--snapshot", "s20", "--newest-only"]);
+    let calls = pair.source.calls();
+    let tag = &calls.iter().find(|call| call[0] == "hold").unwrap()[2];
+    // As many as stay held when a run dies behind them.
+    for name in &names[4..20] {
+        pair.source.hold(&format!("tank/a@{name}"), tag);
+    }
+    pair.replicate("tank/a", "a", &["--no-snapshot", "--newest-only"]);
+    for name in &names {
+        assert_eq!(pair.source.holds(&format!("tank/a@{name}")), [""; 0], "{name}");
+    }
+}
+
+#[test]
 fn many_are_held_by_one_call_and_one_that_is_gone_keeps_none_of_the_others_from_it() {
     let Pair { source: host, .. } = Pair::with_history();
     let (zfs, tag) = (Zfs::at(host.program()), Tag::of_transfer("f00d"));

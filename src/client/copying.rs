@@ -4,6 +4,7 @@
 //! learns from the two listings where to go on. What must never happen here: a stream whose
 //! snapshots are not held, and a resume token that was not weighed by `plan`.
 
+use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -121,7 +122,7 @@ impl Copying<'_> {
             let listed = self.list().await?;
             let stuck = match self.plan(&listed).await {
                 Ok((source, Plan::UpToDate { snapshot })) => {
-                    return self.up_to_date(&source, snapshot).await;
+                    return self.up_to_date(&source, &listed.target, snapshot).await;
                 }
                 Ok((source, Plan::Resume(resume))) => {
                     self.so_far.has_part(resume.token.to, resume.token.bytes);
@@ -181,10 +182,14 @@ impl Copying<'_> {
     async fn up_to_date(
         &mut self,
         source: &SourceState,
+        target: &TargetState,
         goal: Snapshot,
     ) -> Result<Outcome, Failure> {
         self.release_all_but(&[]).await;
-        self.let_go(std::iter::once(&goal).chain(left_before(source, &goal))).await;
+        // A part of a later snapshot would be lost with what it builds on.
+        if !matches!(target, TargetState::Present { resume_token: Some(_), .. }) {
+            self.let_go(std::iter::once(&goal).chain(left_before(source, goal.createtxg))).await;
+        }
         Ok(match self.so_far.summary.streams {
             0 => Outcome::UpToDate(goal),
             _ => Outcome::Done(goal, self.so_far.summary),
@@ -233,7 +238,10 @@ impl Copying<'_> {
         let first = listed.target == TargetState::Absent;
         let mut is_short = false;
         for (place, step) in steps.iter().enumerate() {
-            self.hold(step).await?;
+            if let Err(failure) = self.hold(step).await {
+                self.release_all_but(std::slice::from_ref(step)).await;
+                return Err(failure);
+            }
             let (zfs, job) = (self.zfs, self.job);
             let load = Load {
                 step,
@@ -256,11 +264,11 @@ impl Copying<'_> {
             carried?;
         }
         self.release_all_but(&[]).await;
-        if let Some(goal) = steps.last() {
-            let before = left_before(source, &goal.to);
-            let before = before.filter(|snapshot| !is_needed(&snapshot.name, steps));
-            self.let_go(before).await;
-        }
+        // A run that was killed may have come as far as to what the first of these builds on.
+        let base = steps.first().and_then(|step| step.from.as_ref()).map(Base::createtxg);
+        let ends = steps.last().map(|step| step.to.createtxg).into_iter().chain(base);
+        let left = ends.flat_map(|end| left_before(source, end));
+        self.let_go(left.filter(|snapshot| !is_needed(&snapshot.name, steps))).await;
         let reached = self.so_far.reached.clone().ok_or_else(|| {
             let what = "the plan had neither steps nor an end";
             Failure::new(Side::Source, Class::Internal, what)
@@ -316,11 +324,12 @@ impl Copying<'_> {
     async fn hold(&mut self, step: &Step) -> Result<(), Failure> {
         let (mut holds, step) = (self.so_far.holds.clone(), step.clone());
         let held = self.blocking(move |_, _| {
-            holds.take(&step)?;
-            Ok(holds)
+            let taken = holds.take(&step);
+            Ok((holds, taken))
         });
-        self.so_far.holds = held.await?;
-        Ok(())
+        let (holds, taken) = held.await?;
+        self.so_far.holds = holds;
+        taken.map_err(|error| error.on(Side::Source))
     }
 
     /// Begins to hold what the steps behind the first will need, and to let go of what none needs.
@@ -362,7 +371,8 @@ impl Copying<'_> {
 
     /// Takes holds off that an earlier run may have left.
     async fn let_go(&mut self, snapshots: impl Iterator<Item = &Snapshot>) {
-        let names: Vec<SnapName> = snapshots.map(|snapshot| snapshot.name.clone()).collect();
+        let names: BTreeSet<&SnapName> = snapshots.map(|snapshot| &snapshot.name).collect();
+        let names: Vec<SnapName> = names.into_iter().cloned().collect();
         let holds = self.so_far.holds.clone();
         tell_of(self.blocking(move |_, _| holds.let_go(&names)).await);
     }
@@ -385,11 +395,11 @@ impl Copying<'_> {
     }
 }
 
-/// The snapshots before `goal` that a run which was killed may have left held: those that it had
-/// carried last, and those that were to come next. The target needs none of them any more.
-fn left_before<'a>(source: &'a SourceState, goal: &Snapshot) -> impl Iterator<Item = &'a Snapshot> {
-    let goal = goal.createtxg;
-    let older = source.snapshots.iter().rev().filter(move |ours| ours.createtxg < goal);
+/// The snapshots before a transaction group that a run which was killed may have left held: those
+/// that it had carried last, and those that were to come next. The target needs none of them any
+/// more.
+fn left_before(source: &SourceState, createtxg: u64) -> impl Iterator<Item = &Snapshot> {
+    let older = source.snapshots.iter().rev().filter(move |ours| ours.createtxg < createtxg);
     older.take(LEFT_MAX)
 }
 

@@ -25,13 +25,16 @@ pub(super) struct Holds {
     dataset: DatasetName,
     tag: Tag,
     held: Vec<SnapName>,
+    /// What a call that failed may have held all the same.
+    perhaps: Vec<SnapName>,
 }
 
 impl Holds {
     /// None yet, of `dataset` for `target`.
     pub fn new(zfs: &Zfs, dataset: &DatasetName, target: &str) -> Holds {
         let tag = tag_of(target);
-        Holds { zfs: zfs.clone(), dataset: dataset.clone(), tag, held: Vec::new() }
+        let (zfs, dataset) = (zfs.clone(), dataset.clone());
+        Holds { zfs, dataset, tag, held: Vec::new(), perhaps: Vec::new() }
     }
 
     /// Holds what `step` needs for as long as it is on its way. To be done before its first byte.
@@ -46,7 +49,11 @@ impl Holds {
             self.release_all_but(steps)?;
         }
         let is_held = |step: &Step| needed(step).all(|snapshot| self.held.contains(snapshot));
-        if steps.get(1).is_none_or(is_held) { Ok(()) } else { self.take_all(steps) }
+        // After a failure each step holds for itself, and says what is in its way.
+        if !self.perhaps.is_empty() || steps.get(1).is_none_or(is_held) {
+            return Ok(());
+        }
+        self.take_all(steps)
     }
 
     /// Lets go of what none of `steps` needs.
@@ -55,7 +62,11 @@ impl Holds {
         let (kept, released): (Vec<_>, Vec<_>) =
             held.into_iter().partition(|held| is_needed(held, steps));
         self.held = kept;
-        self.let_go(&released)
+        let perhaps = std::mem::take(&mut self.perhaps);
+        let (unsure, let_go): (Vec<_>, Vec<_>) =
+            perhaps.into_iter().partition(|held| is_needed(held, steps));
+        self.perhaps = unsure;
+        self.let_go(&[released, let_go].concat())
     }
 
     /// Takes holds off that an earlier run may have left. That there are none is fine.
@@ -76,10 +87,12 @@ impl Holds {
         if missing.is_empty() {
             return Ok(());
         }
-        // After a failure some are held and not known to be: whoever needs one asks again.
-        self.zfs.hold(&self.dataset, &missing, &self.tag)?;
-        self.held.extend(missing);
-        Ok(())
+        let taken = self.zfs.hold(&self.dataset, &missing, &self.tag);
+        // One that is missing does not keep `zfs` from holding the others.
+        let noted = if taken.is_ok() { &mut self.held } else { &mut self.perhaps };
+        noted.extend(missing);
+        self.perhaps.retain(|snapshot| !self.held.contains(snapshot));
+        taken
     }
 }
 

@@ -3,13 +3,13 @@
 //! A slot is one page of headroom and then the block: the header of a frame is written right in
 //! front of the payload, so that both leave in one send, and the payload stands at a page, so
 //! that it can enter a pipe without a copy. A block of the splice lane has no slot: its bytes stay
-//! in the kernel, in a hold, and no stage ever sees them.
+//! in the kernel, in a bay, and no stage ever sees them.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use sys::arena::PAGE_BYTES;
-use sys::hold::Hold;
+use sys::bay::Bay;
 use sys::loan::Loan;
 
 use crate::engine::fault::Fault;
@@ -42,7 +42,7 @@ pub(super) struct Block {
 #[derive(Debug)]
 pub(super) enum Arrived {
     InSlot(Block),
-    Held(Place, Hold),
+    InBay(Place, Bay),
 }
 
 /// Header and payload, ready for the wire: as often as it takes, so its bytes never change again.
@@ -58,7 +58,7 @@ pub(super) enum Payload {
     /// In this part of a slot, behind their header.
     InSlot(Arc<Loan>, Range<usize>),
     /// In the kernel, and without their header.
-    Held(Arc<Hold>),
+    InBay(Arc<Bay>),
 }
 
 impl Block {
@@ -93,9 +93,9 @@ impl Frame {
         Frame { header, payload: Payload::InSlot(Arc::new(loan), range) }
     }
 
-    /// A frame whose payload is held.
-    pub fn held(header: Header, hold: Hold) -> Frame {
-        Frame { header, payload: Payload::Held(Arc::new(hold)) }
+    /// A frame whose payload is in a bay.
+    pub fn in_bay(header: Header, bay: Bay) -> Frame {
+        Frame { header, payload: Payload::InBay(Arc::new(bay)) }
     }
 
     /// What it takes on the wire.
@@ -107,11 +107,11 @@ impl Frame {
     ///
     /// # Panics
     ///
-    /// When it is held: `Settings` have no files beside the splice lane.
+    /// When it is in a bay: `Settings` have no files beside the splice lane.
     pub fn slot(&mut self) -> (&mut Arc<Loan>, Range<usize>) {
         match &mut self.payload {
             Payload::InSlot(loan, range) => (loan, range.clone()),
-            Payload::Held(_) => unreachable!("a held block was to go to a file"),
+            Payload::InBay(_) => unreachable!("a block in a bay was to go to a file"),
         }
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::Serialize;
 use sys::arena::PAGE_BYTES;
 use sys::backend::Backend;
-use sys::hold::Holds;
+use sys::bay::{Bays, Wanted};
 use sys::wake::Waker;
 
 use crate::error::{Class, Failure, Side};
@@ -104,9 +104,9 @@ pub enum ZeroCopy {
 }
 
 impl Route {
-    /// The one that goes by holds, where there are some.
-    pub(super) fn of(holds: Option<&Holds>) -> Route {
-        if holds.is_some() { Route::Splice } else { Route::Block }
+    /// The one that goes by bays, where there are some.
+    pub(super) fn of(bays: Option<&Bays>) -> Route {
+        if bays.is_some() { Route::Splice } else { Route::Block }
     }
 }
 
@@ -150,37 +150,39 @@ impl Settings {
         [Codec::Raw, Codec::Zstd].into_iter().chain(bare).collect()
     }
 
-    /// Holds in place of so many slots, where blocks of this codec go by the splice lane. `None`:
-    /// they go by the block lane, for that is wished, or they have to be looked at, or the machine
-    /// grants too few pipes for `connections` connections.
+    /// Bays in place of so many slots, where blocks of this codec go by the splice lane; so many
+    /// are sent at the same time. `None`: they go by the block lane, for that is wished, or they
+    /// have to be looked at, or the machine grants too few pipes for `connections` connections.
     ///
     /// Fails only where the splice lane is wished and cannot be had.
-    pub(super) fn holds(
+    pub(super) fn bays(
         &self,
         codec: Codec,
         slots: u32,
-        connections: usize,
+        connections: u32,
+        sent: u32,
         taker: &Arc<Waker>,
-    ) -> io::Result<Option<Holds>> {
+    ) -> io::Result<Option<Bays>> {
         let looked_at = codec != Codec::Bare || self.spool.is_some();
         if looked_at || self.route == RouteChoice::Only(Route::Block) {
             return Ok(None);
         }
-        let holds = Holds::new(slots, self.block_bytes.as_usize(), taker)?;
+        let bytes = self.block_bytes.as_usize();
         let needed = connections.max(1) * 2;
-        if holds.count() as usize >= needed {
-            return Ok(Some(holds));
-        }
+        let why_not = match Bays::new(Wanted { count: slots, bytes, ways: sent }, taker) {
+            Ok(bays) if bays.count() >= needed => return Ok(Some(bays)),
+            Ok(bays) => format!("and this machine grants {}", bays.count()),
+            Err(error) => error.to_string(),
+        };
         let text = format!(
-            "the splice lane needs {needed} pipes of {}, and this machine grants {} (see \
+            "the splice lane needs {needed} pipes for blocks of {}, {why_not} (see \
              fs.pipe-max-size, fs.pipe-user-pages-soft and RLIMIT_NOFILE)",
-            self.block_bytes,
-            holds.count()
+            self.block_bytes
         );
         if self.route == RouteChoice::Only(Route::Splice) {
             return Err(io::Error::other(text));
         }
-        tracing::info!("{text}; blocks go by the block lane");
+        tracing::warn!("{text}; blocks go by the block lane");
         Ok(None)
     }
 

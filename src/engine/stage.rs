@@ -46,7 +46,7 @@ pub(super) fn port(
 ) -> io::Result<Port> {
     match route {
         Route::Block => Port::new(backend, arena, waker, depth),
-        Route::Splice => Ok(Port::for_holds(waker)),
+        Route::Splice => Ok(Port::for_bays(waker)),
     }
 }
 

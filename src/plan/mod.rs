@@ -78,7 +78,7 @@ impl Base {
     }
 
     /// Its place in time on the source.
-    fn createtxg(&self) -> u64 {
+    pub fn createtxg(&self) -> u64 {
         match self {
             Base::Snapshot(snapshot) => snapshot.createtxg,
             Base::Bookmark(bookmark) => bookmark.createtxg,

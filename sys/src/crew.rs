@@ -189,8 +189,8 @@ fn perform(request: Request, stop: &Stop) -> Completion {
             Completion::Written { key, result: write_all_at(&fd, &loan[range], at) }
         }
         Act::Watch => Completion::Watched { key, result: wait_for_end(&fd) },
-        Act::Hoard(..) | Act::ReceiveHeld(..) | Act::SendHeld(..) => {
-            unreachable!("no port hands a hold to its crew")
+        Act::Draw(..) | Act::ReceiveBay(..) | Act::SendBay(..) => {
+            unreachable!("no port hands a bay to its crew")
         }
     }
 }

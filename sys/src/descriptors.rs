@@ -4,7 +4,7 @@ use std::io;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// As many as sessions of a server and the pipes of their holds may need, and few enough for a
+/// As many as sessions of a server and the pipes of their bays may need, and few enough for a
 /// child that closes all that it could have inherited.
 const WANTED: u64 = 8192;
 

@@ -10,12 +10,12 @@
 
 pub mod arena;
 pub mod backend;
+pub mod bay;
 pub mod control;
 pub mod cpu;
 mod crew;
 pub mod descriptors;
 pub mod direct;
-pub mod hold;
 mod ledger;
 pub mod loan;
 mod operation;

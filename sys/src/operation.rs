@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use crate::hold::Hold;
+use crate::bay::Bay;
 use crate::loan::Loan;
 
 /// What is to be done, with the slot to do it on.
@@ -31,13 +31,13 @@ pub enum Act {
     /// Wait until the peer of a socket that only we send on has closed or broken it, or has said
     /// something all the same. Takes no byte, and counts as an operation of the inward direction.
     Watch,
-    /// Move what a source has, at least a byte and at most so many, into a hold; 0 bytes mean the
-    /// end. This and the next two take a port made by [`crate::port::Port::for_holds`].
-    Hoard(Hold, usize),
-    /// Move so many bytes from a socket into an empty hold, or all until the peer is done.
-    ReceiveHeld(Hold, usize),
-    /// Send a head and then all that a hold has, which keeps it.
-    SendHeld(Box<[u8]>, Arc<Hold>),
+    /// Move what a source has, at least a byte and at most so many, into a bay; 0 bytes mean the
+    /// end. This and the next two take a port made by [`crate::port::Port::for_bays`].
+    Draw(Bay, usize),
+    /// Move so many bytes from a socket into an empty bay, or all until the peer is done.
+    ReceiveBay(Bay, usize),
+    /// Send a head and then all that a bay has, which keeps it.
+    SendBay(Box<[u8]>, Arc<Bay>),
 }
 
 /// An [`Act`] on a descriptor. `key` comes back in its completion.
@@ -64,12 +64,12 @@ pub enum Completion {
         /// Bytes; `ECANCELED` after `Port::cancel`.
         result: io::Result<usize>,
     },
-    /// A hold is back, with as many bytes more as `result` says; or as [`Completion::Filled`].
-    Hoarded {
+    /// A bay is back, with as many bytes more as `result` says; or as [`Completion::Filled`].
+    Drawn {
         /// The request's.
         key: u32,
-        /// The hold that was lent.
-        hold: Hold,
+        /// The bay that was lent.
+        bay: Bay,
         /// Bytes; `ECANCELED` after `Port::cancel`.
         result: io::Result<usize>,
     },
@@ -115,19 +115,17 @@ pub(crate) enum Direction {
 impl Act {
     pub(crate) fn direction(&self) -> Direction {
         match self {
-            Act::Read(..)
-            | Act::Receive(..)
-            | Act::Watch
-            | Act::Hoard(..)
-            | Act::ReceiveHeld(..) => Direction::In,
-            Act::Send(..) | Act::SendZeroCopy(..) | Act::SendHeld(..) => Direction::Out,
+            Act::Read(..) | Act::Receive(..) | Act::Watch | Act::Draw(..) | Act::ReceiveBay(..) => {
+                Direction::In
+            }
+            Act::Send(..) | Act::SendZeroCopy(..) | Act::SendBay(..) => Direction::Out,
             Act::ReadAt(..) | Act::WriteAt(..) => Direction::Place,
         }
     }
 
-    /// Whether it moves a hold.
-    pub(crate) fn is_held(&self) -> bool {
-        matches!(self, Act::Hoard(..) | Act::ReceiveHeld(..) | Act::SendHeld(..))
+    /// Whether it moves a bay.
+    pub(crate) fn is_of_bay(&self) -> bool {
+        matches!(self, Act::Draw(..) | Act::ReceiveBay(..) | Act::SendBay(..))
     }
 
     pub(crate) fn fits_its_slot(&self) -> bool {
@@ -138,7 +136,7 @@ impl Act {
             Act::Send(loan, range)
             | Act::SendZeroCopy(loan, range)
             | Act::WriteAt(loan, range, _) => (loan.len(), range),
-            Act::Watch | Act::Hoard(..) | Act::ReceiveHeld(..) | Act::SendHeld(..) => return true,
+            Act::Watch | Act::Draw(..) | Act::ReceiveBay(..) | Act::SendBay(..) => return true,
         };
         range.start < range.end && range.end <= slot
     }

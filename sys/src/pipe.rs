@@ -42,7 +42,8 @@ fn enlarge(pipe: impl AsFd, wanted: usize) -> io::Result<usize> {
         let request = i32::try_from(wanted).unwrap_or(i32::MAX);
         match fcntl(&pipe, FcntlArg::F_SETPIPE_SZ(request)) {
             Ok(_) => held = capacity(&pipe)?,
-            Err(Errno::EPERM) => wanted /= 2,
+            // Or there are not so many places in one piece.
+            Err(Errno::EPERM | Errno::ENOMEM) => wanted /= 2,
             Err(error) => return Err(error.into()),
         }
     }

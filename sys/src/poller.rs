@@ -1,4 +1,4 @@
-//! Holds filled and emptied behind a port, by plain calls on the stage's own thread.
+//! Bays filled and emptied behind a port, by plain calls on the stage's own thread.
 //!
 //! `IORING_OP_SPLICE` always goes to a worker thread of the kernel (`REQ_F_FORCE_ASYNC`), and a
 //! helper of ours would cost two changes of thread for each block. Nothing here copies a byte, so
@@ -12,24 +12,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::socket::{MsgFlags, Shutdown, recv, send, shutdown};
 
-use crate::hold::Hold;
+use crate::arena::PAGE_BYTES;
+use crate::bay::{Bay, Way};
 use crate::loan::Loan;
 use crate::operation::{Act, Completion, Request};
-use crate::pipe::Pipe;
 use crate::wake::{Waker, poll_timeout};
 
 /// The operations of one thread.
 #[derive(Debug)]
 pub(crate) struct Poller {
     pending: Vec<Pending>,
-    /// Empty pipes that sends go through.
-    ways: Vec<Pipe>,
     waker: Arc<Waker>,
+    /// Waits that slept for nothing new, since something had ended at once.
+    unslept: u32,
 }
+
+/// After so many of them whoever waits for longer is looked after: one connection that always has
+/// work must not keep the others from theirs.
+const UNSLEPT_MAX: u32 = 16;
 
 #[derive(Debug)]
 struct Pending {
@@ -42,22 +46,22 @@ struct Pending {
 
 #[derive(Debug)]
 enum Work {
-    Hoard { hold: Hold, most: usize },
-    ReceiveHeld { hold: Hold, length: usize },
+    Draw { bay: Bay, most: usize },
+    ReceiveBay { bay: Bay, length: usize },
     Receive { loan: Loan, range: Range<usize>, filled: usize },
-    SendHeld(Outgoing),
+    SendBay(Outgoing),
     Watch,
-    Cancelled(Hold),
+    Cancelled(Bay),
 }
 
-/// A head and a hold on their way into a socket.
+/// A head and a bay on their way into a socket.
 #[derive(Debug)]
 struct Outgoing {
     head: Box<[u8]>,
-    hold: Arc<Hold>,
+    bay: Arc<Bay>,
     sent: usize,
-    /// Has what is left of the hold once the head is gone.
-    way: Option<Pipe>,
+    /// Has what is left of the bay once the head is gone.
+    way: Option<Way>,
 }
 
 /// How far an operation came: `None`, it has to wait.
@@ -65,40 +69,41 @@ type Step = Option<io::Result<usize>>;
 
 impl Poller {
     pub(crate) fn new(waker: &Arc<Waker>) -> Poller {
-        Poller { pending: Vec::new(), ways: Vec::new(), waker: Arc::clone(waker) }
+        Poller { pending: Vec::new(), waker: Arc::clone(waker), unslept: 0 }
     }
 
     pub(crate) fn submit(&mut self, request: Request) -> io::Result<()> {
         let Request { key, fd, act } = request;
         let work = match act {
-            Act::Hoard(hold, most) => Work::Hoard { hold, most },
-            Act::ReceiveHeld(hold, length) => {
+            Act::Draw(bay, most) => Work::Draw { bay, most },
+            Act::ReceiveBay(bay, length) => {
                 never_wait(&fd)?;
-                Work::ReceiveHeld { hold, length }
+                Work::ReceiveBay { bay, length }
             }
             Act::Receive(loan, range) => Work::Receive { loan, range, filled: 0 },
-            Act::SendHeld(head, hold) => {
+            Act::SendBay(head, bay) => {
                 never_wait(&fd)?;
-                Work::SendHeld(Outgoing { head, hold, sent: 0, way: None })
+                Work::SendBay(Outgoing { head, bay, sent: 0, way: None })
             }
             Act::Watch => Work::Watch,
             Act::Read(..)
             | Act::Send(..)
             | Act::SendZeroCopy(..)
             | Act::ReadAt(..)
-            | Act::WriteAt(..) => panic!("a port for holds was asked to move a slot"),
+            | Act::WriteAt(..) => panic!("a port for bays was asked to move a slot"),
         };
-        let ready = !matches!(work, Work::Watch);
+        // A source may be one that a splice would wait for, so it is asked first.
+        let ready = !matches!(work, Work::Watch | Work::Draw { .. });
         self.pending.push(Pending { key, fd, work, ready });
         Ok(())
     }
 
-    /// Ends a [`Act::Hoard`].
+    /// Ends a [`Act::Draw`].
     pub(crate) fn cancel(&mut self, key: u32) {
         let Some(at) = self.pending.iter().position(|pending| pending.key == key) else { return };
         let Pending { fd, work, ready, .. } = self.pending.swap_remove(at);
         let (work, ready) = match work {
-            Work::Hoard { hold, .. } => (Work::Cancelled(hold), true),
+            Work::Draw { bay, .. } => (Work::Cancelled(bay), true),
             other => (other, ready),
         };
         self.pending.push(Pending { key, fd, work, ready });
@@ -109,8 +114,11 @@ impl Poller {
         timeout: Option<Duration>,
         completions: &mut Vec<Completion>,
     ) -> io::Result<()> {
-        if !self.advance(completions) {
-            self.poll(timeout)?;
+        let ended = self.advance(completions);
+        self.unslept += u32::from(ended);
+        if !ended || self.unslept > UNSLEPT_MAX {
+            self.unslept = 0;
+            self.poll(if ended { Some(Duration::ZERO) } else { timeout })?;
             self.advance(completions);
         }
         Ok(())
@@ -122,13 +130,13 @@ impl Poller {
         let mut at = 0;
         while at < self.pending.len() {
             let Pending { fd, work, ready, .. } = &mut self.pending[at];
-            let step = if *ready { work.step(fd, &mut self.ways) } else { None };
+            let step = if *ready { work.step(fd) } else { None };
             *ready = false;
             match step {
                 None => at += 1,
                 Some(result) => {
                     let ended = self.pending.swap_remove(at);
-                    completions.push(ended.complete(result, &mut self.ways));
+                    completions.push(ended.complete(result));
                 }
             }
         }
@@ -161,7 +169,7 @@ impl Drop for Poller {
     /// As a port that is dropped with operations in flight does: half a frame is of no use.
     fn drop(&mut self) {
         for Pending { fd, work, .. } in &self.pending {
-            if !matches!(work, Work::Hoard { .. } | Work::Cancelled(_)) {
+            if !matches!(work, Work::Draw { .. } | Work::Cancelled(_)) {
                 let _already_gone = shutdown(fd.as_raw_fd(), Shutdown::Both);
             }
         }
@@ -169,18 +177,14 @@ impl Drop for Poller {
 }
 
 impl Pending {
-    fn complete(self, result: io::Result<usize>, ways: &mut Vec<Pipe>) -> Completion {
+    fn complete(self, result: io::Result<usize>) -> Completion {
         let key = self.key;
         match self.work {
-            Work::Hoard { hold, .. } | Work::ReceiveHeld { hold, .. } | Work::Cancelled(hold) => {
-                Completion::Hoarded { key, hold, result }
+            Work::Draw { bay, .. } | Work::ReceiveBay { bay, .. } | Work::Cancelled(bay) => {
+                Completion::Drawn { key, bay, result }
             }
             Work::Receive { loan, .. } => Completion::Filled { key, loan, result },
-            Work::SendHeld(outgoing) => {
-                // One that has bytes left would send them in front of the next hold's.
-                ways.extend(outgoing.way.filter(|_| result.is_ok()));
-                Completion::Sent { key, result }
-            }
+            Work::SendBay(_) => Completion::Sent { key, result },
             Work::Watch => Completion::Watched { key, result: result.map(drop) },
         }
     }
@@ -189,31 +193,39 @@ impl Pending {
 impl Work {
     fn awaits(&self) -> PollFlags {
         match self {
-            Work::SendHeld(_) => PollFlags::POLLOUT,
+            Work::SendBay(_) => PollFlags::POLLOUT,
             _ => PollFlags::POLLIN,
         }
     }
 
-    fn step(&mut self, fd: &OwnedFd, ways: &mut Vec<Pipe>) -> Step {
+    fn step(&mut self, fd: &OwnedFd) -> Step {
         match self {
-            Work::Hoard { hold, most } => unless_blocked(hold.fill(fd, *most)),
-            Work::ReceiveHeld { hold, length } => receive_held(fd, hold, *length),
+            Work::Draw { bay, most } => draw(fd, bay, *most),
+            Work::ReceiveBay { bay, length } => receive_bay(fd, bay, *length),
             Work::Receive { loan, range, filled } => receive(fd, &mut loan[range.clone()], filled),
-            Work::SendHeld(outgoing) => outgoing.step(fd, ways),
+            Work::SendBay(outgoing) => outgoing.step(fd),
             Work::Watch => Some(Ok(0)),
             Work::Cancelled(_) => Some(Err(io::Error::from_raw_os_error(libc::ECANCELED))),
         }
     }
 }
 
-/// Until `length` bytes are in the hold or the peer is done.
-fn receive_held(fd: &OwnedFd, hold: &mut Hold, length: usize) -> Step {
-    while hold.len() < length {
-        match hold.fill(fd, length - hold.len()) {
+/// What the source has; from one that has no pages to move, by a copy.
+fn draw(fd: &OwnedFd, bay: &mut Bay, most: usize) -> Step {
+    unless_blocked(match bay.fill(fd, most) {
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => bay.copy_in(fd, most),
+        result => result,
+    })
+}
+
+/// Until `length` bytes are in the bay or the peer is done.
+fn receive_bay(fd: &OwnedFd, bay: &mut Bay, length: usize) -> Step {
+    while bay.len() < length {
+        match bay.fill(fd, length - bay.len()) {
             Ok(0) => break,
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                match make_room(fd, hold, length) {
+                match make_room(fd, bay, length) {
                     Ok(0) => break,
                     Ok(_) => {}
                     Err(error) => return unless_blocked(Err(error)),
@@ -222,16 +234,18 @@ fn receive_held(fd: &OwnedFd, hold: &mut Hold, length: usize) -> Step {
             Err(error) => return Some(Err(error)),
         }
     }
-    Some(Ok(hold.len()))
+    Some(Ok(bay.len()))
 }
 
-/// For a hold that is full, though not of bytes; `WouldBlock` where the socket had none.
-fn make_room(fd: &OwnedFd, hold: &mut Hold, length: usize) -> io::Result<usize> {
-    if !hold.is_full()? {
-        return Err(io::ErrorKind::WouldBlock.into());
+/// For a bay that is full, though not of bytes; `WouldBlock` where the socket had none.
+fn make_room(fd: &OwnedFd, bay: &mut Bay, length: usize) -> io::Result<usize> {
+    let missing = length - bay.len();
+    if !bay.is_full()? {
+        // Or something that splice does not step over, as an urgent byte: it would wait for ever.
+        return bay.copy_in(fd, missing.min(PAGE_BYTES));
     }
-    hold.pack()?;
-    if hold.is_full()? { hold.copy_in(fd, length - hold.len()) } else { Ok(hold.len()) }
+    bay.pack()?;
+    if bay.is_full()? { bay.copy_in(fd, missing) } else { Ok(bay.len()) }
 }
 
 /// Until the buffer is full or the peer is done.
@@ -249,7 +263,7 @@ fn receive(fd: &OwnedFd, buffer: &mut [u8], filled: &mut usize) -> Step {
 }
 
 impl Outgoing {
-    fn step(&mut self, fd: &OwnedFd, ways: &mut Vec<Pipe>) -> Step {
+    fn step(&mut self, fd: &OwnedFd) -> Step {
         while self.sent < self.head.len() {
             // The head shall not leave in a segment of its own.
             let more = MsgFlags::from_bits_retain(libc::MSG_MORE);
@@ -259,32 +273,21 @@ impl Outgoing {
                 Err(error) => return Some(Err(error)),
             }
         }
-        if self.way.is_none() {
-            match self.tee(ways) {
-                Ok(way) => self.way = Some(way),
+        let way = match &mut self.way {
+            Some(way) => way,
+            none => match self.bay.tee() {
+                Ok(way) => none.insert(way),
                 Err(error) => return Some(Err(error)),
-            }
-        }
-        let way = self.way.as_ref()?;
-        let all = self.head.len() + self.hold.len();
+            },
+        };
+        let all = self.head.len() + self.bay.len();
         while self.sent < all {
-            let flags = SpliceFFlags::SPLICE_F_MOVE | SpliceFFlags::SPLICE_F_NONBLOCK;
-            let spliced = splice(&way.reader, None, fd, None, all - self.sent, flags);
-            match unless_blocked(to_io(spliced))? {
+            match unless_blocked(way.pour(fd))? {
                 Ok(count) => self.sent += count,
                 Err(error) => return Some(Err(error)),
             }
         }
         Some(Ok(all))
-    }
-
-    fn tee(&self, ways: &mut Vec<Pipe>) -> io::Result<Pipe> {
-        let way = match ways.pop() {
-            Some(way) => way,
-            None => Pipe::new(self.hold.capacity())?,
-        };
-        self.hold.tee(&way)?;
-        Ok(way)
     }
 }
 
@@ -313,21 +316,22 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
 
     use super::*;
-    use crate::hold::Holds;
+    use crate::bay::{Bays, Wanted};
+    use crate::pipe::Pipe;
     use crate::port::Port;
 
     const BYTES: usize = 64 << 10;
 
     struct Bench {
         port: Port,
-        holds: Holds,
+        bays: Bays,
         waker: Arc<Waker>,
     }
 
     fn bench() -> Bench {
         let waker = Arc::new(Waker::new().unwrap());
-        let holds = Holds::new(2, BYTES, &waker).unwrap();
-        Bench { port: Port::for_holds(&waker), holds, waker }
+        let bays = Bays::new(Wanted { count: 2, bytes: BYTES, ways: 1 }, &waker).unwrap();
+        Bench { port: Port::for_bays(&waker), bays, waker }
     }
 
     impl Bench {
@@ -343,15 +347,15 @@ mod tests {
             panic!("nothing ended in 10 s")
         }
 
-        fn hoard(&mut self, fd: &Arc<OwnedFd>, most: usize) -> (Hold, io::Result<usize>) {
-            let hold = self.holds.take().unwrap();
-            hoarded(self.run(fd, Act::Hoard(hold, most)))
+        fn draw(&mut self, fd: &Arc<OwnedFd>, most: usize) -> (Bay, io::Result<usize>) {
+            let bay = self.bays.take().unwrap();
+            drawn(self.run(fd, Act::Draw(bay, most)))
         }
     }
 
-    fn hoarded(completion: Completion) -> (Hold, io::Result<usize>) {
+    fn drawn(completion: Completion) -> (Bay, io::Result<usize>) {
         match completion {
-            Completion::Hoarded { hold, result, .. } => (hold, result),
+            Completion::Drawn { bay, result, .. } => (bay, result),
             other => panic!("{other:?}"),
         }
     }
@@ -372,12 +376,12 @@ mod tests {
         let mut bench = bench();
         let pipe = Pipe::new(BYTES).unwrap();
         std::fs::File::from(pipe.writer).write_all(&content(50_000)).unwrap();
-        let (hold, result) = bench.hoard(&Arc::new(pipe.reader), BYTES);
+        let (bay, result) = bench.draw(&Arc::new(pipe.reader), BYTES);
         assert_eq!(result.unwrap(), 50_000);
-        let hold = Arc::new(hold);
+        let bay = Arc::new(bay);
         for _ in 0..2 {
             let (ours, mut theirs) = tcp();
-            let act = Act::SendHeld((*b"head").into(), Arc::clone(&hold));
+            let act = Act::SendBay((*b"head").into(), Arc::clone(&bay));
             match bench.run(&Arc::new(ours.into()), act) {
                 Completion::Sent { result, .. } => assert_eq!(result.unwrap(), 50_004),
                 other => panic!("{other:?}"),
@@ -401,12 +405,12 @@ mod tests {
                 theirs.write_all(piece).unwrap();
             }
         });
-        let hold = bench.holds.take().unwrap();
-        let (mut hold, result) =
-            hoarded(bench.run(&Arc::new(ours.into()), Act::ReceiveHeld(hold, BYTES)));
+        let bay = bench.bays.take().unwrap();
+        let (mut bay, result) =
+            drawn(bench.run(&Arc::new(ours.into()), Act::ReceiveBay(bay, BYTES)));
         writer.join().unwrap();
         assert_eq!(result.unwrap(), BYTES);
-        assert!(hold.read_out().unwrap() == all);
+        assert!(bay.read_out().unwrap() == all);
     }
 
     #[test]
@@ -415,8 +419,8 @@ mod tests {
         let (ours, mut theirs) = tcp();
         theirs.write_all(&[1; 100]).unwrap();
         drop(theirs);
-        let hold = bench.holds.take().unwrap();
-        let (_, result) = hoarded(bench.run(&Arc::new(ours.into()), Act::ReceiveHeld(hold, 1000)));
+        let bay = bench.bays.take().unwrap();
+        let (_, result) = drawn(bench.run(&Arc::new(ours.into()), Act::ReceiveBay(bay, 1000)));
         assert_eq!(result.unwrap(), 100);
     }
 
@@ -424,8 +428,8 @@ mod tests {
     fn the_bell_wakes_a_port_whose_source_is_silent_and_a_hoard_can_be_called_back() {
         let mut bench = bench();
         let pipe = Pipe::new(BYTES).unwrap();
-        let (reader, hold) = (Arc::new(pipe.reader), bench.holds.take().unwrap());
-        let request = Request { key: 7, fd: reader, act: Act::Hoard(hold, BYTES) };
+        let (reader, bay) = (Arc::new(pipe.reader), bench.bays.take().unwrap());
+        let request = Request { key: 7, fd: reader, act: Act::Draw(bay, BYTES) };
         bench.port.submit(request).unwrap();
         let waker = Arc::clone(&bench.waker);
         let ringer = std::thread::spawn(move || waker.wake());
@@ -435,11 +439,11 @@ mod tests {
         assert!(completions.is_empty());
         bench.port.cancel(7).unwrap();
         bench.port.wait(Some(Duration::from_secs(10)), &mut completions).unwrap();
-        let (hold, result) = hoarded(completions.pop().unwrap());
+        let (bay, result) = drawn(completions.pop().unwrap());
         assert_eq!(result.unwrap_err().raw_os_error(), Some(libc::ECANCELED));
-        assert!(hold.is_empty());
-        drop(hold);
-        assert_eq!(bench.holds.free(), 2);
+        assert!(bay.is_empty());
+        drop(bay);
+        assert_eq!(bench.bays.free(), 2);
     }
 
     #[test]
@@ -447,22 +451,22 @@ mod tests {
         let mut bench = bench();
         let pipe = Pipe::new(BYTES).unwrap();
         std::fs::File::from(pipe.writer).write_all(&content(60_000)).unwrap();
-        let (hold, _) = bench.hoard(&Arc::new(pipe.reader), BYTES);
-        let hold = Arc::new(hold);
+        let (bay, _) = bench.draw(&Arc::new(pipe.reader), BYTES);
+        let bay = Arc::new(bay);
         let (ours, theirs) = tcp();
         // Unread bytes at the other end make its close a reset.
         (&ours).write_all(b"x").unwrap();
         drop(theirs);
         let ours = Arc::new(OwnedFd::from(ours));
         let broken = std::iter::repeat_with(|| {
-            match bench.run(&ours, Act::SendHeld((*b"head").into(), Arc::clone(&hold))) {
+            match bench.run(&ours, Act::SendBay((*b"head").into(), Arc::clone(&bay))) {
                 Completion::Sent { result, .. } => result,
                 other => panic!("{other:?}"),
             }
         });
         assert!(broken.take(10).any(|result| result.is_err()));
         let (ours, mut theirs) = tcp();
-        bench.run(&Arc::new(ours.into()), Act::SendHeld((*b"again").into(), hold));
+        bench.run(&Arc::new(ours.into()), Act::SendBay((*b"again").into(), bay));
         let mut got = vec![0; 60_005];
         theirs.read_exact(&mut got).unwrap();
         assert_eq!((&got[..5], &got[5..]), (&b"again"[..], &content(60_000)[..]));

@@ -1,7 +1,7 @@
 //! Where a stage waits: one thread's reads, receives and sends, and its bell, in one place.
 //!
 //! Two backends do the work behind one seam: a ring (`io_uring`) and a crew (plain system calls on
-//! helper threads), so that no stage knows which of them the machine allows. A third moves holds,
+//! helper threads), so that no stage knows which of them the machine allows. A third moves bays,
 //! which neither could do as well. An operation owns its slot until it ends. At most one operation
 //! per descriptor and direction is in flight, for the kernel completes several in any order: reads
 //! on a pipe came back exactly reversed, sends on a socket interleaved (both shown in
@@ -59,8 +59,8 @@ impl Port {
         Ok(Port { backend, in_flight: Vec::new() })
     }
 
-    /// Opens a port that moves holds, and receives into slots: the same on every machine.
-    pub fn for_holds(waker: &Arc<Waker>) -> Port {
+    /// Opens a port that moves bays, and receives into slots: the same on every machine.
+    pub fn for_bays(waker: &Arc<Waker>) -> Port {
         Port { backend: Inner::Poller(Poller::new(waker)), in_flight: Vec::new() }
     }
 
@@ -81,8 +81,8 @@ impl Port {
             request.key,
             lane.0
         );
-        let for_holds = matches!(self.backend, Inner::Poller(_));
-        assert!(for_holds || !request.act.is_held(), "operation {} moves a hold", request.key);
+        let for_bays = matches!(self.backend, Inner::Poller(_));
+        assert!(for_bays || !request.act.is_of_bay(), "operation {} moves a bay", request.key);
         self.in_flight.push((request.key, lane.0, lane.1));
         match &mut self.backend {
             Inner::Ring(ring) => ring.submit(request),
@@ -123,7 +123,7 @@ impl Port {
         for completion in &completions[first..] {
             match completion {
                 Completion::Filled { key: ended, .. }
-                | Completion::Hoarded { key: ended, .. }
+                | Completion::Drawn { key: ended, .. }
                 | Completion::Sent { key: ended, .. }
                 | Completion::Written { key: ended, .. }
                 | Completion::Watched { key: ended, .. } => {

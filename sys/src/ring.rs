@@ -210,8 +210,8 @@ impl Ring {
                 let end = u32::from(libc::POLLIN.cast_unsigned());
                 opcode::PollAdd::new(fd, end).build()
             }
-            Act::Hoard(..) | Act::ReceiveHeld(..) | Act::SendHeld(..) => {
-                unreachable!("no port hands a hold to its ring")
+            Act::Draw(..) | Act::ReceiveBay(..) | Act::SendBay(..) => {
+                unreachable!("no port hands a bay to its ring")
             }
         }
     }
@@ -376,8 +376,8 @@ fn complete(
         }
         Act::WriteAt(..) => Completion::Written { key, result: outcome(cqe.result()) },
         Act::Watch => Completion::Watched { key, result: outcome(cqe.result()).map(|_| ()) },
-        Act::Hoard(..) | Act::ReceiveHeld(..) | Act::SendHeld(..) => {
-            unreachable!("no port hands a hold to its ring")
+        Act::Draw(..) | Act::ReceiveBay(..) | Act::SendBay(..) => {
+            unreachable!("no port hands a bay to its ring")
         }
     })
 }

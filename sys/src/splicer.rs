@@ -19,7 +19,7 @@ use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, open, vmsplice};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{Mode, SFlag, fstat};
 
-use crate::hold::Hold;
+use crate::bay::Bay;
 use crate::loan::Loan;
 
 nix::ioctl_read_bad!(
@@ -93,19 +93,19 @@ impl Splicer {
         self.put_all(bytes, wanted, |pipe, rest| nix::unistd::write(pipe, rest))
     }
 
-    /// Moves the pages of a hold into the descriptor, whoever reads it: nobody can write them any
+    /// Moves the pages of a bay into the descriptor, whoever reads it: nobody can write them any
     /// more. Sleeps and fails as [`Splicer::splice`] does. What nothing can be spliced into, as a
     /// file that is appended to, gets a copy.
-    pub fn pour(&mut self, mut hold: Hold, wanted: &dyn Fn() -> bool) -> io::Result<()> {
-        while !hold.is_empty() {
-            match hold.pour(&self.pipe) {
+    pub fn pour(&mut self, mut bay: Bay, wanted: &dyn Fn() -> bool) -> io::Result<()> {
+        while !bay.is_empty() {
+            match bay.pour(&self.pipe) {
                 Ok(count) => self.fed_bytes += count as u64,
                 Err(error) => match error.kind() {
                     io::ErrorKind::WouldBlock if !wanted() => {
                         return Err(io::ErrorKind::Interrupted.into());
                     }
                     io::ErrorKind::WouldBlock => wait_writable(self.pipe.as_fd())?,
-                    io::ErrorKind::InvalidInput => return self.write(&hold.read_out()?, wanted),
+                    io::ErrorKind::InvalidInput => return self.write(&bay.read_out()?, wanted),
                     _ => return Err(error),
                 },
             }
@@ -210,7 +210,7 @@ fn wait_writable(fd: BorrowedFd<'_>) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::arena::Arena;
-    use crate::hold::Holds;
+    use crate::bay::{Bays, Wanted};
     use crate::loan::Pool;
     use crate::pipe::Pipe;
     use crate::wake::Waker;
@@ -319,21 +319,22 @@ mod tests {
         assert_eq!(std::fs::read(&path).unwrap(), b"before after");
     }
 
-    /// A hold with these bytes.
-    fn held(bytes: &[u8]) -> Hold {
+    /// A bay with these bytes.
+    fn filled(bytes: &[u8]) -> Bay {
         let waker = Arc::new(Waker::new().unwrap());
-        let mut hold = Holds::new(1, SLOT, &waker).unwrap().take().unwrap();
+        let mut bay =
+            Bays::new(Wanted { count: 1, bytes: SLOT, ways: 0 }, &waker).unwrap().take().unwrap();
         let source = Pipe::new(SLOT).unwrap();
         nix::unistd::write(&source.writer, bytes).unwrap();
-        hold.fill(&source.reader, bytes.len()).unwrap();
-        hold
+        bay.fill(&source.reader, bytes.len()).unwrap();
+        bay
     }
 
     #[test]
-    fn a_hold_is_moved_into_whatever_takes_bytes() {
+    fn a_bay_is_moved_into_whatever_takes_bytes() {
         let bytes = vec![5; 100_000];
         let pipe = Pipe::new(SLOT).unwrap();
-        Splicer::new(pipe.writer).unwrap().pour(held(&bytes), &|| true).unwrap();
+        Splicer::new(pipe.writer).unwrap().pour(filled(&bytes), &|| true).unwrap();
         let mut got = Vec::new();
         std::fs::File::from(pipe.reader).read_to_end(&mut got).unwrap();
         assert_eq!(got, bytes);
@@ -342,16 +343,16 @@ mod tests {
             let path = folder.path().join(format!("appends {appends}"));
             let mut options = std::fs::OpenOptions::new();
             let file = options.create(true).write(!appends).append(appends).open(&path).unwrap();
-            Splicer::foreign(file.into()).pour(held(&bytes), &|| true).unwrap();
+            Splicer::foreign(file.into()).pour(filled(&bytes), &|| true).unwrap();
             assert_eq!(std::fs::read(&path).unwrap(), bytes, "appends: {appends}");
         }
     }
 
     #[test]
-    fn a_reader_that_stands_still_does_not_hold_what_is_held() {
+    fn a_reader_that_stands_still_does_not_hold_what_is_of_bay() {
         let pipe = Pipe::new(1 << 16).unwrap();
         let mut splicer = Splicer::new(pipe.writer).unwrap();
-        let stopped = splicer.pour(held(&vec![5; 100_000]), &|| false).unwrap_err();
+        let stopped = splicer.pour(filled(&vec![5; 100_000]), &|| false).unwrap_err();
         assert_eq!(stopped.kind(), io::ErrorKind::Interrupted);
         drop(pipe.reader);
     }

@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crossbeam_channel::Sender;
-use sys::hold::Hold;
+use sys::bay::Bay;
 use sys::wake::Waker;
 
 use crate::engine::block::{Arrived, Block, Place};
@@ -83,8 +83,8 @@ impl Arrivals {
     }
 
     /// A block arrived that nobody proves.
-    pub fn put_held(&self, place: Place, hold: Hold) {
-        self.books().window.put(place.sequence, Arrived::Held(place, hold));
+    pub fn put_bay(&self, place: Place, bay: Bay) {
+        self.books().window.put(place.sequence, Arrived::InBay(place, bay));
     }
 
     /// A block that arrived is not what was sent; its slots are at home again.

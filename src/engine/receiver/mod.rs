@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use sys::arena::{Arena, PAGE_BYTES};
-use sys::hold::Holds;
+use sys::bay::Bays;
 use sys::loan::Pool;
 use sys::port::Port;
 use sys::wake::Waker;
@@ -109,7 +109,7 @@ impl Receiver {
     ) -> io::Result<Receiver> {
         let waker = Arc::new(Waker::new()?);
         let lanes = u32::try_from(places.len()).unwrap_or(u32::MAX);
-        let Room { blocks, arena, holds } = Room::make(settings, agreed, lanes, slots, &waker)?;
+        let Room { blocks, arena, bays } = Room::make(settings, agreed, lanes, slots, &waker)?;
         let halt = Arc::new(Halt::default());
         halt.wakes(&waker);
         let progress = Arc::new(Progress::default());
@@ -177,7 +177,7 @@ impl Receiver {
         let take_in = {
             let (backend, halt, events) = (settings.backend, Arc::clone(&halt), events.clone());
             move || {
-                let route = Route::of(holds.as_ref());
+                let route = Route::of(bays.as_ref());
                 let port = stage::port(route, backend, &arena, &waker, lanes)
                     .map_err(|error| Fault::Setup("receive", error))?;
                 tracing::debug!(%route, "receiving");
@@ -185,7 +185,7 @@ impl Receiver {
                 Intake {
                     port,
                     pool,
-                    holds,
+                    bays,
                     lanes,
                     connections: BTreeMap::new(),
                     next_id: 0,
@@ -317,7 +317,7 @@ struct Room {
     blocks: u32,
     arena: Arc<Arena>,
     /// Where they stay in the kernel.
-    holds: Option<Holds>,
+    bays: Option<Bays>,
 }
 
 impl Room {
@@ -328,15 +328,15 @@ impl Room {
         slots: u32,
         taker: &Arc<Waker>,
     ) -> io::Result<Room> {
-        let holds = settings.holds(agreed.codec, slots, lanes as usize, taker)?;
-        let (places, arena) = if let Some(holds) = &holds {
+        let bays = settings.bays(agreed.codec, slots, lanes, 0, taker)?;
+        let (places, arena) = if let Some(bays) = &bays {
             // Only headers come into slots then, one for each lane.
-            (holds.count(), Arena::new(PAGE_BYTES, lanes.max(1))?)
+            (bays.count(), Arena::new(PAGE_BYTES, lanes.max(1))?)
         } else {
             let arena = Arena::new(settings.block_bytes.as_usize() + PAGE_BYTES, slots)?;
             (slots / slots_per_block(agreed.codec), arena)
         };
-        Ok(Room { blocks: places.saturating_sub(lanes).max(1), arena, holds })
+        Ok(Room { blocks: places.saturating_sub(lanes).max(1), arena, bays })
     }
 }
 

@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender};
-use sys::hold::{Hold, Holds};
+use sys::bay::{Bay, Bays};
 use sys::loan::{Loan, Pool};
 use sys::port::{Act, Completion, Port, Request};
 
@@ -37,7 +37,7 @@ pub(super) struct Intake {
     pub port: Port,
     pub pool: Pool,
     /// Where payloads go that stay in the kernel; the pool has room for headers then.
-    pub holds: Option<Holds>,
+    pub bays: Option<Bays>,
     pub lanes: u32,
     pub connections: BTreeMap<u32, Connection>,
     pub next_id: u32,
@@ -69,8 +69,8 @@ enum Expects {
     Header { beside: Beside },
     /// The payload that the header announced.
     Payload { header: Header, spare: Option<Loan> },
-    /// The same, in a hold.
-    Held { header: Header },
+    /// The same, in a bay.
+    InBay { header: Header },
 }
 
 /// What a frame can need besides the slot that its header comes into.
@@ -79,13 +79,13 @@ enum Beside {
     /// To be unpacked into.
     Slot(Loan),
     /// For the payload.
-    Hold(Hold),
+    Bay(Bay),
 }
 
 /// What a receive has filled.
 enum Filled {
     Slot(Loan),
-    Hold(Hold),
+    Bay(Bay),
 }
 
 /// The connections that brought wrong bytes, or blocks without room, since the last new block.
@@ -123,8 +123,8 @@ impl Intake {
                     Completion::Filled { key, loan, result } => {
                         self.settle(key, Filled::Slot(loan), result)?;
                     }
-                    Completion::Hoarded { key, hold, result } => {
-                        self.settle(key, Filled::Hold(hold), result)?;
+                    Completion::Drawn { key, bay, result } => {
+                        self.settle(key, Filled::Bay(bay), result)?;
                     }
                     _ => {}
                 }
@@ -169,11 +169,11 @@ impl Intake {
 
     /// All that the next frame can need, or nothing.
     fn berth(&self) -> Option<(Loan, Beside)> {
-        match (&self.holds, self.codec) {
-            // Where there is a hold there is a slot: only connections have one, each its own.
-            (Some(holds), _) => {
-                let hold = holds.take()?;
-                self.pool.take().map(|[loan]| (loan, Beside::Hold(hold)))
+        match (&self.bays, self.codec) {
+            // Where there is a bay there is a slot: only connections have one, each its own.
+            (Some(bays), _) => {
+                let bay = bays.take()?;
+                self.pool.take().map(|[loan]| (loan, Beside::Bay(bay)))
             }
             (None, Codec::Raw | Codec::Bare) => {
                 self.pool.take().map(|[loan]| (loan, Beside::Nothing))
@@ -224,9 +224,9 @@ impl Intake {
                     self.arrived(Origin { lane, id }, header, loan, spare);
                 }
             }
-            (Expects::Held { header }, Filled::Hold(hold)) if is_whole(&header) => {
+            (Expects::InBay { header }, Filled::Bay(bay)) if is_whole(&header) => {
                 if self.is_new(lane, &header) {
-                    self.arrivals.put_held(Place::of(&header), hold);
+                    self.arrivals.put_bay(Place::of(&header), bay);
                     // A stage that has ended has said why.
                     drop(self.deliveries.send(Delivery::Unpacked));
                 }
@@ -251,7 +251,7 @@ impl Intake {
         let length = header.payload_bytes as usize;
         let payload = HEADROOM..HEADROOM + length;
         let (act, expects) = match beside {
-            Beside::Hold(hold) => (Act::ReceiveHeld(hold, length), Expects::Held { header }),
+            Beside::Bay(bay) => (Act::ReceiveBay(bay, length), Expects::InBay { header }),
             Beside::Slot(spare) => {
                 let expects = Expects::Payload { header, spare: Some(spare) };
                 (Act::Receive(loan, payload), expects)

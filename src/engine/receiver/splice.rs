@@ -12,7 +12,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
-use sys::hold::Hold;
+use sys::bay::Bay;
 use sys::loan::Loan;
 use sys::splicer::Splicer;
 
@@ -153,7 +153,7 @@ impl Feeder {
             while let Some(arrived) = self.arrivals.take() {
                 match arrived {
                     Arrived::InSlot(block) => self.feed(block)?,
-                    Arrived::Held(place, hold) => self.feed_held(place, hold)?,
+                    Arrived::InBay(place, bay) => self.feed_bay(place, bay)?,
                 }
                 self.account(false);
                 if self.is_behind() {
@@ -236,9 +236,9 @@ impl Feeder {
         Ok(feeding)
     }
 
-    fn feed_held(&mut self, place: Place, hold: Hold) -> Result<(), Fault> {
-        let (length, halt) = (hold.len(), Arc::clone(&self.halt));
-        self.due(place, length)?.pour(hold, &|| !halt.is_on())?;
+    fn feed_bay(&mut self, place: Place, bay: Bay) -> Result<(), Fault> {
+        let (length, halt) = (bay.len(), Arc::clone(&self.halt));
+        self.due(place, length)?.pour(bay, &|| !halt.is_on())?;
         self.note_fed(place.sequence, length);
         Ok(())
     }
@@ -365,9 +365,9 @@ impl Feeding {
     }
 
     /// Gives the sink the pages of a block that nobody has proved.
-    fn pour(&mut self, hold: Hold, wanted: &dyn Fn() -> bool) -> Result<(), Fault> {
-        let length = hold.len();
-        let poured = self.splicer.pour(hold, wanted);
+    fn pour(&mut self, bay: Bay, wanted: &dyn Fn() -> bool) -> Result<(), Fault> {
+        let length = bay.len();
+        let poured = self.splicer.pour(bay, wanted);
         poured.map_err(|error| Fault::Sink(self.fed.to(), error))?;
         self.fed.append(0, length.into());
         Ok(())

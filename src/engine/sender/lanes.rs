@@ -157,7 +157,7 @@ impl Lanes {
         let act = match (frame.payload, connection.zero_copy) {
             (Payload::InSlot(loan, range), ZeroCopy::Off) => Act::Send(loan, range),
             (Payload::InSlot(loan, range), _) => Act::SendZeroCopy(loan, range),
-            (Payload::Held(hold), _) => Act::SendHeld(Box::new(frame.header.encode()), hold),
+            (Payload::InBay(bay), _) => Act::SendBay(Box::new(frame.header.encode()), bay),
         };
         let fd = Arc::clone(&connection.fd);
         port.submit(Request { key: Operation::Send.key(id), fd, act })
@@ -180,7 +180,7 @@ impl Lanes {
             (Payload::InSlot(slot, range), Err(error)) if zero_copy && is_no_zero_copy(&error) => {
                 (slot, range)
             }
-            (Payload::Held(_), Ok(_)) => {
+            (Payload::InBay(_), Ok(_)) => {
                 self.idle.push_back(id);
                 return Outcome::Done;
             }

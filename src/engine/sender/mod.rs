@@ -123,8 +123,10 @@ impl Sender {
     ) -> io::Result<Sender> {
         let lanes = places.len();
         let (read_waker, send_waker) = (Arc::new(Waker::new()?), Arc::new(Waker::new()?));
-        let holds = settings.holds(settings.codec(), slots, lanes, &read_waker)?;
-        let route = Route::of(holds.as_ref());
+        let connections = u32::try_from(lanes).unwrap_or(u32::MAX - 1);
+        let bays =
+            settings.bays(settings.codec(), slots, connections, connections + 1, &read_waker)?;
+        let route = Route::of(bays.as_ref());
         let arena = Arena::new(settings.block_bytes.as_usize() + PAGE_BYTES, slots)?;
         let halt = Arc::new(Halt::default());
         halt.wakes(&read_waker);
@@ -157,7 +159,7 @@ impl Sender {
             }
         };
         sender.frames = Some(frames.clone());
-        let room = holds.map_or(Room::Slots(pool), Room::Holds);
+        let room = bays.map_or(Room::Slots(pool), Room::Bays);
         let read = {
             let (settings, arena) = (settings.clone(), Arc::clone(&arena));
             let (halt, send) = (Arc::clone(&halt), frames.clone());

@@ -5,14 +5,14 @@
 //! record header and then the payload: a short read is no event, it only moves the mark. A block
 //! goes on when it is full, at the end, or when the source has been silent for `flush_after`. Its
 //! CRC is taken here, read by read: the bytes are in this core's cache now and never again. On the
-//! splice lane nothing is read: the pages of the pipe move into holds.
+//! splice lane nothing is read: the pages of the pipe move into bays.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
-use sys::hold::{Hold, Holds};
+use sys::bay::{Bay, Bays};
 use sys::loan::{Loan, Pool};
 use sys::port::{Act, Completion, Port, Request};
 
@@ -51,13 +51,13 @@ pub(super) struct Reader {
 /// Where blocks are filled.
 pub(super) enum Room {
     Slots(Pool),
-    Holds(Holds),
+    Bays(Bays),
 }
 
 /// What one block is filled into.
 enum Berth {
     Slot(Loan),
-    Hold(Hold),
+    Bay(Bay),
 }
 
 /// How the filling of one block ended.
@@ -122,9 +122,9 @@ impl Reader {
         // Of bare blocks nothing was hashed.
         let crc32 = crc.finalize();
         match (berth, spare) {
-            (Berth::Hold(hold), _) => {
+            (Berth::Bay(bay), _) => {
                 let header = place.header(self.codec, length, crc32);
-                self.send.put(ToSend::Frame(Frame::held(header, hold)));
+                self.send.put(ToSend::Frame(Frame::in_bay(header, bay)));
             }
             // Workers that have ended have said why.
             (Berth::Slot(loan), Some(spare)) => {
@@ -145,7 +145,7 @@ impl Reader {
                 return Ok(None);
             }
             let taken = match (&self.room, self.codec) {
-                (Room::Holds(holds), _) => holds.take().map(|hold| (Berth::Hold(hold), None)),
+                (Room::Bays(bays), _) => bays.take().map(|bay| (Berth::Bay(bay), None)),
                 (Room::Slots(pool), Codec::Raw | Codec::Bare) => {
                     pool.take().map(|[loan]| (Berth::Slot(loan), None))
                 }
@@ -174,7 +174,7 @@ impl Reader {
                 Berth::Slot(loan) => {
                     Act::Read(loan, HEADROOM + filled.length..HEADROOM + self.block_bytes)
                 }
-                Berth::Hold(hold) => Act::Hoard(hold, self.block_bytes - filled.length),
+                Berth::Bay(bay) => Act::Draw(bay, self.block_bytes - filled.length),
             };
             let request = Request { key: READ, fd: Arc::clone(source), act };
             self.port.submit(request).map_err(|error| Fault::Source(at, error))?;
@@ -228,7 +228,7 @@ impl Reader {
         self.port.wait(timeout, &mut completions).map_err(|error| Fault::Source(at, error))?;
         Ok(completions.pop().and_then(|completion| match completion {
             Completion::Filled { loan, result, .. } => Some((Berth::Slot(loan), result)),
-            Completion::Hoarded { hold, result, .. } => Some((Berth::Hold(hold), result)),
+            Completion::Drawn { bay, result, .. } => Some((Berth::Bay(bay), result)),
             Completion::Sent { .. }
             | Completion::Written { .. }
             | Completion::Released { .. }
@@ -241,8 +241,8 @@ impl Filled {
     fn has_room(&self, block_bytes: usize) -> bool {
         let is_full = match &self.berth {
             Berth::Slot(_) => false,
-            // A hold that cannot be asked goes on as it is.
-            Berth::Hold(hold) => !hold.is_empty() && hold.is_full().unwrap_or(true),
+            // A bay that cannot be asked goes on as it is.
+            Berth::Bay(bay) => !bay.is_empty() && bay.is_full().unwrap_or(true),
         };
         self.length < block_bytes && !is_full
     }

@@ -192,7 +192,7 @@ impl Dealer {
                 self.lanes.released(id_of(key), copied);
                 return Ok(());
             }
-            Completion::Filled { .. } | Completion::Hoarded { .. } | Completion::Written { .. } => {
+            Completion::Filled { .. } | Completion::Drawn { .. } | Completion::Written { .. } => {
                 return Ok(());
             }
         };

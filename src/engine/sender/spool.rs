@@ -354,7 +354,7 @@ impl Spooler {
                 Some(shelved) => self.settle_read(shelved, loan, result),
                 None => Ok(()),
             },
-            Completion::Hoarded { .. }
+            Completion::Drawn { .. }
             | Completion::Sent { .. }
             | Completion::Released { .. }
             | Completion::Watched { .. } => Ok(()),
