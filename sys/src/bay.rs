@@ -2,8 +2,8 @@
 //! on.
 //!
 //! A bay is to the splice lane what a slot of the arena is to the block lane: one block, in one
-//! hand, and dropped anywhere it goes home empty and wakes the stage that waits for room. What is in
-//! it can be teed into a socket as often as it takes (tee(2) takes references, no copies) until
+//! hand, and dropped anywhere it goes home empty and wakes the stage that waits for room. What is
+//! in it can be teed into a socket as often as it takes (tee(2) takes references, no copies) until
 //! the other side has it. A pipe has places, not bytes: every piece of a page takes one, so a bay
 //! may be full before it has as many bytes as it could.
 
