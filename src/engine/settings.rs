@@ -129,7 +129,7 @@ pub(super) fn slots_per_block(codec: Codec) -> u32 {
 
 /// How breakpoint files in a folder are moved: on ZFS by plain calls, for a write of a registered
 /// buffer may spin for ever there (openzfs#16133).
-pub(super) fn file_backend(backend: Backend, folder: &Path) -> io::Result<Backend> {
+pub(crate) fn file_backend(backend: Backend, folder: &Path) -> io::Result<Backend> {
     let on_zfs = sys::direct::on_zfs(File::open(folder)?)?;
     Ok(if on_zfs { Backend::Threads } else { backend })
 }

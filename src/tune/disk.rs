@@ -3,7 +3,7 @@
 //! The file loses its name before its first block, and its folder is one that the next start with
 //! the same `--spool` would clear away: whatever ends this process, nothing stays.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -11,12 +11,13 @@ use std::time::Instant;
 
 use sys::arena::{Arena, PAGE_BYTES};
 use sys::backend::Backend;
-use sys::direct::{BulkFile, on_zfs, space, sync};
+use sys::direct::{BulkFile, space, sync};
 use sys::loan::{Loan, Pool};
 use sys::port::{Act, Completion, Port, Request};
 use sys::wake::Waker;
 
 use super::rig::Rig;
+use crate::engine::settings::file_backend;
 use crate::spool::folder::Folder;
 use crate::units::Bytes;
 
@@ -43,10 +44,7 @@ pub(super) fn spool(rig: &Rig, parent: &Path) -> io::Result<Bytes> {
     let file = BulkFile::create(&path, blocks * block_bytes)?;
     fs::remove_file(&path)?;
     drop(folder);
-    // A write of a registered buffer may spin for ever on ZFS (openzfs#16133).
-    let on_zfs = on_zfs(File::open(parent)?)?;
-    let backend = if on_zfs { Backend::Threads } else { rig.settings.backend };
-    write(rig, backend, &file, blocks)
+    write(rig, file_backend(rig.settings.backend, parent)?, &file, blocks)
 }
 
 fn write(rig: &Rig, backend: Backend, file: &BulkFile, blocks: u64) -> io::Result<Bytes> {
