@@ -1,6 +1,11 @@
 //! The lanes of the command line: a stream that nobody proves stays in the kernel on either side,
 //! and is no other stream for it.
 
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+
 use serde_json::Value;
 
 #[path = "support/host.rs"]
@@ -62,6 +67,34 @@ fn a_reader_that_splices_on_and_a_command_that_copies_get_the_same() {
     }
 }
 
+/// Whose pipes are few and small: nothing may be left without one.
+#[test]
+fn a_user_without_privileges_gets_a_smaller_window_and_the_same_stream() {
+    const NOBODY: u32 = 65534;
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let program = folder.path().join("zferry");
+    fs::copy(zferry(&[]).get_program(), &program).unwrap();
+    let as_nobody = |words: &[&str]| {
+        let mut command = Command::new(&program);
+        command.args(words).current_dir("/").stdout(Stdio::piped()).stderr(Stdio::piped());
+        // Only root can and has to become somebody else.
+        if fs::metadata("/proc/self").unwrap().uid() == 0 {
+            command.uid(NOBODY).gid(NOBODY);
+        }
+        command
+    };
+    let only = ["--plain", "--lane", "splice"];
+    let receive = [&["receive", "--listen", "127.0.0.1:0"][..], &only].concat();
+    let receiver = Server::start(&mut as_nobody(&receive));
+    let (address, input) = (receiver.address.to_string(), content(24 << 20));
+    let words = [&["send", &address, "--checksum", "none", "--retry-for", "0"][..], &only].concat();
+    let mut sender = Running::start(as_nobody(&words).stdin(Stdio::piped()));
+    sender.feed(input.clone());
+    sender.ended().succeeded();
+    assert!(receiver.running.ended().succeeded().stdout == input);
+}
+
 #[test]
 fn the_lane_is_told_to_a_program() {
     for (flags, lane) in [(BARE.as_slice(), "splice"), (&SMALL, "block")] {
@@ -101,7 +134,7 @@ fn what_would_have_to_look_at_bytes_that_nobody_looks_at_is_refused_with_a_remed
     ] {
         let words = [&["send", "127.0.0.1:1", "--plain"][..], &flags].concat();
         let command = &mut zferry(&words);
-        let ended = Running::start(command.stdin(std::process::Stdio::piped())).ended();
+        let ended = Running::start(command.stdin(Stdio::piped())).ended();
         ended.failed_with(3, &[told, remedy]);
     }
     let receiver = Server::receive(&["--spool", spool]);
