@@ -86,9 +86,9 @@ pub(super) struct SendFlags {
     #[arg(long, value_name = "NAME")]
     congestion: Option<String>,
     /// Send no more bytes than this each second over all connections together: 50MiB, say. Leaves
-    /// room on the line for others. The kernel spreads it evenly, and counts headers and what is
-    /// sent again. `@FILE` reads it from a file, a rate or `none`, at the start and at each SIGHUP
-    /// [default: no limit]
+    /// room on the line for others. The kernel spreads it evenly, and counts what is sent again;
+    /// the headers of the network come on top. `@FILE` reads it from a file, a rate or `none`, at
+    /// the start and at each SIGHUP [default: no limit]
     #[arg(long, value_name = "RATE|@FILE")]
     bwlimit: Option<Bwlimit>,
     /// Have the network card read blocks from our memory, which saves a copy on fast cards and

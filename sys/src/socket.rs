@@ -78,8 +78,9 @@ pub fn set_notsent_lowat(socket: impl AsFd, bytes: u32) -> io::Result<()> {
     on_tcp(socket, |socket| setsockopt(socket, NotsentLowat, &bytes))
 }
 
-/// The most bytes per second that the kernel lets leave the socket, headers and what is sent again
-/// included; `None` for no limit (`SO_MAX_PACING_RATE`, of 64 bits since Linux 4.20).
+/// The most bytes per second that the kernel lets leave the socket, what is sent again included,
+/// and headers where the queueing discipline is fq; `None` for no limit (`SO_MAX_PACING_RATE`, of
+/// 64 bits since Linux 4.20).
 ///
 /// Segments then leave evenly, whatever the congestion control and without a queueing discipline
 /// that knows of pacing (since Linux 4.13).

@@ -121,7 +121,7 @@ impl Lanes {
         }
     }
 
-    /// By the kernel: it sends evenly, and counts headers and what it sends again.
+    /// By the kernel: it sends evenly, and counts what it sends again.
     fn pace(&self, each: Option<Rate>) {
         for Connection { lane, fd, .. } in self.connections.values() {
             let rate = each.map(|rate| rate.per_second().0);
