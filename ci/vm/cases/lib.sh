@@ -138,6 +138,7 @@ clean_up() {
   done
   pkill -9 -x zfs
   tc -n client qdisc del dev to_server root 2>/dev/null
+  tc -n server qdisc del dev to_client root 2>/dev/null
   umount -q -R $mnt/* 2>/dev/null
   for pool in tank vault; do
     for _ in $(seq 100); do
