@@ -3,7 +3,7 @@
 # of two times needs a machine that does nothing else, and more than a minute: for LONG alone.
 . "$(dirname "$0")/lib.sh"
 
-steps=30
+steps=200
 
 # now_ms: of this moment.
 now_ms() { echo $(($(date +%s%N) / 1000000)); }
