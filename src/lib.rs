@@ -1,7 +1,7 @@
 //! zferry carries ZFS snapshots from one Linux host to another and never starts over.
 //!
 //! Modules stand on each other in this order, and name only what stands below them:
-//! `units, error, dataset, listing, token < protocol < breakpoint < plan < spool < process < zfs <
+//! `units, error, dataset, listing, token < trust < protocol < breakpoint < plan < spool < process < zfs <
 //! engine < ...`
 #![forbid(unsafe_code)]
 
@@ -14,6 +14,8 @@ pub mod dataset;
 pub mod listing;
 
 pub mod token;
+
+pub mod trust;
 
 pub mod protocol;
 
