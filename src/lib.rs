@@ -1,8 +1,8 @@
 //! zferry carries ZFS snapshots from one Linux host to another and never starts over.
 //!
 //! Modules stand on each other in this order, and name only what stands below them:
-//! `units, error, dataset, listing, token < trust < protocol < breakpoint < plan < spool < process < zfs <
-//! engine < ...`
+//! `units, error, dataset, listing, token, trust < protocol < breakpoint < plan < spool < process <
+//! zfs < engine < tls < link < ...`
 #![forbid(unsafe_code)]
 
 pub mod units;
@@ -30,6 +30,8 @@ pub mod process;
 pub mod zfs;
 
 pub mod engine;
+
+pub mod tls;
 
 pub mod link;
 

@@ -11,6 +11,7 @@ mod inspect;
 mod limit;
 mod receive;
 mod replicate;
+mod security;
 mod send;
 mod serve;
 mod show;

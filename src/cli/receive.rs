@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
@@ -10,7 +11,7 @@ use sys::control::Runtime;
 use super::engine::Flags;
 use super::serve::listen;
 use super::spool::{KeepFlags, state_beside};
-use super::{duration, machine, require_plain, signals, state, usage};
+use super::{duration, machine, security, signals, state, usage};
 use crate::engine::settings::Settings;
 use crate::error::{Failure, Side};
 use crate::server::{Destination, Incoming, Options, Pipe, Stopping, serve};
@@ -20,12 +21,18 @@ const CONNECTIONS_MAX: u16 = 64;
 
 /// Take one stream from `zferry send` and write it to stdout, or to a command given after `--`
 ///
-/// Example: zferry receive --listen 0.0.0.0:7002 --plain -- zfs receive -s -u backup/a
+/// Example: zferry receive --listen 0.0.0.0:7002 --ticket-out ticket -- zfs receive -s -u backup/a
+/// and, with that file brought to the other host: zferry send HOST:7002 --ticket ticket
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
     /// The address and port to listen on; port 0 takes any free one, and stderr says which
     #[arg(long, value_name = "ADDR:PORT")]
     listen: SocketAddr,
+    /// Make a ticket and write it to this file, which nobody else can read: whoever has it may send
+    /// the stream, once, encrypted, and knows that it is we who receive it. Bring it to the sender
+    /// by a way that you trust, such as ssh
+    #[arg(long, value_name = "FILE", conflicts_with = "plain")]
+    ticket_out: Option<PathBuf>,
     /// Talk without encryption: anybody who reaches the port can send, and read along
     #[arg(long)]
     plain: bool,
@@ -42,7 +49,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
-    require_plain(Side::Target, arguments.plain)?;
+    security::require_one(Side::Target, arguments.plain, arguments.ticket_out.as_ref())?;
     let pipe = if arguments.command.is_empty() {
         if std::io::stdout().is_terminal() {
             return Err(usage(Side::Target, "a stream would be written to this terminal")
@@ -54,6 +61,7 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
     };
     let spool = arguments.keep.place()?;
     let engine = Settings { spool, ..arguments.engine.settings(Side::Target)? };
+    let engine = if arguments.plain { engine } else { security::encrypted(Side::Target, engine)? };
     let state = state_beside(None, engine.spool.as_ref());
     let records = state::records(Side::Target, state, engine.backend)?;
     let runtime = Runtime::new(engine.backend)
@@ -69,6 +77,8 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
             grace: arguments.grace,
             records,
         };
-        serve(Incoming::Network(listener), Destination::Pipe(pipe), options, stop).await
+        let ticket = arguments.ticket_out.as_deref();
+        let door = security::door(arguments.plain, ticket, &listener)?;
+        serve(Incoming::Network { listener, door }, Destination::Pipe(pipe), options, stop).await
     })
 }

@@ -18,7 +18,7 @@ use super::target::{Reach, Target, resolve};
 use super::{machine, require_plain, signals, state, usage};
 use crate::client::job::{Job, OnDeadToken, Outcome, Wanted};
 use crate::client::replicate::replicate;
-use crate::client::{Dial, Options, Stop, Summary};
+use crate::client::{Dial, Manner, Options, Stop, Summary};
 use crate::dataset::{DatasetName, SnapName};
 use crate::engine::settings::Settings;
 use crate::error::{Failure, Side};
@@ -200,7 +200,8 @@ fn route(
     match target {
         Target::Server { authority, dataset } => {
             let addresses = resolve(&authority)?;
-            let dial = Dial::Network { name: authority, addresses, limit: reach.limit() };
+            let (limit, manner) = (reach.limit(), Manner::Plain);
+            let dial = Dial::Network { name: authority, addresses, limit, manner };
             Ok((Route { dial, server: None }, dataset))
         }
         Target::Local(name) => {

@@ -10,21 +10,25 @@ use super::engine::{Flags, SendFlags};
 use super::events::{self, Telling};
 use super::show;
 use super::spool::state_beside;
-use super::target::{Reach, resolve};
-use super::{machine, require_plain, signals, state, usage};
+use super::target::Reach;
+use super::{machine, security, signals, state, usage};
 use crate::client::send::{From, send, send_rest};
-use crate::client::{Dial, Options, Stop};
+use crate::client::{Options, Stop};
 use crate::error::{Failure, Side};
 use crate::server::Stopping;
 
 /// Send stdin, or the output of a command given after `--`, to a `zferry receive`
 ///
-/// Example: zferry send backup.example:7002 --plain -- zfs send -w tank/a@monday
+/// Example: zferry send --ticket FILE -- zfs send -w tank/a@monday
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
-    /// Where `zferry receive` listens
-    #[arg(value_name = "HOST:PORT")]
-    to: String,
+    /// Where `zferry receive` listens [default: where the ticket says]
+    #[arg(value_name = "HOST:PORT", required_unless_present = "ticket")]
+    to: Option<String>,
+    /// The file that `zferry receive --ticket-out` wrote: the stream is encrypted, and the receiver
+    /// known
+    #[arg(long, value_name = "FILE", conflicts_with = "plain")]
+    ticket: Option<PathBuf>,
     /// Talk without encryption: anybody on the way can read along
     #[arg(long)]
     plain: bool,
@@ -56,7 +60,7 @@ pub(super) fn run(arguments: Arguments, quiet: bool) -> Result<(), Failure> {
 }
 
 fn copy(arguments: Arguments, quiet: bool) -> Result<(), Failure> {
-    require_plain(Side::Source, arguments.plain)?;
+    security::require_one(Side::Source, arguments.plain, arguments.ticket.as_ref())?;
     let from = if arguments.command.is_empty() {
         if std::io::stdin().is_terminal() && !arguments.rest {
             return Err(usage(Side::Source, "a stream would be read from this terminal")
@@ -68,10 +72,10 @@ fn copy(arguments: Arguments, quiet: bool) -> Result<(), Failure> {
     };
     let sending = &arguments.sending;
     let engine = sending.apply(arguments.engine.settings(Side::Source)?)?;
+    let engine = if arguments.plain { engine } else { security::encrypted(Side::Source, engine)? };
     let state = state_beside(arguments.state.as_deref(), engine.spool.as_ref());
     let records = state::records(Side::Source, state, engine.backend)?;
-    let addresses = resolve(&arguments.to)?;
-    let dial = Dial::Network { name: arguments.to, addresses, limit: arguments.reach.limit() };
+    let dial = security::dial(arguments.to, arguments.ticket.as_deref(), arguments.reach.limit())?;
     let runtime = Runtime::new(engine.backend)
         .map_err(|error| machine(Side::Source, "start the sender", &error))?;
     let limit = sending.limit()?;

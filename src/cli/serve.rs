@@ -17,7 +17,7 @@ use crate::dataset::DatasetName;
 use crate::engine::settings::Settings;
 use crate::error::{Class, Failure, Side};
 use crate::listing::TargetState;
-use crate::server::{Destination, Incoming, Options, Pool, Stopping, serve};
+use crate::server::{Destination, Door, Incoming, Options, Pool, Stopping, serve};
 use crate::zfs::Zfs;
 
 /// The most data connections that a client gets.
@@ -79,7 +79,8 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
             grace: arguments.grace,
             records,
         };
-        serve(Incoming::Network(listener), destination, options, stop).await
+        let incoming = Incoming::Network { listener, door: Door::Plain };
+        serve(incoming, destination, options, stop).await
     })
 }
 

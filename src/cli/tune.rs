@@ -21,7 +21,7 @@ use super::engine::Flags;
 use super::serve::listen;
 use super::target::resolve;
 use super::{machine, require_plain, signals, usage};
-use crate::client::{Dial, Stop};
+use crate::client::{Dial, Manner, Stop};
 use crate::error::{Failure, Side};
 use crate::server::{Nowhere, Stopping};
 use crate::tune::{Onlooker, Rig, Sample, answer, measure};
@@ -149,7 +149,8 @@ fn once(nowhere: Nowhere, mut stop: watch::Receiver<Stopping>) -> watch::Receive
 
 fn dial(far: &str, plain: bool) -> Result<Dial, Failure> {
     require_plain(Side::Source, plain)?;
-    Ok(Dial::Network { name: far.to_owned(), addresses: resolve(far)?, limit: CONNECT_LIMIT })
+    let (name, addresses) = (far.to_owned(), resolve(far)?);
+    Ok(Dial::Network { name, addresses, limit: CONNECT_LIMIT, manner: Manner::Plain })
 }
 
 fn rig(arguments: &Arguments) -> Result<Rig, Failure> {

@@ -2,21 +2,47 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use sys::cipher::Conduit;
 use sys::control::Stream;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::error::{Class, Failure, Side};
-use crate::link;
+use crate::link::{self, HandshakeError, Wire};
 use crate::protocol::preamble::{Preamble, Role};
-use crate::protocol::secret::JoinSecret;
+use crate::protocol::secret::{JoinSecret, Proof};
 use crate::protocol::version::Versions;
+use crate::tls::{self, Agreement};
 
 /// How long the server of this process may take to answer: it starts beside us.
 const LOCAL_LIMIT: Duration = Duration::from_secs(10);
+
+/// What may be the matter with a server that does not speak TLS.
+const PLAIN_THERE: &str = "check the address and port, and that it is a zferry that listens there \
+                           without --plain";
+
+/// How a client talks to a server over a network.
+#[derive(Clone, Debug)]
+pub enum Manner {
+    /// In clear, to whichever server answers.
+    Plain,
+    /// To the server that this trusts, as the client that it is.
+    Keys(Agreement),
+    /// The same, with a ticket's secret to show.
+    Ticket(Agreement, JoinSecret),
+}
+
+impl Manner {
+    fn agreement(&self) -> Option<&Agreement> {
+        match self {
+            Manner::Plain => None,
+            Manner::Keys(agreement) | Manner::Ticket(agreement, _) => Some(agreement),
+        }
+    }
+}
 
 /// Where the server is.
 #[derive(Clone, Debug)]
@@ -29,6 +55,8 @@ pub enum Dial {
         addresses: Vec<SocketAddr>,
         /// How long it may take to accept a connection, and to answer on it.
         limit: Duration,
+        /// How we talk to it.
+        manner: Manner,
     },
     /// In this process: it takes the other ends of socket pairs.
     Local(UnboundedSender<UnixStream>),
@@ -51,73 +79,143 @@ impl Dial {
         }
     }
 
+    /// The secret to let us in with.
+    fn ticket(&self) -> Option<JoinSecret> {
+        match self {
+            Dial::Network { manner: Manner::Ticket(_, secret), .. } => Some(*secret),
+            _ => None,
+        }
+    }
+
     /// Opens the control connection. Afterwards only the address that worked is dialled.
-    pub(super) async fn control(&mut self) -> Result<Stream, Failure> {
-        let preamble = Preamble { versions: Versions::OURS, role: Role::Control };
+    pub(super) async fn control(&mut self) -> Result<Wire, Failure> {
         let stream = match self {
-            Dial::Network { name, addresses, limit } => {
+            Dial::Network { name, addresses, limit, .. } => {
                 let (stream, address) = connect_first(name, addresses, *limit).await?;
                 *addresses = vec![address];
                 stream
             }
             Dial::Local(server) => pair(server).map_err(|error| self.broken(&error))?,
         };
-        self.introduce(stream, preamble).await
+        let mut wire = self.secure(stream).await?;
+        let proof = self.ticket().map(|secret| self.proof(&wire, secret));
+        let proof = proof.transpose()?.unwrap_or(Proof::NONE);
+        self.introduce(&mut wire, Role::Control { proof }).await?;
+        Ok(wire)
     }
 
     /// Opens a control connection that takes the place of a lost one.
-    pub(super) async fn control_again(&self, secret: JoinSecret) -> Result<Stream, Failure> {
-        let preamble = Preamble { versions: Versions::OURS, role: Role::Return { secret } };
+    pub(super) async fn control_again(&self, secret: JoinSecret) -> Result<Wire, Failure> {
         let stream = match self {
-            Dial::Network { name, addresses, limit } => {
+            Dial::Network { name, addresses, limit, .. } => {
                 connect_first(name, addresses, *limit).await?.0
             }
             Dial::Local(server) => pair(server).map_err(|error| self.broken(&error))?,
         };
-        self.introduce(stream, preamble).await
+        let mut wire = self.secure(stream).await?;
+        let role = Role::Return { proof: self.proof(&wire, secret)? };
+        self.introduce(&mut wire, role).await?;
+        Ok(wire)
+    }
+
+    /// Learns whether it is the server that we want, and proves who we are.
+    async fn secure(&self, stream: Stream) -> Result<Wire, Failure> {
+        let (agreement, limit) = match self {
+            Dial::Network { manner, limit, .. } => (manner.agreement(), limit),
+            Dial::Local(_) => (None, &LOCAL_LIMIT),
+        };
+        let Some(agreement) = agreement else { return Ok(Wire::plain(stream)) };
+        let session = agreement.connect().map_err(|error| self.no_agreement(&error.into()))?;
+        match tokio::time::timeout(*limit, Wire::secure(stream, session)).await {
+            Ok(secured) => secured.map_err(|error| self.no_agreement(&error)),
+            Err(_elapsed) => {
+                let what = format!("{} said nothing within {} s", self.name(), limit.as_secs());
+                Err(Failure::new(Side::Network, Class::Interrupted, what).with_remedy(PLAIN_THERE))
+            }
+        }
+    }
+
+    fn proof(&self, wire: &Wire, secret: JoinSecret) -> Result<Proof, Failure> {
+        let binding = wire.binding().map_err(|error| self.no_agreement(&error.into()))?;
+        Ok(secret.proof(binding.as_ref().map(|exported| exported.bytes().as_slice())))
     }
 
     /// Says what a connection is for.
-    async fn introduce(&self, stream: Stream, preamble: Preamble) -> Result<Stream, Failure> {
-        let written = stream.write_all(preamble.encode().to_vec()).await;
-        written.map_err(|error| self.broken(&error))?;
-        Ok(stream)
+    async fn introduce(&self, wire: &mut Wire, role: Role) -> Result<(), Failure> {
+        let preamble = Preamble { versions: Versions::OURS, role };
+        let written = wire.write_all(preamble.encode().to_vec()).await;
+        written.map_err(|error| self.broken(&error))
     }
 
-    /// Opens a data connection and gives it away as a blocking descriptor. The congestion control
-    /// is ours to choose: only the side that sends has a use for one.
+    /// Opens a data connection. The congestion control is ours to choose: only the side that sends
+    /// has a use for one.
     pub(super) async fn lane(
         &self,
         lane: u16,
         secret: JoinSecret,
         congestion: Option<&str>,
-    ) -> Result<OwnedFd, Failure> {
-        let preamble = Preamble { versions: Versions::OURS, role: Role::Data { lane, secret } };
+    ) -> Result<Conduit, Failure> {
         let opened = async {
-            let stream = match self {
+            match self {
                 Dial::Network { addresses, limit, .. } => {
                     let &address = addresses.first().ok_or(io::ErrorKind::AddrNotAvailable)?;
-                    link::connect(address, *limit).await?
+                    link::connect(address, *limit).await
                 }
-                Dial::Local(server) => pair(server)?,
-            };
-            stream.write_all(preamble.encode().to_vec()).await?;
-            stream.into_fd()
+                Dial::Local(server) => pair(server),
+            }
         };
-        let fd = opened.await.map_err(|error: io::Error| {
+        let failed = |error: io::Error| {
             let what = format!("open data connection {lane} to {}: {error}", self.name());
             Failure::new(Side::Network, Class::Interrupted, what)
-        })?;
+        };
+        let mut wire = self.secure(opened.await.map_err(failed)?).await?;
+        let role = Role::Data { lane, proof: self.proof(&wire, secret)? };
+        self.introduce(&mut wire, role).await?;
+        let connection = wire.into_conduit().map_err(failed)?;
         match congestion {
-            Some(name) => sys::socket::set_congestion_control(&fd, name).map_err(|error| {
-                Failure::new(Side::Source, Class::Machine, error.to_string()).with_remedy(
-                    "use one of those, as root where it is not in \
-                     net.ipv4.tcp_allowed_congestion_control",
-                )
-            })?,
-            None => leave_unpaced_within_host(&fd),
+            Some(name) => {
+                sys::socket::set_congestion_control(&connection, name).map_err(|error| {
+                    Failure::new(Side::Source, Class::Machine, error.to_string()).with_remedy(
+                        "use one of those, as root where it is not in \
+                         net.ipv4.tcp_allowed_congestion_control",
+                    )
+                })?;
+            }
+            None => leave_unpaced_within_host(&connection),
         }
-        Ok(fd)
+        Ok(connection)
+    }
+
+    /// A handshake that failed.
+    fn no_agreement(&self, error: &HandshakeError) -> Failure {
+        let name = self.name();
+        let (class, what, remedy) = match error {
+            HandshakeError::Broken(error) => return self.broken(error),
+            HandshakeError::Closed => (
+                Class::Interrupted,
+                format!("the connection to {name} was lost: {error}"),
+                PLAIN_THERE.to_owned(),
+            ),
+            HandshakeError::Refused(error) => match tls::untrusted(error) {
+                Some(key) => (
+                    Class::Refused,
+                    format!(
+                        "{name} shows the key {key}, which is not the one that it is known by: \
+                         somebody may sit in between, or the server has a new key"
+                    ),
+                    format!(
+                        "compare it with `zferry keys show` on the server itself; if it is the \
+                         server's: zferry keys trust server {name} {key}"
+                    ),
+                ),
+                None => (
+                    Class::Peer,
+                    format!("no agreement with {name} on how to talk: {error}"),
+                    PLAIN_THERE.to_owned(),
+                ),
+            },
+        };
+        Failure::new(Side::Network, class, what).with_remedy(remedy)
     }
 
     fn broken(&self, error: &io::Error) -> Failure {
@@ -128,7 +226,7 @@ impl Dial {
 
 /// Within one host there is no line that could be overfilled, and pacing halves the rate (`bbr`
 /// against `cubic`, measured). Where another may not be chosen, the machine's own does as well.
-fn leave_unpaced_within_host(fd: &OwnedFd) {
+fn leave_unpaced_within_host(fd: &impl AsFd) {
     let paced = || -> io::Result<bool> {
         let name = sys::socket::congestion_control(fd)?;
         let paces = name.is_some_and(|name| name.starts_with("bbr"));
@@ -173,6 +271,7 @@ fn pair(server: &UnboundedSender<UnixStream>) -> io::Result<Stream> {
 #[cfg(test)]
 mod tests {
     use std::net::{TcpListener, TcpStream};
+    use std::os::fd::OwnedFd;
 
     use super::*;
 

@@ -3,9 +3,9 @@
 //! Each lane is tried anew by itself, with growing pauses until the transfer moves again. What was
 //! on its way over a lost one, the engine sends again over whichever is there.
 
-use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use sys::cipher::Conduit;
 use sys::control;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
@@ -51,7 +51,7 @@ struct State {
 /// A lane that is there again, or that could not be had.
 pub(super) struct Reopened {
     pub lane: u16,
-    pub outcome: Result<OwnedFd, Failure>,
+    pub outcome: Result<Conduit, Failure>,
     patience: Patience,
 }
 
@@ -64,7 +64,7 @@ impl Lanes {
         (used, count): (u16, u16),
         congestion: Option<String>,
         retry_for: Duration,
-    ) -> Result<(Lanes, Vec<Option<OwnedFd>>), Failure> {
+    ) -> Result<(Lanes, Vec<Option<Conduit>>), Failure> {
         let opener = Opener { dial, secret, congestion };
         let mut connections = Vec::new();
         for lane in 0..used {
@@ -172,7 +172,7 @@ impl Lanes {
 }
 
 impl Opener {
-    async fn open(&self, lane: u16) -> Result<OwnedFd, Failure> {
+    async fn open(&self, lane: u16) -> Result<Conduit, Failure> {
         self.dial.lane(lane, self.secret, self.congestion.as_deref()).await
     }
 
@@ -189,7 +189,9 @@ impl Opener {
                 return None;
             }
             match self.open(lane).await {
-                Ok(fd) => return Some(Reopened { lane, outcome: Ok(fd), patience }),
+                Ok(connection) => {
+                    return Some(Reopened { lane, outcome: Ok(connection), patience });
+                }
                 Err(failure) => {
                     tracing::debug!(lane, attempt = patience.made(), %failure, "open again");
                     last = Some(failure);

@@ -19,7 +19,7 @@ mod source;
 mod stripes;
 mod watch;
 
-pub use self::dial::Dial;
+pub use self::dial::{Dial, Manner};
 pub use self::limit::Limit;
 pub use self::session::Session;
 pub use self::stripes::Connections;

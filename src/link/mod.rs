@@ -6,6 +6,7 @@
 //! a session talks over: it outlives its links.
 
 mod line;
+mod wire;
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,8 +21,10 @@ use crate::protocol::message::Message;
 use crate::protocol::misbehaved::PeerMisbehaved;
 use crate::protocol::preamble::{PREAMBLE_BYTES, Preamble, PreambleError};
 use crate::protocol::standing::{Return, Returned};
+use crate::tls;
 
 pub use self::line::Line;
+pub use self::wire::{HandshakeError, Wire};
 
 /// A sign of life is sent when nothing else was for this long.
 pub const PING_EVERY: Duration = Duration::from_secs(5);
@@ -37,7 +40,7 @@ const LINGER: Duration = Duration::from_secs(2);
 /// One end of a control connection.
 #[derive(Debug)]
 pub struct Link {
-    stream: Stream,
+    wire: Wire,
     decoder: Decoder,
     inbox: Vec<u8>,
     taken: usize,
@@ -62,7 +65,10 @@ pub enum LinkError {
     Closed,
     /// The connection broke.
     #[error("{0}")]
-    Broken(#[from] io::Error),
+    Broken(io::Error),
+    /// The server does not trust our key.
+    #[error("the server does not trust our key")]
+    NotTrusted,
     /// Nothing was heard for too long.
     #[error("nothing was heard for {} seconds", .0.as_secs())]
     Silent(Duration),
@@ -87,11 +93,11 @@ pub enum NoPreamble {
 
 impl Link {
     /// Takes over a connection whose preamble has passed.
-    pub fn new(stream: Stream) -> Link {
+    pub fn new(wire: Wire) -> Link {
         let settings =
             Settings::new(PING_EVERY, SILENCE_MAX).expect("5 s are at most half of 20 s");
         Link {
-            stream,
+            wire,
             decoder: Decoder::default(),
             inbox: Vec::new(),
             taken: 0,
@@ -103,7 +109,7 @@ impl Link {
     /// Says something. A peer that takes nothing for as long as it may be silent is gone.
     pub async fn send(&mut self, message: &Message) -> Result<(), LinkError> {
         tracing::trace!(message = message.name(), "say");
-        let writing = self.stream.write_all(encode(message));
+        let writing = self.wire.write_all(encode(message));
         match tokio::time::timeout(SILENCE_MAX, writing).await {
             Ok(written) => written?,
             Err(_elapsed) => return Err(LinkError::Silent(SILENCE_MAX)),
@@ -152,7 +158,7 @@ impl Link {
     /// Says farewell: ends our direction once all is said, and waits a little for the peer to end
     /// its own, for a connection closed with unread bytes would take our last words with it.
     pub async fn close(mut self) {
-        if self.stream.shutdown_write().is_err() {
+        if self.wire.finish().await.is_err() {
             return;
         }
         let until = Instant::now() + LINGER;
@@ -163,11 +169,12 @@ impl Link {
 
     /// Reads once. `false`: nothing came in time.
     async fn read(&mut self, patience: Duration) -> Result<bool, LinkError> {
-        let reading = self.stream.read(Vec::with_capacity(READ_BYTES));
-        let Ok((result, bytes)) = tokio::time::timeout(patience, reading).await else {
+        let reading = self.wire.read(READ_BYTES);
+        let Ok(bytes) = tokio::time::timeout(patience, reading).await else {
             return Ok(false);
         };
-        if result? == 0 {
+        let bytes = bytes?;
+        if bytes.is_empty() {
             return Err(LinkError::Closed);
         }
         self.inbox = bytes;
@@ -177,10 +184,23 @@ impl Link {
     }
 }
 
+impl From<io::Error> for LinkError {
+    /// A client's key is judged when the client takes the handshake for done: it hears of it here.
+    fn from(error: io::Error) -> LinkError {
+        let refused = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        match refused {
+            Some(rustls::Error::AlertReceived(alert)) if tls::is_of_trust(*alert) => {
+                LinkError::NotTrusted
+            }
+            _ => LinkError::Broken(error),
+        }
+    }
+}
+
 impl LinkError {
     /// Whether the connection was lost, and not what came over it wrong.
     pub fn is_loss(&self) -> bool {
-        !matches!(self, LinkError::Garbled(_) | LinkError::Contradicted(_))
+        !matches!(self, LinkError::Garbled(_) | LinkError::Contradicted(_) | LinkError::NotTrusted)
     }
 
     /// Whether the peer was lost without a word: then nothing else reaches it either.
@@ -196,6 +216,15 @@ impl LinkError {
     pub fn failure(&self, peer: &str) -> Failure {
         let class = match self {
             LinkError::Garbled(_) | LinkError::Contradicted(_) => Class::Peer,
+            LinkError::NotTrusted => return Failure::new(
+                Side::Target,
+                Class::Refused,
+                format!("{peer} does not trust our key"),
+            )
+            .with_remedy(
+                "show it with `zferry keys show` here, and there: zferry keys trust client NAME \
+                 FINGERPRINT --root POOL/DS",
+            ),
             _ => Class::Interrupted,
         };
         let failure = Failure::new(
@@ -214,11 +243,11 @@ impl LinkError {
 
 /// Reads the preamble of a connection and not a byte more: what follows on a data connection
 /// belongs to the engine.
-pub async fn read_preamble(stream: &Stream) -> Result<Preamble, NoPreamble> {
+pub async fn read_preamble(wire: &mut Wire) -> Result<Preamble, NoPreamble> {
     let mut bytes = Vec::with_capacity(PREAMBLE_BYTES);
     while bytes.len() < PREAMBLE_BYTES {
-        let (result, part) = stream.read(Vec::with_capacity(PREAMBLE_BYTES - bytes.len())).await;
-        if result? == 0 {
+        let part = wire.read(PREAMBLE_BYTES - bytes.len()).await?;
+        if part.is_empty() {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
         }
         bytes.extend_from_slice(&part);

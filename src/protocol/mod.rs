@@ -39,3 +39,4 @@ pub mod window;
 mod listing;
 mod stranger;
 mod text;
+pub mod ticket;

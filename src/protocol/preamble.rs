@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use super::secret::{JOIN_SECRET_BYTES, JoinSecret};
+use super::secret::{JOIN_SECRET_BYTES, Proof};
 use super::stranger;
 use super::version::Versions;
 
@@ -26,18 +26,22 @@ pub struct Preamble {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Messages: the first connection of a session.
-    Control,
+    Control {
+        /// Of a ticket's secret, for a receiver that lets nobody in without; zeros for others,
+        /// which do not look.
+        proof: Proof,
+    },
     /// Messages: takes the place of a control connection that was lost.
     Return {
-        /// The session's secret, from the server's `Welcome`.
-        secret: JoinSecret,
+        /// Of the session's secret, from the server's `Welcome`.
+        proof: Proof,
     },
     /// Frames: joins a session that the control connection opened.
     Data {
         /// Which of the session's data connections, from 0.
         lane: u16,
-        /// The session's secret, from the server's `Welcome`.
-        secret: JoinSecret,
+        /// Of the session's secret, from the server's `Welcome`.
+        proof: Proof,
     },
 }
 
@@ -74,7 +78,7 @@ const VERSION_MAX: Range<usize> = 10..12;
 const ROLE: Range<usize> = 12..13;
 const RESERVED: Range<usize> = 13..14;
 const LANE: Range<usize> = 14..16;
-const SECRET: Range<usize> = 16..32;
+const PROOF: Range<usize> = 16..32;
 
 const _: () = {
     assert!(MAGIC.start == 0);
@@ -83,9 +87,9 @@ const _: () = {
     assert!(VERSION_MAX.end == ROLE.start);
     assert!(ROLE.end == RESERVED.start);
     assert!(RESERVED.end == LANE.start);
-    assert!(LANE.end == SECRET.start);
-    assert!(SECRET.end == PREAMBLE_BYTES);
-    assert!(SECRET.end - SECRET.start == JOIN_SECRET_BYTES);
+    assert!(LANE.end == PROOF.start);
+    assert!(PROOF.end == PREAMBLE_BYTES);
+    assert!(PROOF.end - PROOF.start == JOIN_SECRET_BYTES);
 };
 
 /// As in PNG: a byte that is not ASCII, so that no text protocol sends it, and a line end, so that
@@ -104,15 +108,18 @@ impl Preamble {
         bytes[VERSION_MIN].copy_from_slice(&self.versions.min.to_le_bytes());
         bytes[VERSION_MAX].copy_from_slice(&self.versions.max.to_le_bytes());
         match self.role {
-            Role::Control => bytes[ROLE.start] = CONTROL,
-            Role::Return { secret } => {
-                bytes[ROLE.start] = RETURN;
-                bytes[SECRET].copy_from_slice(secret.bytes());
+            Role::Control { proof } => {
+                bytes[ROLE.start] = CONTROL;
+                bytes[PROOF].copy_from_slice(proof.bytes());
             }
-            Role::Data { lane, secret } => {
+            Role::Return { proof } => {
+                bytes[ROLE.start] = RETURN;
+                bytes[PROOF].copy_from_slice(proof.bytes());
+            }
+            Role::Data { lane, proof } => {
                 bytes[ROLE.start] = DATA;
                 bytes[LANE].copy_from_slice(&lane.to_le_bytes());
-                bytes[SECRET].copy_from_slice(secret.bytes());
+                bytes[PROOF].copy_from_slice(proof.bytes());
             }
         }
         bytes
@@ -129,11 +136,11 @@ impl Preamble {
         if versions.min > versions.max {
             return Err(PreambleError::Versions { got: versions });
         }
-        let secret = JoinSecret::new(field(bytes, SECRET));
+        let proof = Proof::new(field(bytes, PROOF));
         let role = match bytes[ROLE.start] {
-            CONTROL => Role::Control,
-            DATA => Role::Data { lane: number(LANE), secret },
-            RETURN => Role::Return { secret },
+            CONTROL => Role::Control { proof },
+            DATA => Role::Data { lane: number(LANE), proof },
+            RETURN => Role::Return { proof },
             got => return Err(PreambleError::Role { got, versions }),
         };
         Ok(Preamble { versions, role })
@@ -176,10 +183,10 @@ mod tests {
     #[test]
     fn a_newer_client_is_still_understood_where_it_counts() {
         let versions = Versions { min: 2, max: 9 };
-        let mut bytes = Preamble { versions, role: Role::Control }.encode();
+        let role = Role::Control { proof: Proof::new([0xff; 16]) };
+        let mut bytes = Preamble { versions, role }.encode();
         bytes[RESERVED].fill(0xff);
-        bytes[SECRET].fill(0xff);
-        assert_eq!(Preamble::decode(&bytes), Ok(Preamble { versions, role: Role::Control }));
+        assert_eq!(Preamble::decode(&bytes), Ok(Preamble { versions, role }));
         bytes[ROLE.start] = 4;
         assert_eq!(Preamble::decode(&bytes), Err(PreambleError::Role { got: 4, versions }));
     }
@@ -187,13 +194,13 @@ mod tests {
     #[test]
     fn a_range_upside_down_is_refused() {
         let versions = Versions { min: 2, max: 1 };
-        let bytes = Preamble { versions, role: Role::Control }.encode();
+        let bytes = Preamble { versions, role: Role::Control { proof: Proof::NONE } }.encode();
         assert_eq!(Preamble::decode(&bytes), Err(PreambleError::Versions { got: versions }));
     }
 
     #[test]
-    fn the_secret_is_not_printed() {
-        let role = Role::Data { lane: 3, secret: JoinSecret::new([0xab; 16]) };
+    fn the_proof_is_not_printed() {
+        let role = Role::Data { lane: 3, proof: Proof::new([0xab; 16]) };
         let shown = format!("{:?}", Preamble { versions: Versions::OURS, role });
         assert!(shown.contains("redacted") && !shown.contains("171"), "{shown}");
     }
@@ -206,9 +213,9 @@ mod tests {
             let versions =
                 Versions { min: numbers.0.min(numbers.1), max: numbers.0.max(numbers.1) };
             let role = match data {
-                None => Role::Control,
-                Some((0, random)) => Role::Return { secret: JoinSecret::new(random) },
-                Some((lane, random)) => Role::Data { lane, secret: JoinSecret::new(random) },
+                None => Role::Control { proof: Proof::NONE },
+                Some((0, random)) => Role::Return { proof: Proof::new(random) },
+                Some((lane, random)) => Role::Data { lane, proof: Proof::new(random) },
             };
             let preamble = Preamble { versions, role };
             prop_assert_eq!(Preamble::decode(&preamble.encode()), Ok(preamble));

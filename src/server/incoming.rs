@@ -1,36 +1,108 @@
 //! Where connections come from, and what they say first.
 
-use std::os::fd::OwnedFd;
+use std::cell::Cell;
 use std::os::unix::net::UnixStream;
+use std::rc::Rc;
 use std::time::Duration;
 
+use sys::cipher::Conduit;
 use sys::control::{Listener, Stream};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::PREAMBLE_LIMIT;
-use crate::error::{Failure, Side};
-use crate::link::{self, Link, NoPreamble, read_preamble};
+use super::roster::Shown;
+use crate::error::{Class, Failure, Side};
+use crate::link::{self, HandshakeError, Link, NoPreamble, Wire, read_preamble};
 use crate::protocol::message::Message;
 use crate::protocol::preamble::Role;
-use crate::protocol::secret::JoinSecret;
+use crate::protocol::secret::{JoinSecret, Proof};
 use crate::protocol::version::{Version, Versions, agree};
+use crate::tls::{self, Agreement};
+use crate::trust::Fingerprint;
 
 /// A source of connections.
 pub enum Incoming {
     /// From the network.
-    Network(Listener),
+    Network {
+        /// Where they come in.
+        listener: Listener,
+        /// Who is let in.
+        door: Door,
+    },
     /// From a client in the same process, for a copy within one host.
     Local(UnboundedReceiver<UnixStream>),
+}
+
+/// Who is let in from the network.
+#[derive(Clone, Debug)]
+pub enum Door {
+    /// Everybody, in clear.
+    Plain,
+    /// Those whose keys are trusted.
+    Keys(Agreement),
+    /// Whoever shows this ticket first.
+    Ticket(Rc<OneTicket>),
+}
+
+/// A ticket that was given out.
+#[derive(Debug)]
+pub struct OneTicket {
+    agreement: Agreement,
+    secret: JoinSecret,
+    /// The key of whoever showed it first: it is theirs, also if their connection is lost.
+    owner: Cell<Option<Fingerprint>>,
+}
+
+impl OneTicket {
+    /// For whoever proves to know `secret`; `agreement` trusts every key.
+    pub fn new(agreement: Agreement, secret: JoinSecret) -> OneTicket {
+        OneTicket { agreement, secret, owner: Cell::new(None) }
+    }
+
+    fn admits(&self, shown: &Shown) -> bool {
+        let binding = shown.binding.as_ref().map(|exported| exported.bytes().as_slice());
+        let is_owner = self.owner.get().is_none_or(|owner| shown.key == Some(owner));
+        let admitted = is_owner && self.secret.proof(binding) == shown.proof;
+        if admitted {
+            self.owner.set(shown.key);
+        }
+        admitted
+    }
+}
+
+impl Door {
+    fn agreement(&self) -> Option<&Agreement> {
+        match self {
+            Door::Plain => None,
+            Door::Keys(agreement) => Some(agreement),
+            Door::Ticket(ticket) => Some(&ticket.agreement),
+        }
+    }
+
+    /// Whether a client may open a session.
+    fn admits(&self, shown: &Shown) -> bool {
+        match self {
+            Door::Plain | Door::Keys(_) => true,
+            Door::Ticket(ticket) => ticket.admits(shown),
+        }
+    }
 }
 
 /// A connection that has said what it is.
 pub(super) enum Introduced {
     /// A client that wants a session.
-    Control { version: Version, stream: Stream },
+    Control { version: Version, wire: Wire },
     /// A client that wants its session back.
-    Return { secret: JoinSecret, stream: Stream },
-    /// A data connection of some session, as a blocking descriptor.
-    Lane { lane: u16, secret: JoinSecret, fd: OwnedFd },
+    Return { shown: Shown, wire: Wire },
+    /// A data connection of some session.
+    Lane { lane: u16, shown: Shown, connection: Conduit },
+}
+
+/// A connection, and who it is from as far as anybody knows yet.
+pub(super) struct Stranger {
+    pub stream: Stream,
+    pub peer: String,
+    pub door: Door,
 }
 
 /// After an error of accept(2), most of which are about a connection that is gone or descriptors
@@ -38,12 +110,15 @@ pub(super) enum Introduced {
 const AFTER_ERROR: Duration = Duration::from_millis(100);
 
 impl Incoming {
-    /// The next connection and the name of its other end; `None` when no more can come.
-    pub(super) async fn next(&mut self) -> Option<(Stream, String)> {
+    /// The next connection; `None` when no more can come.
+    pub(super) async fn next(&mut self) -> Option<Stranger> {
         match self {
-            Incoming::Network(listener) => loop {
+            Incoming::Network { listener, door } => loop {
                 match listener.accept().await {
-                    Ok((stream, peer)) => return Some((stream, peer.to_string())),
+                    Ok((stream, peer)) => {
+                        let (peer, door) = (peer.to_string(), door.clone());
+                        return Some(Stranger { stream, peer, door });
+                    }
                     Err(error) => {
                         tracing::warn!(%error, "accept a connection");
                         tokio::time::sleep(AFTER_ERROR).await;
@@ -52,7 +127,10 @@ impl Incoming {
             },
             Incoming::Local(sockets) => loop {
                 match Stream::from_unix(sockets.recv().await?) {
-                    Ok(stream) => return Some((stream, "this host".to_owned())),
+                    Ok(stream) => {
+                        let peer = "this host".to_owned();
+                        return Some(Stranger { stream, peer, door: Door::Plain });
+                    }
                     Err(error) => tracing::warn!(%error, "take over a socket pair"),
                 }
             },
@@ -61,18 +139,20 @@ impl Incoming {
 }
 
 /// Hears what a connection is. A stranger is told nothing and costs one line in the log.
-pub(super) async fn introduce(stream: Stream, peer: &str) -> Option<Introduced> {
+pub(super) async fn introduce(stranger: Stranger) -> Option<Introduced> {
+    let Stranger { stream, peer, door } = stranger;
     if let Err(error) = link::prepare(&stream) {
         tracing::warn!(peer, %error, "socket options are not set");
     }
-    let preamble = match tokio::time::timeout(PREAMBLE_LIMIT, read_preamble(&stream)).await {
-        Ok(Ok(preamble)) => preamble,
-        Ok(Err(NoPreamble::Broken(error))) => {
-            tracing::debug!(peer, %error, "a connection went away");
-            return None;
-        }
-        Ok(Err(stranger)) => {
-            tracing::warn!(peer, %stranger, "refused a connection");
+    let hearing = async {
+        let mut wire = greet(stream, &door).await.map_err(Unknown::Handshake)?;
+        let preamble = read_preamble(&mut wire).await.map_err(Unknown::Preamble)?;
+        Ok::<_, Unknown>((wire, preamble.versions, preamble.role))
+    };
+    let (wire, versions, role) = match tokio::time::timeout(PREAMBLE_LIMIT, hearing).await {
+        Ok(Ok(heard)) => heard,
+        Ok(Err(unknown)) => {
+            unknown.log(&peer);
             return None;
         }
         Err(_elapsed) => {
@@ -80,22 +160,80 @@ pub(super) async fn introduce(stream: Stream, peer: &str) -> Option<Introduced> 
             return None;
         }
     };
-    match preamble.role {
-        Role::Control => match agree(Versions::OURS, preamble.versions) {
-            Ok(version) => Some(Introduced::Control { version, stream }),
+    match role {
+        Role::Control { proof } if !door.admits(&shown(&wire, proof, &peer)?) => {
+            tracing::warn!(peer, "refused a client that has not the ticket, or came second");
+            let what = "the ticket was used already, or is another's";
+            let failure = Failure::new(Side::Target, Class::Refused, what)
+                .with_remedy("have `zferry receive --ticket-out` make a new one");
+            refuse(Link::new(wire), failure, &peer).await;
+            None
+        }
+        Role::Control { .. } => match agree(Versions::OURS, versions) {
+            Ok(version) => Some(Introduced::Control { version, wire }),
             Err(mismatch) => {
-                refuse(Link::new(stream), mismatch.failure(Side::Target), peer).await;
+                refuse(Link::new(wire), mismatch.failure(Side::Target), &peer).await;
                 None
             }
         },
-        Role::Return { secret } => Some(Introduced::Return { secret, stream }),
-        Role::Data { lane, secret } => match stream.into_fd() {
-            Ok(fd) => Some(Introduced::Lane { lane, secret, fd }),
-            Err(error) => {
-                tracing::warn!(peer, %error, "take over a data connection");
-                None
+        Role::Return { proof } => {
+            let shown = shown(&wire, proof, &peer)?;
+            Some(Introduced::Return { shown, wire })
+        }
+        Role::Data { lane, proof } => {
+            let shown = shown(&wire, proof, &peer)?;
+            match wire.into_conduit() {
+                Ok(connection) => Some(Introduced::Lane { lane, shown, connection }),
+                Err(error) => {
+                    tracing::warn!(peer, %error, "take over a data connection");
+                    None
+                }
             }
-        },
+        }
+    }
+}
+
+/// Learns who is there, where that is wanted.
+async fn greet(stream: Stream, door: &Door) -> Result<Wire, HandshakeError> {
+    match door.agreement() {
+        None => Ok(Wire::plain(stream)),
+        Some(agreement) => Wire::secure(stream, agreement.accept()?).await,
+    }
+}
+
+fn shown(wire: &Wire, proof: Proof, peer: &str) -> Option<Shown> {
+    match wire.binding() {
+        Ok(binding) => Some(Shown { proof, binding, key: wire.peer() }),
+        Err(error) => {
+            tracing::error!(peer, %error, "nothing to bind a proof to");
+            None
+        }
+    }
+}
+
+/// Why a connection stays a stranger's.
+enum Unknown {
+    Handshake(HandshakeError),
+    Preamble(NoPreamble),
+}
+
+impl Unknown {
+    /// One line, for whoever wonders why nothing comes.
+    fn log(&self, peer: &str) {
+        match self {
+            Unknown::Handshake(HandshakeError::Broken(error))
+            | Unknown::Preamble(NoPreamble::Broken(error)) => {
+                tracing::debug!(peer, %error, "a connection went away");
+            }
+            Unknown::Handshake(HandshakeError::Refused(error)) => {
+                let key = tls::untrusted(error).map(tracing::field::display);
+                tracing::warn!(peer, key, %error, "refused a connection");
+            }
+            Unknown::Handshake(closed @ HandshakeError::Closed) => {
+                tracing::debug!(peer, %closed, "a connection went away");
+            }
+            Unknown::Preamble(stranger) => tracing::warn!(peer, %stranger, "refused a connection"),
+        }
     }
 }
 

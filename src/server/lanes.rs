@@ -1,17 +1,17 @@
 //! The data connections of one session: where they wait until there is an engine to carry them.
 
-use std::os::fd::OwnedFd;
-
+use sys::cipher::Conduit;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::roster::{Arrival, Lane, Roster};
 use crate::engine::receiver::Receiver as Engine;
 use crate::protocol::secret::JoinSecret;
+use crate::trust::Fingerprint;
 
 /// Places for data connections, by lane, and the door through which all connections come.
 #[derive(Debug)]
 pub(super) struct Lanes {
-    places: Vec<Option<OwnedFd>>,
+    places: Vec<Option<Conduit>>,
     inbox: UnboundedSender<Arrival>,
     arrivals: UnboundedReceiver<Arrival>,
 }
@@ -23,10 +23,16 @@ impl Lanes {
         Lanes { places: Vec::new(), inbox, arrivals }
     }
 
-    /// Expects `count` data connections that show `secret`.
-    pub fn expect(&mut self, count: u16, secret: JoinSecret, roster: &Roster) {
+    /// Expects `count` data connections that prove to know `secret`, of the client with that `key`.
+    pub fn expect(
+        &mut self,
+        count: u16,
+        secret: JoinSecret,
+        key: Option<Fingerprint>,
+        roster: &Roster,
+    ) {
         self.places.resize_with(usize::from(count), || None);
-        roster.expect(secret, self.inbox.clone());
+        roster.expect(secret, key, self.inbox.clone());
     }
 
     /// Whether there is a secret to show: the session stands.
@@ -45,29 +51,31 @@ impl Lanes {
 
     /// Gives a connection its place: in the engine, once there is one. It takes the place of one
     /// that was there, for only the client that opened that could have opened this.
-    pub fn join(&mut self, Lane { lane, fd }: Lane, engine: Option<&Engine>, peer: &str) {
+    pub fn join(&mut self, Lane { lane, connection }: Lane, engine: Option<&Engine>, peer: &str) {
         match (self.places.get_mut(usize::from(lane)), engine) {
-            (Some(_), Some(engine)) => engine.join(u32::from(lane), fd),
-            (Some(place), None) => *place = Some(fd),
+            (Some(_), Some(engine)) => engine.join(u32::from(lane), connection),
+            (Some(place), None) => *place = Some(connection),
             (None, _) => tracing::warn!(peer, lane, "refused a data connection too many"),
         }
     }
 
     /// Hands over those that came so far, for a new engine: a place for each lane.
-    pub fn take(&mut self) -> Vec<Option<OwnedFd>> {
+    pub fn take(&mut self) -> Vec<Option<Conduit>> {
         self.places.iter_mut().map(Option::take).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::UnixStream;
+
     use super::*;
 
     #[test]
     fn a_place_is_taken_by_the_last_that_came_and_there_are_no_more_than_agreed() {
-        let lane = |lane| Lane { lane, fd: std::fs::File::open("/dev/null").unwrap().into() };
+        let lane = |lane| Lane { lane, connection: UnixStream::pair().unwrap().0.into() };
         let mut lanes = Lanes::new();
-        lanes.expect(2, JoinSecret::new([7; 16]), &Roster::default());
+        lanes.expect(2, JoinSecret::new([7; 16]), None, &Roster::default());
         lanes.join(lane(1), None, "a peer");
         lanes.join(lane(1), None, "a peer");
         lanes.join(lane(9), None, "a peer");

@@ -19,15 +19,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sys::control::{self, Stream};
+use sys::control;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 pub use self::destination::{Destination, Pipe, Pool};
-pub use self::incoming::Incoming;
-use self::incoming::Introduced;
+pub use self::incoming::{Door, Incoming, OneTicket};
+use self::incoming::{Introduced, Stranger};
 pub use self::nowhere::Nowhere;
 use self::place::Place;
-use self::roster::{Arrival, Lane, Returning, Roster};
+use self::roster::{Arrival, Lane, Returning, Roster, Shown};
 use self::session::Session;
 use crate::breakpoint::record::Role;
 use crate::dataset::DatasetName;
@@ -35,7 +35,6 @@ use crate::engine::settings::{Settings, Spool, When};
 use crate::error::{Class, Failure, Side};
 use crate::link::{self, Link};
 use crate::listing::TargetState;
-use crate::protocol::secret::JoinSecret;
 use crate::spool::transfers::Transfers;
 
 /// How long a connection may take to say what it is.
@@ -122,38 +121,39 @@ pub async fn serve(
 /// Hears everybody out who comes, until nobody can come any more.
 async fn meet_all(mut incoming: Incoming, shared: &Rc<Shared>) {
     let strangers = Arc::new(Semaphore::new(STRANGERS_MAX));
-    while let Some((stream, peer, place)) = next_connection(&mut incoming, &strangers).await {
-        control::spawn(meet(Rc::clone(shared), stream, peer, place));
+    while let Some((stranger, place)) = next_connection(&mut incoming, &strangers).await {
+        control::spawn(meet(Rc::clone(shared), stranger, place));
     }
 }
 
 async fn next_connection(
     incoming: &mut Incoming,
     strangers: &Arc<Semaphore>,
-) -> Option<(Stream, String, OwnedSemaphorePermit)> {
+) -> Option<(Stranger, OwnedSemaphorePermit)> {
     let place = Arc::clone(strangers).acquire_owned().await.ok()?;
-    let (stream, peer) = incoming.next().await?;
-    Some((stream, peer, place))
+    let stranger = incoming.next().await?;
+    Some((stranger, place))
 }
 
-async fn meet(shared: Rc<Shared>, stream: Stream, peer: String, place: OwnedSemaphorePermit) {
-    let introduced = incoming::introduce(stream, &peer).await;
+async fn meet(shared: Rc<Shared>, stranger: Stranger, place: OwnedSemaphorePermit) {
+    let peer = stranger.peer.clone();
+    let introduced = incoming::introduce(stranger).await;
     drop(place);
     match introduced {
-        Some(Introduced::Lane { lane, secret, fd }) => {
-            let delivered = shared.roster.deliver(&secret, Arrival::Lane(Lane { lane, fd }));
+        Some(Introduced::Lane { lane, shown, connection }) => {
+            let delivered = shared.roster.deliver(&shown, Arrival::Lane(Lane { lane, connection }));
             if delivered.is_err() {
                 tracing::warn!(peer, "refused a data connection that belongs to no session");
             }
         }
-        Some(Introduced::Return { secret, stream }) => {
-            take_back(&shared, &secret, Link::new(stream), peer).await;
+        Some(Introduced::Return { shown, wire }) => {
+            take_back(&shared, &shown, Link::new(wire), peer).await;
         }
-        Some(Introduced::Control { stream, .. }) if shared.is_over() => {
-            incoming::refuse(Link::new(stream), session::stopping(), &peer).await;
+        Some(Introduced::Control { wire, .. }) if shared.is_over() => {
+            incoming::refuse(Link::new(wire), session::stopping(), &peer).await;
         }
-        Some(Introduced::Control { version, stream }) => {
-            match Session::greeting(&shared, stream, version, peer) {
+        Some(Introduced::Control { version, wire }) => {
+            match Session::greeting(&shared, wire, version, peer) {
                 Ok(session) => shared.run(session).await,
                 Err(error) => tracing::error!(%error, "no random bytes for a session"),
             }
@@ -163,14 +163,14 @@ async fn meet(shared: Rc<Shared>, stream: Stream, peer: String, place: OwnedSema
 }
 
 /// Brings a client back to its session, or tells it that there is none any more.
-async fn take_back(shared: &Shared, secret: &JoinSecret, mut link: Link, peer: String) {
+async fn take_back(shared: &Shared, shown: &Shown, mut link: Link, peer: String) {
     let client = match tokio::time::timeout(PREAMBLE_LIMIT, link::hear_return(&mut link)).await {
         Ok(Ok(client)) => client,
         Ok(Err(error)) => return tracing::warn!(peer, %error, "refused a client that came back"),
         Err(_elapsed) => return tracing::warn!(peer, "refused a client that said nothing"),
     };
     let returning = Arrival::Client(Box::new(Returning { link, client, peer }));
-    if let Err(Arrival::Client(turned_away)) = shared.roster.deliver(secret, returning) {
+    if let Err(Arrival::Client(turned_away)) = shared.roster.deliver(shown, returning) {
         let Returning { link, peer, .. } = *turned_away;
         let what = "the server has ended the session, or was started anew since";
         let failure = Failure::new(Side::Target, Class::Interrupted, what);

@@ -5,18 +5,20 @@
 //! into by one session at a time; one whose client is away makes room for a client that is here.
 
 use std::cell::{Cell, RefCell};
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
+use sys::cipher::Conduit;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::place::Place;
 use crate::error::{Class, Failure, Side};
 use crate::link::Link;
-use crate::protocol::secret::JoinSecret;
+use crate::protocol::secret::{JoinSecret, Proof};
 use crate::protocol::standing::Return;
+use crate::tls::Exported;
+use crate::trust::Fingerprint;
 
 /// How often a dataset that is being made free is looked at.
 const FREE_EVERY: Duration = Duration::from_millis(20);
@@ -24,8 +26,27 @@ const FREE_EVERY: Duration = Duration::from_millis(20);
 /// The books of one server.
 #[derive(Debug, Default)]
 pub(super) struct Roster {
-    sessions: RefCell<Vec<(JoinSecret, UnboundedSender<Arrival>)>>,
+    sessions: RefCell<Vec<Expecting>>,
     receiving: Rc<RefCell<Vec<Receiving>>>,
+}
+
+/// What a connection shows to join a session.
+#[derive(Debug)]
+pub(super) struct Shown {
+    pub proof: Proof,
+    /// What the proof is bound to; `None` in clear.
+    pub binding: Option<Exported>,
+    /// Whose key it was opened with; `None` in clear.
+    pub key: Option<Fingerprint>,
+}
+
+/// A session that connections may join.
+#[derive(Debug)]
+struct Expecting {
+    secret: JoinSecret,
+    /// Nobody else may join, whatever they know.
+    key: Option<Fingerprint>,
+    session: UnboundedSender<Arrival>,
 }
 
 /// A connection that showed the secret of a session.
@@ -41,7 +62,7 @@ pub(super) enum Arrival {
 #[derive(Debug)]
 pub(super) struct Lane {
     pub lane: u16,
-    pub fd: OwnedFd,
+    pub connection: Conduit,
 }
 
 /// A client that comes back.
@@ -79,18 +100,24 @@ pub(super) struct Claim {
 }
 
 impl Roster {
-    /// Sends connections that show `secret` to `session`, as long as that listens.
-    pub fn expect(&self, secret: JoinSecret, session: UnboundedSender<Arrival>) {
+    /// Sends connections that prove to know `secret` to `session`, as long as that listens; where
+    /// its client has shown a `key`, only those that show the same.
+    pub fn expect(
+        &self,
+        secret: JoinSecret,
+        key: Option<Fingerprint>,
+        session: UnboundedSender<Arrival>,
+    ) {
         let mut sessions = self.sessions.borrow_mut();
-        sessions.retain(|(_, session)| !session.is_closed());
-        sessions.push((secret, session));
+        sessions.retain(|expecting| !expecting.session.is_closed());
+        sessions.push(Expecting { secret, key, session });
     }
 
     /// Gives a connection to its session; back, where there is none.
-    pub fn deliver(&self, secret: &JoinSecret, arrival: Arrival) -> Result<(), Arrival> {
+    pub fn deliver(&self, shown: &Shown, arrival: Arrival) -> Result<(), Arrival> {
         let sessions = self.sessions.borrow();
-        match sessions.iter().find(|(known, _)| known == secret) {
-            Some((_, session)) => session.send(arrival).map_err(|unsent| unsent.0),
+        match sessions.iter().find(|expecting| expecting.knows(shown)) {
+            Some(Expecting { session, .. }) => session.send(arrival).map_err(|unsent| unsent.0),
             None => Err(arrival),
         }
     }
@@ -126,6 +153,13 @@ impl Roster {
     }
 }
 
+impl Expecting {
+    fn knows(&self, Shown { proof, binding, key }: &Shown) -> bool {
+        let binding = binding.as_ref().map(|exported| exported.bytes().as_slice());
+        self.key.is_none_or(|mine| *key == Some(mine)) && self.secret.proof(binding) == *proof
+    }
+}
+
 impl Receiving {
     fn is_busy(&self) -> Failure {
         let Receiving { place, peer, since, .. } = self;
@@ -143,6 +177,8 @@ impl Drop for Claim {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::UnixStream;
+
     use super::*;
 
     #[test]
@@ -173,20 +209,39 @@ mod tests {
         freed.unwrap();
     }
 
+    fn lane() -> Arrival {
+        Arrival::Lane(Lane { lane: 3, connection: UnixStream::pair().unwrap().0.into() })
+    }
+
+    /// A connection in clear.
+    fn shown(secret: u8) -> Shown {
+        let proof = JoinSecret::new([secret; 16]).proof(None);
+        Shown { proof, binding: None, key: None }
+    }
+
     #[test]
     fn a_data_connection_reaches_only_the_session_whose_secret_it_shows() {
         let roster = Roster::default();
-        let lane = || {
-            let fd = std::fs::File::open("/dev/null").unwrap().into();
-            Arrival::Lane(Lane { lane: 3, fd })
-        };
         let (session, mut arrivals) = tokio::sync::mpsc::unbounded_channel();
-        roster.expect(JoinSecret::new([1; 16]), session);
-        roster.deliver(&JoinSecret::new([2; 16]), lane()).unwrap_err();
+        roster.expect(JoinSecret::new([1; 16]), None, session);
+        roster.deliver(&shown(2), lane()).unwrap_err();
         assert!(arrivals.try_recv().is_err());
-        roster.deliver(&JoinSecret::new([1; 16]), lane()).unwrap();
+        roster.deliver(&shown(1), lane()).unwrap();
         assert!(matches!(arrivals.try_recv().unwrap(), Arrival::Lane(Lane { lane: 3, .. })));
         drop(arrivals);
-        roster.deliver(&JoinSecret::new([1; 16]), lane()).unwrap_err();
+        roster.deliver(&shown(1), lane()).unwrap_err();
+    }
+
+    #[test]
+    fn whoever_knows_the_secret_of_another_client_does_not_join_its_session() {
+        let roster = Roster::default();
+        let (session, mut arrivals) = tokio::sync::mpsc::unbounded_channel();
+        let key = |name: &[u8]| Some(Fingerprint::of(name));
+        roster.expect(JoinSecret::new([1; 16]), key(b"a"), session);
+        for stranger in [None, key(b"b")] {
+            roster.deliver(&Shown { key: stranger, ..shown(1) }, lane()).unwrap_err();
+        }
+        roster.deliver(&Shown { key: key(b"a"), ..shown(1) }, lane()).unwrap();
+        arrivals.try_recv().unwrap();
     }
 }

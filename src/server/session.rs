@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use sys::control::{self, Stream};
+use sys::control;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 pub(super) use self::restored::restore_all;
@@ -29,7 +29,7 @@ use crate::breakpoint::record::Mark;
 use crate::dataset::{DatasetName, Guid};
 use crate::engine::receiver::{Agreed, Event, Receiver as Engine};
 use crate::error::{Class, Failure, Side};
-use crate::link::{Line, Link, LinkError};
+use crate::link::{Line, Link, LinkError, Wire};
 use crate::listing::TargetState;
 use crate::process::Ended as ProcessEnded;
 use crate::protocol::message::{Limits, Message, Open, RelativeName};
@@ -37,6 +37,7 @@ use crate::protocol::negotiate::{Agreed as Terms, BLOCK_BYTES_MAX};
 use crate::protocol::receiver::{Input, Offer, Output, Receiver};
 use crate::protocol::secret::JoinSecret;
 use crate::protocol::version::Version;
+use crate::trust::Fingerprint;
 
 /// How often the client hears how far a transfer is.
 const ACKNOWLEDGE_EVERY: Duration = Duration::from_millis(200);
@@ -72,6 +73,8 @@ pub(super) struct Session {
     shared: Rc<Shared>,
     line: Line,
     peer: String,
+    /// The client's; `None` in clear, or where the process that heard it has died.
+    key: Option<Fingerprint>,
     presence: Rc<Presence>,
     /// Until when a client that is away may come back.
     back_until: Option<Instant>,
@@ -109,7 +112,7 @@ impl Session {
     /// A session with a client that has just connected.
     pub(super) fn greeting(
         shared: &Rc<Shared>,
-        stream: Stream,
+        wire: Wire,
         version: Version,
         peer: String,
     ) -> Result<Session, getrandom::Error> {
@@ -125,8 +128,10 @@ impl Session {
             },
             secret,
         };
-        let line = Line::new(Link::new(stream));
+        let key = wire.peer();
+        let line = Line::new(Link::new(wire));
         let mut session = Session::new(Rc::clone(shared), line, peer, secret, id);
+        session.key = key;
         session.machine = Some(Receiver::new(offer));
         Ok(session)
     }
@@ -145,6 +150,7 @@ impl Session {
             shared,
             line,
             peer,
+            key: None,
             presence: Rc::default(),
             back_until: None,
             machine: None,
@@ -281,7 +287,7 @@ impl Session {
                 tracing::debug!(peer = self.peer, software, "session");
                 let count = agreed.limits.connections;
                 self.terms = Some(agreed);
-                self.lanes.expect(count, self.secret, &self.shared.roster);
+                self.lanes.expect(count, self.secret, self.key, &self.shared.roster);
             }
             Output::LookUp(name) => self.look_up(&name).await,
             Output::Abort { dataset, token } => self.abort(&dataset, token).await,

@@ -27,10 +27,10 @@ use self::advice::{Offer, beaten, next};
 use self::measured::{Choice, Far, Measured, Outcome, Part, PartName, Transfer, Workers};
 pub use self::rig::Rig;
 pub use self::sample::{SAMPLE_BYTES_MAX, Sample};
-use crate::client::{Dial, Stop};
+use crate::client::{Dial, Manner, Stop};
 use crate::engine::settings::Settings;
 use crate::error::{Class, Failure, Side};
-use crate::server::{Destination, Incoming, Nowhere, Options, Pipe, Stopping, serve};
+use crate::server::{Destination, Door, Incoming, Nowhere, Options, Pipe, Stopping, serve};
 use crate::units::Bytes;
 
 /// The most data connections that whoever measures gets.
@@ -86,7 +86,8 @@ pub async fn answer(
         records: None,
     };
     let destination = Destination::Pipe(Pipe::Nowhere(nowhere));
-    serve(Incoming::Network(incoming), destination, options, stop).await
+    let incoming = Incoming::Network { listener: incoming, door: Door::Plain };
+    serve(incoming, destination, options, stop).await
 }
 
 /// Has every measurement end when the user wants no more.
@@ -107,7 +108,7 @@ async fn measure_all(
     let mut measured =
         Measured { cores: rig.cores, cache: rig.settings.cache, ..Measured::default() };
     // First, for a host that does not answer should be known at once.
-    if let Some(Dial::Network { name, addresses, limit }) = &far {
+    if let Some(Dial::Network { name, addresses, limit, .. }) = &far {
         let (addresses, limit) = (addresses.clone(), *limit);
         onlooker.begin("the round trip");
         let shortest = blocking(rig, stop, move |_| round_trip(&addresses, limit)).await?;
@@ -192,6 +193,7 @@ async fn over_loopback(
         name: "this machine".to_owned(),
         addresses: vec![listener.local_addr()],
         limit: GRACE,
+        manner: Manner::Plain,
     };
     let (end, ends) = watch::channel(Stopping::No);
     let server = control::spawn({

@@ -11,6 +11,7 @@
 pub mod arena;
 pub mod backend;
 pub mod bay;
+pub mod cipher;
 pub mod control;
 pub mod cpu;
 mod crew;
@@ -25,6 +26,7 @@ mod poller;
 pub mod port;
 pub mod probe;
 mod ring;
+mod scribes;
 pub mod socket;
 pub mod splicer;
 pub mod wake;

@@ -2,23 +2,26 @@
 //!
 //! Two backends do the work behind one seam: a ring (`io_uring`) and a crew (plain system calls on
 //! helper threads), so that no stage knows which of them the machine allows. A third moves bays,
-//! which neither could do as well. An operation owns its slot until it ends. At most one operation
+//! which neither could do as well. What goes over a connection with a cipher is done by a scribe of
+//! its own instead, whatever the backend. An operation owns its slot until it ends. At most one operation
 //! per descriptor and direction is in flight, for the kernel completes several in any order: reads
 //! on a pipe came back exactly reversed, sends on a socket interleaved (both shown in
 //! `tests/kernel.rs`). Those on places of a file say where their bytes belong, and may be many.
 
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::arena::Arena;
 use crate::backend::Backend;
+use crate::cipher::Conduit;
 use crate::crew::Crew;
 use crate::operation::Direction;
 pub use crate::operation::{Act, Completion, Request};
 use crate::poller::Poller;
 use crate::ring::Ring;
+use crate::scribes::Scribes;
 use crate::wake::Waker;
 
 /// One thread's operations. Made on the thread that uses it.
@@ -29,6 +32,7 @@ use crate::wake::Waker;
 #[derive(Debug)]
 pub struct Port {
     backend: Inner,
+    scribes: Scribes,
     in_flight: Vec<(u32, RawFd, Direction)>,
 }
 
@@ -37,6 +41,16 @@ enum Inner {
     Ring(Box<Ring>),
     Crew(Crew),
     Poller(Poller),
+}
+
+impl Inner {
+    fn submit(&mut self, request: Request) -> io::Result<()> {
+        match self {
+            Inner::Ring(ring) => ring.submit(request),
+            Inner::Crew(crew) => crew.submit(request),
+            Inner::Poller(poller) => poller.submit(request),
+        }
+    }
 }
 
 impl Port {
@@ -56,12 +70,33 @@ impl Port {
             Backend::Uring => Inner::Ring(Box::new(Ring::new(arena, waker, depth)?)),
             Backend::Threads => Inner::Crew(Crew::new(waker)),
         };
-        Ok(Port { backend, in_flight: Vec::new() })
+        Ok(Port::over(backend, waker))
     }
 
     /// Opens a port that moves bays, and receives into slots: the same on every machine.
     pub fn for_bays(waker: &Arc<Waker>) -> Port {
-        Port { backend: Inner::Poller(Poller::new(waker)), in_flight: Vec::new() }
+        Port::over(Inner::Poller(Poller::new(waker)), waker)
+    }
+
+    fn over(backend: Inner, waker: &Arc<Waker>) -> Port {
+        Port { backend, scribes: Scribes::new(waker), in_flight: Vec::new() }
+    }
+
+    /// Takes a connection in; what is sent and received on its socket goes through its cipher.
+    ///
+    /// Panics where it has a cipher and the port moves bays, which are never seen by us.
+    pub fn join(&mut self, connection: Conduit) -> io::Result<Arc<OwnedFd>> {
+        let (socket, cipher) = connection.into_parts();
+        let socket = Arc::new(socket);
+        if let Some(cipher) = cipher {
+            assert!(!self.moves_bays(), "what has a cipher cannot stay in the kernel");
+            self.scribes.join(&socket, cipher)?;
+        }
+        Ok(socket)
+    }
+
+    fn moves_bays(&self) -> bool {
+        matches!(self.backend, Inner::Poller(_))
     }
 
     /// Hands over an operation; it starts with the next [`Port::wait`] at the latest.
@@ -81,14 +116,17 @@ impl Port {
             request.key,
             lane.0
         );
-        let for_bays = matches!(self.backend, Inner::Poller(_));
-        assert!(for_bays || !request.act.is_of_bay(), "operation {} moves a bay", request.key);
+        assert!(
+            self.moves_bays() || !request.act.is_of_bay(),
+            "operation {} moves a bay",
+            request.key
+        );
         self.in_flight.push((request.key, lane.0, lane.1));
-        match &mut self.backend {
-            Inner::Ring(ring) => ring.submit(request),
-            Inner::Crew(crew) => crew.submit(request),
-            Inner::Poller(poller) => poller.submit(request),
-        }
+        let request = match self.scribes.take(request) {
+            Ok(taken) => return taken,
+            Err(request) => request,
+        };
+        self.backend.submit(request)
     }
 
     /// Asks a read to end early. Its completion comes in any case: with `ECANCELED`, or with the
@@ -120,6 +158,8 @@ impl Port {
             Inner::Crew(crew) => crew.wait(timeout, completions)?,
             Inner::Poller(poller) => poller.wait(timeout, completions)?,
         }
+        self.scribes.finished(completions);
+        self.watch_again(first, completions)?;
         for completion in &completions[first..] {
             match completion {
                 Completion::Filled { key: ended, .. }
@@ -133,6 +173,28 @@ impl Port {
             }
         }
         Ok(())
+    }
+
+    /// Takes back the ends of watches that were none.
+    fn watch_again(&mut self, first: usize, completions: &mut Vec<Completion>) -> io::Result<()> {
+        let mut at = first;
+        while at < completions.len() {
+            let Some((key, socket)) = self.still_there(&completions[at]) else {
+                at += 1;
+                continue;
+            };
+            completions.remove(at);
+            let request = Request { key, fd: socket, act: Act::Watch };
+            self.backend.submit(request)?;
+        }
+        Ok(())
+    }
+
+    /// The socket of a watch that has ended, if the socket has not.
+    fn still_there(&self, completion: &Completion) -> Option<(u32, Arc<OwnedFd>)> {
+        let Completion::Watched { key, result: Ok(()) } = completion else { return None };
+        let (_, number, _) = self.in_flight.iter().find(|(watch, ..)| watch == key)?;
+        Some((*key, self.scribes.hears(*number)?))
     }
 
     /// Whether reads go to registered buffers, as far as the limit on locked memory allows it.

@@ -11,11 +11,12 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::mpsc::{self, channel};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use sys::backend::Backend;
+use sys::cipher::Conduit;
 use sys::pipe::Pipe;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use zferry::breakpoint::record::Mark;
@@ -28,6 +29,8 @@ use zferry::engine::settings::{
 use zferry::error::Class;
 use zferry::protocol::window::Credit;
 use zferry::spool::keeping::Keeping;
+use zferry::tls::{Agreement, Anybody, Stage};
+use zferry::trust::OwnKey;
 use zferry::units::{Bytes, Sequence, TransferId};
 
 use crate::weather::{self, Holes, Weather};
@@ -53,8 +56,7 @@ pub struct Plan {
     pub lanes: u32,
     /// How many of the lanes have a connection at the start.
     pub present: u32,
-    /// Over TCP, sent from our own pages; there is no weather then.
-    pub tcp: bool,
+    pub over: Over,
     pub slow_sink: bool,
     /// The sink reads nothing before [`Pair::start_sink`].
     pub sink_waits: bool,
@@ -66,6 +68,35 @@ pub struct Plan {
     pub receiver_spool: Option<Spool>,
     /// Where the records of streams lie that are kept.
     pub state: Option<PathBuf>,
+}
+
+/// What connections are made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Over {
+    /// Socket pairs, in clear.
+    Plain,
+    /// The same, enciphered: the weather is that of the bytes on the wire.
+    Tls,
+    /// TCP, sent from our own pages; there is no weather then.
+    Tcp,
+}
+
+/// Two ends that have shaken hands already.
+fn enciphered(ours: OwnedFd, theirs: OwnedFd) -> (Conduit, Conduit) {
+    static AGREEMENT: LazyLock<Agreement> =
+        LazyLock::new(|| Agreement::new(&OwnKey::generate().unwrap(), Arc::new(Anybody)).unwrap());
+    let (mut client, mut server) = (AGREEMENT.connect().unwrap(), AGREEMENT.accept().unwrap());
+    let (mut to_server, mut to_client) = (Vec::new(), Vec::new());
+    loop {
+        let mut said = std::mem::take(&mut to_client);
+        let client = client.shake_hands(&mut said.as_slice(), &mut to_server).unwrap();
+        said = std::mem::take(&mut to_server);
+        let server = server.shake_hands(&mut said.as_slice(), &mut to_client).unwrap();
+        if (client, server) == (Stage::Done, Stage::Done) {
+            break;
+        }
+    }
+    (Conduit::enciphered(ours, Box::new(client)), Conduit::enciphered(theirs, Box::new(server)))
 }
 
 /// What came of it.
@@ -134,7 +165,7 @@ impl Default for Plan {
             bytes: CONTENT_BYTES,
             lanes: 4,
             present: 4,
-            tcp: false,
+            over: Over::Plain,
             slow_sink: false,
             sink_waits: false,
             receiver_blocks: 2,
@@ -170,7 +201,7 @@ impl Plan {
             checksum: self.checksum,
             route: self.route,
             flush_after: Duration::from_millis(100),
-            zero_copy: if self.tcp { ZeroCopy::On } else { ZeroCopy::Off },
+            zero_copy: if self.over == Over::Tcp { ZeroCopy::On } else { ZeroCopy::Off },
             spool: self.spool.clone(),
         }
     }
@@ -183,7 +214,7 @@ impl Pair {
         content(0);
         let (sender_inbox, sender_events) = unbounded_channel();
         let (receiver_inbox, receiver_events) = unbounded_channel();
-        let places = || (0..plan.lanes).map(|_| None).collect::<Vec<Option<OwnedFd>>>();
+        let places = || (0..plan.lanes).map(|_| None).collect::<Vec<Option<Conduit>>>();
         let settings = plan.receiver_settings();
         let agreed = Agreed { codec: settings.codec(), block_bytes: Bytes(BLOCK_BYTES) };
         let receiver =
@@ -250,7 +281,7 @@ impl Pair {
     /// Gives a lane a new connection at both ends.
     pub fn join(&mut self, lane: u32) {
         let weather = self.weather[lane as usize].pop_front().unwrap_or(Weather::Fair);
-        let (ours, theirs, end): (OwnedFd, OwnedFd, Cut) = if self.plan.tcp {
+        let (ours, theirs, end): (OwnedFd, OwnedFd, Cut) = if self.plan.over == Over::Tcp {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             let (theirs, _) = listener.accept().unwrap();
@@ -262,6 +293,11 @@ impl Pair {
             (ours.into(), theirs.into(), end)
         };
         self.ends[lane as usize] = Some(end);
+        let (ours, theirs) = if self.plan.over == Over::Tls {
+            enciphered(ours, theirs)
+        } else {
+            (Conduit::plain(ours), Conduit::plain(theirs))
+        };
         self.receiver.join(lane, theirs);
         self.sender.join(lane, ours);
     }

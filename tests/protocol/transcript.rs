@@ -18,7 +18,7 @@ use zferry::protocol::message::{
 use zferry::protocol::negotiate::Agreed;
 use zferry::protocol::preamble::{Preamble, Role};
 use zferry::protocol::receiver::{self, Ended, Offer, Receiver};
-use zferry::protocol::secret::JoinSecret;
+use zferry::protocol::secret::{JoinSecret, Proof};
 use zferry::protocol::sender::{self, Sender, WholeStream};
 use zferry::protocol::standing::{Return, Returned, Standing};
 use zferry::protocol::version::{Version, Versions};
@@ -102,7 +102,7 @@ impl Conversation {
     fn begin() -> Conversation {
         let mut conversation =
             Conversation { client: None, server: None, written: String::new(), ended: None };
-        conversation.write_preamble(Role::Control);
+        conversation.write_preamble(Role::Control { proof: Proof::NONE });
         let mut output = Vec::new();
         let hello = Hello { software: "zferry 0.1.0".to_owned(), limits: limits(8) };
         conversation.client = Some(Sender::start(Versions::OURS, hello, &mut output));
@@ -119,7 +119,7 @@ impl Conversation {
     fn write_preamble(&mut self, role: Role) {
         let preamble = Preamble { versions: Versions::OURS, role };
         let connection = match role {
-            Role::Control => "control".to_owned(),
+            Role::Control { .. } => "control".to_owned(),
             Role::Return { .. } => "control again".to_owned(),
             Role::Data { lane, .. } => format!("data {lane}"),
         };
@@ -159,7 +159,7 @@ impl Conversation {
                 }
                 sender::Output::Ready { agreed, secret, .. } => {
                     for lane in 0..agreed.limits.connections {
-                        self.write_preamble(Role::Data { lane, secret });
+                        self.write_preamble(Role::Data { lane, proof: secret.proof(None) });
                     }
                 }
                 _ => {}
@@ -184,7 +184,7 @@ impl Conversation {
 
     /// Another control connection takes the place of one that was lost.
     fn come_back(&mut self) {
-        self.write_preamble(Role::Return { secret: JoinSecret::new(SECRET) });
+        self.write_preamble(Role::Return { proof: JoinSecret::new(SECRET).proof(None) });
         self.travel("client -> server", &Message::Return(Return { heard: 5, ..Return::default() }));
         self.travel(
             "server -> client",
@@ -195,7 +195,7 @@ impl Conversation {
 
     /// A control connection that follows a crash of one end. The counts begin anew.
     fn return_after_crash(&mut self, client: Return, beginning: u32) -> Standing {
-        self.write_preamble(Role::Return { secret: JoinSecret::new(SECRET) });
+        self.write_preamble(Role::Return { proof: JoinSecret::new(SECRET).proof(None) });
         self.travel("client -> server", &Message::Return(client));
         let standing = self.server.as_ref().unwrap().standing().unwrap();
         let returned = Returned { heard: 0, standing: Some(standing.clone()), beginning };

@@ -17,7 +17,7 @@ use zferry::protocol::message::{
     DatasetStream, Ending, Hello, Message, Open, Outcome, Request, Stream,
 };
 use zferry::protocol::preamble::{Preamble, Role};
-use zferry::protocol::secret::JoinSecret;
+use zferry::protocol::secret::{JoinSecret, Proof};
 use zferry::protocol::version::Versions;
 use zferry::units::{Bytes, Sequence, StreamOffset, TransferId};
 
@@ -50,7 +50,9 @@ pub fn dial(address: SocketAddr, preamble: &[u8]) -> TcpStream {
 
 /// The preamble of a control connection.
 pub fn control_preamble() -> Vec<u8> {
-    Preamble { versions: Versions::OURS, role: Role::Control }.encode().to_vec()
+    Preamble { versions: Versions::OURS, role: Role::Control { proof: Proof::NONE } }
+        .encode()
+        .to_vec()
 }
 
 /// A message for the wire.
@@ -136,7 +138,8 @@ impl Peer {
 
     /// Opens a data connection, with the session's secret or another one.
     pub fn lane(&self, lane: u16, secret: JoinSecret) -> TcpStream {
-        let preamble = Preamble { versions: Versions::OURS, role: Role::Data { lane, secret } };
+        let role = Role::Data { lane, proof: secret.proof(None) };
+        let preamble = Preamble { versions: Versions::OURS, role };
         dial(self.address, &preamble.encode())
     }
 

@@ -5,11 +5,11 @@
 //! is looked up or moved under its lock.
 
 use std::collections::BTreeSet;
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crossbeam_channel::Sender;
 use sys::bay::Bay;
+use sys::cipher::Conduit;
 use sys::wake::Waker;
 
 use crate::engine::block::{Arrived, Block, Place};
@@ -29,7 +29,7 @@ pub(super) struct Origin {
 #[derive(Debug)]
 pub(super) enum Order {
     /// A connection for a lane; it replaces the one that is there.
-    Join { lane: u32, fd: OwnedFd },
+    Join { lane: u32, connection: Conduit },
     /// No connection for a lane any more.
     Leave { lane: u32 },
     /// A block was thrown away: its connection must go, and those of its copies.

@@ -9,13 +9,13 @@ mod splice;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use sys::arena::{Arena, PAGE_BYTES};
 use sys::bay::Bays;
+use sys::cipher::Conduit;
 use sys::loan::Pool;
 use sys::port::Port;
 use sys::wake::Waker;
@@ -89,7 +89,7 @@ impl Receiver {
     pub fn start(
         settings: &Settings,
         agreed: Agreed,
-        connections: Vec<Option<OwnedFd>>,
+        connections: Vec<Option<Conduit>>,
         events: &UnboundedSender<Event>,
         first: Sequence,
     ) -> Result<Receiver, Failure> {
@@ -102,7 +102,7 @@ impl Receiver {
     fn build(
         settings: &Settings,
         agreed: Agreed,
-        places: Vec<Option<OwnedFd>>,
+        places: Vec<Option<Conduit>>,
         events: &UnboundedSender<Event>,
         first: Sequence,
         slots: u32,
@@ -248,8 +248,8 @@ impl Receiver {
 
     /// Has a connection carry a lane: a blocking stream socket. One that the lane has already is
     /// shut down, and no event tells of it.
-    pub fn join(&self, lane: u32, fd: OwnedFd) {
-        self.arrivals.order(Order::Join { lane, fd });
+    pub fn join(&self, lane: u32, connection: Conduit) {
+        self.arrivals.order(Order::Join { lane, connection });
     }
 
     /// Shuts the connection of a lane down; as [`Receiver::join`] without a new one.

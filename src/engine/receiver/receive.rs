@@ -138,9 +138,9 @@ impl Intake {
             Order::Join { lane, .. } if lane >= self.lanes => {
                 tracing::warn!(lane, "refused a data connection too many");
             }
-            Order::Join { lane, fd } => {
+            Order::Join { lane, connection } => {
                 self.leave(lane);
-                let fd = Arc::new(fd);
+                let fd = self.port.join(connection).map_err(broken)?;
                 let connection = Connection { lane, fd, expects: Expects::Berth, lost: false };
                 self.connections.insert(self.next_id, connection);
                 self.next_id = self.next_id.wrapping_add(1);

@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use sys::cipher::Conduit;
 use sys::port::{Act, Port, Request};
 
 use crate::engine::block::{Frame, Payload};
@@ -85,15 +86,15 @@ impl Lanes {
     }
 
     /// Takes a connection in and watches it for its end.
-    pub fn join(&mut self, lane: u32, fd: OwnedFd, port: &mut Port) -> io::Result<()> {
+    pub fn join(&mut self, lane: u32, connection: Conduit, port: &mut Port) -> io::Result<()> {
         if self.keeps_unsent {
-            sys::socket::set_notsent_lowat(&fd, UNSENT_MAX)?;
+            sys::socket::set_notsent_lowat(&connection, UNSENT_MAX)?;
         }
         let id = self.next_id;
         // Half of what a key can hold: nobody reconnects as often within one session.
         self.next_id = (id + 1) % (u32::MAX >> 1);
-        let zero_copy = self.zero_copy_on(&fd);
-        let fd = Arc::new(fd);
+        let zero_copy = self.zero_copy_on(&connection);
+        let fd = port.join(connection)?;
         let key = Operation::Watch.key(id);
         port.submit(Request { key, fd: Arc::clone(&fd), act: Act::Watch })?;
         let connection =
@@ -131,9 +132,13 @@ impl Lanes {
         }
     }
 
-    /// On loopback the kernel always copies, later and colder than a plain send would.
-    fn zero_copy_on(&self, fd: &OwnedFd) -> ZeroCopy {
-        let local = sys::socket::peer_is_loopback(fd).unwrap_or(false);
+    /// On loopback the kernel always copies, later and colder than a plain send would. What is
+    /// encrypted is copied by that.
+    fn zero_copy_on(&self, connection: &Conduit) -> ZeroCopy {
+        if !connection.is_plain() {
+            return ZeroCopy::Off;
+        }
+        let local = sys::socket::peer_is_loopback(connection).unwrap_or(false);
         if self.zero_copy == ZeroCopy::Auto && local { ZeroCopy::Off } else { self.zero_copy }
     }
 

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use sys::arena::{Arena, PAGE_BYTES};
+use sys::cipher::Conduit;
 use sys::loan::Pool;
 use sys::port::Port;
 use sys::wake::Waker;
@@ -104,7 +105,7 @@ impl Sender {
     /// Fails where the cache is too small for them or the machine has no room for it.
     pub fn start(
         settings: &Settings,
-        connections: Vec<Option<OwnedFd>>,
+        connections: Vec<Option<Conduit>>,
         events: &UnboundedSender<Event>,
         resumed: Option<Resumed>,
     ) -> Result<Sender, Failure> {
@@ -116,7 +117,7 @@ impl Sender {
 
     fn build(
         settings: &Settings,
-        places: Vec<Option<OwnedFd>>,
+        places: Vec<Option<Conduit>>,
         events: &UnboundedSender<Event>,
         resumed: Option<Resumed>,
         slots: u32,
@@ -338,8 +339,8 @@ impl Sender {
 
     /// Has a connection carry a lane: a blocking stream socket. One that the lane has already is
     /// shut down, what it had on its way is sent again, and no event tells of it.
-    pub fn join(&self, lane: u32, fd: OwnedFd) {
-        self.tell(ToSend::Join { lane, fd });
+    pub fn join(&self, lane: u32, connection: Conduit) {
+        self.tell(ToSend::Join { lane, connection });
     }
 
     /// Shuts the connection of a lane down; as [`Sender::join`] without a new one.

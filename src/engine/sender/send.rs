@@ -7,10 +7,10 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
+use sys::cipher::Conduit;
 use sys::port::{Completion, Port};
 use sys::wake::Waker;
 
@@ -42,7 +42,7 @@ pub(super) enum ToSend {
     /// The stream has ended: report when all numbers before `after` have been dealt.
     Close { transfer: TransferId, after: Sequence, total: StreamOffset },
     /// A connection for a lane; it replaces the one that is there.
-    Join { lane: u32, fd: OwnedFd },
+    Join { lane: u32, connection: Conduit },
     /// No connection for a lane any more.
     Leave { lane: u32 },
     /// What the receiver has, and how far it lets us go.
@@ -137,9 +137,9 @@ impl Dealer {
             ToSend::Close { transfer, after, total } => {
                 self.closing.push_back((transfer, after, total));
             }
-            ToSend::Join { lane, fd } => {
+            ToSend::Join { lane, connection } => {
                 self.leave(lane);
-                self.lanes.join(lane, fd, &mut self.port).map_err(broken)?;
+                self.lanes.join(lane, connection, &mut self.port).map_err(broken)?;
             }
             ToSend::Leave { lane } => self.leave(lane),
             ToSend::Limit(limit) => self.lanes.limit(limit),

@@ -161,7 +161,7 @@ impl Session {
         first: Sequence,
     ) -> Result<Engine, Failure> {
         let wanted = receiver::Agreed { codec: request.codec, block_bytes: request.block_bytes };
-        self.lanes.expect(terms.limits.connections, self.secret, &self.shared.roster);
+        self.lanes.expect(terms.limits.connections, self.secret, self.key, &self.shared.roster);
         let (options, places) = (&self.shared.options.engine, self.lanes.take());
         self.agreed = Some(wanted);
         Engine::start(options, wanted, places, &self.event_inbox, first)

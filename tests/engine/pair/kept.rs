@@ -1,10 +1,10 @@
 //! Streams that are kept in breakpoint files, and processes that die with them.
 
 use std::fs::File;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use sys::cipher::Conduit;
 use sys::pipe::Pipe;
 use zferry::breakpoint::identity::SessionId;
 use zferry::breakpoint::record::{Cargo, Job, Role};
@@ -160,7 +160,7 @@ impl Pair {
         Transfers::open(state, self.plan.backend).unwrap()
     }
 
-    fn places(&self) -> Vec<Option<OwnedFd>> {
+    fn places(&self) -> Vec<Option<Conduit>> {
         (0..self.plan.lanes).map(|_| None).collect()
     }
 

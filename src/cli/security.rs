@@ -1,0 +1,152 @@
+//! Who talks with whom: from flags and files to what the two sides are started with.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::SocketAddr;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use sys::control::Listener;
+
+use super::target::resolve;
+use super::{machine, usage};
+use crate::client::{Dial, Manner};
+use crate::engine::settings::{Route, RouteChoice, Settings};
+use crate::error::{Class, Failure, Side};
+use crate::protocol::secret::{JOIN_SECRET_BYTES, JoinSecret};
+use crate::protocol::ticket::{TICKET_BYTES_MAX, Ticket};
+use crate::server::{Door, OneTicket};
+use crate::tls::{Agreement, Anybody};
+use crate::trust::OwnKey;
+
+/// The door of a receiver: in clear, or for whoever gets the ticket that it writes.
+pub(super) fn door(
+    plain: bool,
+    ticket: Option<&Path>,
+    listener: &Listener,
+) -> Result<Door, Failure> {
+    let Some(path) = ticket.filter(|_| !plain) else { return Ok(Door::Plain) };
+    let key = OwnKey::generate().map_err(|error| error.on(Side::Target))?;
+    let secret = new_secret()?;
+    let agreement = agreement(Side::Target, &key, Arc::new(Anybody))?;
+    let ticket = Ticket::new(listener.local_addr(), key.fingerprint(), secret);
+    write_ticket(path, &ticket).map_err(|error| {
+        machine(Side::Target, &format!("write the ticket {}", path.display()), &error)
+    })?;
+    Ok(Door::Ticket(Rc::new(OneTicket::new(agreement, secret))))
+}
+
+/// How a receiver is reached: at an address in clear, or as its ticket says.
+pub(super) fn dial(
+    to: Option<String>,
+    ticket: Option<&Path>,
+    limit: std::time::Duration,
+) -> Result<Dial, Failure> {
+    let ticket = ticket.map(read_ticket).transpose()?;
+    let name = match (to, &ticket) {
+        (Some(to), _) => to,
+        (None, Some(ticket)) => of_ticket(ticket.address)?,
+        (None, None) => return Err(usage(Side::Source, "nowhere to send to")),
+    };
+    let addresses = resolve(&name)?;
+    let manner = match ticket {
+        None => Manner::Plain,
+        Some(ticket) => {
+            // Whoever knows the secret may send: who that is, is of no interest afterwards.
+            let key = OwnKey::generate().map_err(|error| error.on(Side::Source))?;
+            let agreement = agreement(Side::Source, &key, Arc::new(ticket.server))?;
+            Manner::Ticket(agreement, ticket.secret)
+        }
+    };
+    Ok(Dial::Network { name, addresses, limit, manner })
+}
+
+/// What is encrypted has to be seen: it goes by the block lane.
+pub(super) fn encrypted(here: Side, settings: Settings) -> Result<Settings, Failure> {
+    if settings.route == RouteChoice::Only(Route::Splice) {
+        return Err(usage(here, "what stays in the kernel cannot be encrypted")
+            .with_remedy("leave out --lane splice, or use --plain on both sides"));
+    }
+    Ok(Settings { route: RouteChoice::Only(Route::Block), ..settings })
+}
+
+/// The words of a command that was told neither whom to trust nor to trust everybody.
+pub(super) fn require_one(
+    here: Side,
+    plain: bool,
+    ticket: Option<&PathBuf>,
+) -> Result<(), Failure> {
+    if plain || ticket.is_some() {
+        return Ok(());
+    }
+    let (what, remedy) = match here {
+        Side::Target => (
+            "who may send is not said",
+            "--ticket-out FILE lets in whoever gets that file; --plain, on both sides, everybody, \
+             and whoever listens on the way",
+        ),
+        _ => (
+            "how to know the receiver is not said",
+            "--ticket FILE is what its --ticket-out wrote; --plain, on both sides, trusts the \
+             network between them",
+        ),
+    };
+    Err(usage(here, what).with_remedy(remedy))
+}
+
+fn agreement(
+    here: Side,
+    key: &OwnKey,
+    trusted: Arc<dyn crate::tls::Trusted>,
+) -> Result<Agreement, Failure> {
+    Agreement::new(key, trusted)
+        .map_err(|error| Failure::new(here, Class::Internal, format!("set up TLS: {error}")))
+}
+
+fn new_secret() -> Result<JoinSecret, Failure> {
+    let mut random = [0; JOIN_SECRET_BYTES];
+    getrandom::fill(&mut random).map_err(|error| {
+        Failure::new(Side::Target, Class::Machine, format!("no random bytes: {error}"))
+    })?;
+    Ok(JoinSecret::new(random))
+}
+
+fn of_ticket(address: SocketAddr) -> Result<String, Failure> {
+    if address.ip().is_unspecified() {
+        return Err(usage(
+            Side::Source,
+            "the receiver listens on all addresses of its host, which the ticket does not name",
+        )
+        .with_remedy(format!("say which: zferry send HOST:{} --ticket FILE", address.port())));
+    }
+    Ok(address.to_string())
+}
+
+/// For nobody but us, if it is a file.
+fn write_ticket(path: &Path, ticket: &Ticket) -> std::io::Result<()> {
+    let mut options = File::options();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    if file.metadata()?.is_file() {
+        file.set_permissions(PermissionsExt::from_mode(0o600))?;
+    }
+    file.write_all(ticket.encode().as_bytes())
+}
+
+fn read_ticket(path: &Path) -> Result<Ticket, Failure> {
+    let shown = path.display();
+    let failed = |error| machine(Side::Source, &format!("read the ticket {shown}"), &error);
+    let file = File::open(path).map_err(failed)?;
+    let metadata = file.metadata().map_err(failed)?;
+    let mode = metadata.permissions().mode() & 0o777;
+    if metadata.is_file() && mode & 0o077 != 0 {
+        let what = format!("the ticket {shown} can be read by others (mode {mode:03o})");
+        return Err(usage(Side::Source, what)
+            .with_remedy("use one that nobody else has seen; then: chmod 600 FILE"));
+    }
+    let mut text = String::new();
+    let most = TICKET_BYTES_MAX as u64 + 1;
+    file.take(most).read_to_string(&mut text).map_err(failed)?;
+    Ticket::decode(&text).map_err(|error| usage(Side::Source, format!("{shown}: {error}")))
+}
