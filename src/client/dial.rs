@@ -190,8 +190,7 @@ impl Dial {
     fn no_agreement(&self, error: &HandshakeError) -> Failure {
         let name = self.name();
         let (class, what, remedy) = match error {
-            HandshakeError::Broken(error) => return self.broken(error),
-            HandshakeError::Closed => (
+            HandshakeError::Broken(_) | HandshakeError::Closed => (
                 Class::Interrupted,
                 format!("the connection to {name} was lost: {error}"),
                 PLAIN_THERE.to_owned(),

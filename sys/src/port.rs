@@ -2,10 +2,10 @@
 //!
 //! Two backends do the work behind one seam: a ring (`io_uring`) and a crew (plain system calls on
 //! helper threads), so that no stage knows which of them the machine allows. A third moves bays,
-//! which neither could do as well. What goes over a connection with a cipher is done by a scribe of
-//! its own instead, whatever the backend. An operation owns its slot until it ends. At most one operation
-//! per descriptor and direction is in flight, for the kernel completes several in any order: reads
-//! on a pipe came back exactly reversed, sends on a socket interleaved (both shown in
+//! which neither could do as well. What goes over a connection with a cipher is done by a scribe
+//! of its own instead, whatever the backend. An operation owns its slot until it ends. At most one
+//! operation per descriptor and direction is in flight, for the kernel completes several in any
+//! order: reads on a pipe came back exactly reversed, sends on a socket interleaved (both shown in
 //! `tests/kernel.rs`). Those on places of a file say where their bytes belong, and may be many.
 
 use std::io;

@@ -2,7 +2,8 @@
 //!
 //! Stands beside a port's backend and takes the place of its sends and receives, so that several
 //! connections are worked on by several cores, and no stage waits for arithmetic. What waits for a
-//! socket to end is still the backend's; what it finds there may be no end (see [`Scribes::hears`]).
+//! socket to end is still the backend's; what it finds there may be no end (see
+//! [`Scribes::hears`]).
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};

@@ -2,6 +2,7 @@
 //! stream arrives whole, once, and in order, as long as connections come back.
 
 mod by_hand;
+mod handshake;
 mod kept;
 mod pair;
 mod spool;

@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::mpsc::{self, channel};
-use std::sync::{Arc, LazyLock, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -29,10 +29,9 @@ use zferry::engine::settings::{
 use zferry::error::Class;
 use zferry::protocol::window::Credit;
 use zferry::spool::keeping::Keeping;
-use zferry::tls::{Agreement, Anybody, Stage};
-use zferry::trust::OwnKey;
 use zferry::units::{Bytes, Sequence, TransferId};
 
+use crate::handshake::enciphered;
 use crate::weather::{self, Holes, Weather};
 
 const BLOCK_BYTES: u64 = 64 << 10;
@@ -79,24 +78,6 @@ pub enum Over {
     Tls,
     /// TCP, sent from our own pages; there is no weather then.
     Tcp,
-}
-
-/// Two ends that have shaken hands already.
-fn enciphered(ours: OwnedFd, theirs: OwnedFd) -> (Conduit, Conduit) {
-    static AGREEMENT: LazyLock<Agreement> =
-        LazyLock::new(|| Agreement::new(&OwnKey::generate().unwrap(), Arc::new(Anybody)).unwrap());
-    let (mut client, mut server) = (AGREEMENT.connect().unwrap(), AGREEMENT.accept().unwrap());
-    let (mut to_server, mut to_client) = (Vec::new(), Vec::new());
-    loop {
-        let mut said = std::mem::take(&mut to_client);
-        let client = client.shake_hands(&mut said.as_slice(), &mut to_server).unwrap();
-        said = std::mem::take(&mut to_server);
-        let server = server.shake_hands(&mut said.as_slice(), &mut to_client).unwrap();
-        if (client, server) == (Stage::Done, Stage::Done) {
-            break;
-        }
-    }
-    (Conduit::enciphered(ours, Box::new(client)), Conduit::enciphered(theirs, Box::new(server)))
 }
 
 /// What came of it.
