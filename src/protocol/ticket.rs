@@ -4,8 +4,8 @@
 //! one user reads. Both ends need no other knowledge of each other. What must never happen: that it
 //! is printed, or stands where other users of a host can see it (arguments, environment).
 
+use core::net::SocketAddr;
 use std::fmt;
-use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 

@@ -12,3 +12,6 @@ mod verify;
 pub use self::agreement::{Agreement, Anybody, Trusted};
 pub use self::session::{Exported, Session, Stage};
 pub use self::verify::{is_of_trust, untrusted};
+
+#[cfg(test)]
+mod tests;

@@ -85,6 +85,12 @@ impl Session {
         self.flush(out);
     }
 
+    /// Has the next bytes be the first under new keys, as rustls does after 2^24 records by itself.
+    #[cfg(test)]
+    pub(super) fn renew_keys(&mut self) {
+        self.connection.refresh_traffic_keys().unwrap();
+    }
+
     fn flush(&mut self, out: &mut Vec<u8>) {
         while self.connection.wants_write() {
             self.connection.write_tls(out).expect("a vector takes all");
@@ -104,6 +110,10 @@ impl Cipher for Session {
         loop {
             match self.connection.reader().read(&mut plain[bytes..]) {
                 Ok(0) if bytes < plain.len() => return Ok(Decrypted { bytes, ended: true }),
+                Ok(count) if bytes + count < plain.len() => {
+                    bytes += count;
+                    continue;
+                }
                 Ok(count) => bytes += count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),

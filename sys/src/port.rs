@@ -159,7 +159,6 @@ impl Port {
             Inner::Poller(poller) => poller.wait(timeout, completions)?,
         }
         self.scribes.finished(completions);
-        self.watch_again(first, completions)?;
         for completion in &completions[first..] {
             match completion {
                 Completion::Filled { key: ended, .. }
@@ -173,28 +172,6 @@ impl Port {
             }
         }
         Ok(())
-    }
-
-    /// Takes back the ends of watches that were none.
-    fn watch_again(&mut self, first: usize, completions: &mut Vec<Completion>) -> io::Result<()> {
-        let mut at = first;
-        while at < completions.len() {
-            let Some((key, socket)) = self.still_there(&completions[at]) else {
-                at += 1;
-                continue;
-            };
-            completions.remove(at);
-            let request = Request { key, fd: socket, act: Act::Watch };
-            self.backend.submit(request)?;
-        }
-        Ok(())
-    }
-
-    /// The socket of a watch that has ended, if the socket has not.
-    fn still_there(&self, completion: &Completion) -> Option<(u32, Arc<OwnedFd>)> {
-        let Completion::Watched { key, result: Ok(()) } = completion else { return None };
-        let (_, number, _) = self.in_flight.iter().find(|(watch, ..)| watch == key)?;
-        Some((*key, self.scribes.hears(*number)?))
     }
 
     /// Whether reads go to registered buffers, as far as the limit on locked memory allows it.

@@ -2,11 +2,10 @@
 //!
 //! Stands beside a port's backend and takes the place of its sends and receives, so that several
 //! connections are worked on by several cores, and no stage waits for arithmetic. What waits for a
-//! socket to end is still the backend's; what it finds there may be no end (see
-//! [`Scribes::hears`]).
+//! socket to end is still the backend's: a sender is told nothing, so anything is the end.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
@@ -14,7 +13,7 @@ use std::thread::JoinHandle;
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, Shutdown, recv, send, shutdown};
 
-use crate::cipher::{Cipher, Decrypted};
+use crate::cipher::Cipher;
 use crate::operation::{Act, Completion, Request};
 use crate::wake::Waker;
 
@@ -22,7 +21,7 @@ use crate::wake::Waker;
 /// while the kernel copies them.
 const PIECE_BYTES: usize = 128 << 10;
 
-/// What is received at once: as large, so that a connection with little to say costs little.
+/// What is received at once, for the same reason.
 const INCOMING_BYTES: usize = 256 << 10;
 
 /// The scribes of one port, and what they have finished.
@@ -33,24 +32,22 @@ pub(crate) struct Scribes {
     waker: Arc<Waker>,
 }
 
-/// One connection.
+/// One connection's thread.
 #[derive(Debug)]
 struct Scribe {
     /// Not held: it is closed when the last operation on it has ended and its owner is gone.
     socket: Weak<OwnedFd>,
-    number: RawFd,
-    desk: Arc<Mutex<Desk>>,
     orders: Option<Sender<Request>>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// A cipher, and what came for it.
-#[derive(Debug)]
+/// What a scribe works at.
 struct Desk {
     cipher: Box<dyn Cipher>,
     incoming: Vec<u8>,
     /// Bytes of `incoming` that the cipher has taken.
     taken: usize,
+    outgoing: Vec<u8>,
 }
 
 impl Scribes {
@@ -64,21 +61,16 @@ impl Scribes {
         socket: &Arc<OwnedFd>,
         cipher: Box<dyn Cipher>,
     ) -> io::Result<()> {
+        // Those whose sockets are closed have no more to do: their threads end.
         self.each.retain(|scribe| scribe.socket.strong_count() > 0);
-        let desk = Arc::new(Mutex::new(Desk { cipher, incoming: Vec::new(), taken: 0 }));
+        let mut desk = Desk { cipher, incoming: Vec::new(), taken: 0, outgoing: Vec::new() };
         let (orders, inbox) = channel();
         let thread = std::thread::Builder::new().name("zferry-tls".into()).spawn({
-            let (desk, done, waker) =
-                (Arc::clone(&desk), Arc::clone(&self.done), Arc::clone(&self.waker));
-            move || work(&inbox, &desk, &done, &waker)
+            let (done, waker) = (Arc::clone(&self.done), Arc::clone(&self.waker));
+            move || work(&inbox, &mut desk, &done, &waker)
         })?;
-        self.each.push(Scribe {
-            socket: Arc::downgrade(socket),
-            number: socket.as_raw_fd(),
-            desk,
-            orders: Some(orders),
-            thread: Some(thread),
-        });
+        let socket = Arc::downgrade(socket);
+        self.each.push(Scribe { socket, orders: Some(orders), thread: Some(thread) });
         Ok(())
     }
 
@@ -86,30 +78,20 @@ impl Scribes {
     pub(crate) fn take(&self, request: Request) -> Result<io::Result<()>, Request> {
         let speaks =
             matches!(request.act, Act::Receive(..) | Act::Send(..) | Act::SendZeroCopy(..));
-        let scribe = self.of(&request.fd);
-        let (true, Some(orders)) = (speaks, scribe.and_then(|scribe| scribe.orders.as_ref()))
-        else {
-            return Err(request);
-        };
-        Ok(orders.send(request).map_err(|_| io::Error::other("a connection's thread has died")))
-    }
-
-    fn of(&self, socket: &Arc<OwnedFd>) -> Option<&Scribe> {
-        self.each.iter().find(|scribe| scribe.socket.as_ptr() == Arc::as_ptr(socket))
+        let its = |scribe: &&Scribe| scribe.socket.as_ptr() == Arc::as_ptr(&request.fd);
+        let scribe = self.each.iter().find(its).filter(|_| speaks);
+        match scribe.and_then(|scribe| scribe.orders.as_ref()) {
+            Some(orders) => {
+                let died = |_unsent| io::Error::other("the thread of a connection has died");
+                Ok(orders.send(request).map_err(died))
+            }
+            None => Err(request),
+        }
     }
 
     /// Appends what has ended.
     pub(crate) fn finished(&self, completions: &mut Vec<Completion>) {
         completions.append(&mut lock(&self.done));
-    }
-
-    /// A watched socket has something to read: the socket, where that is not its end. The cipher
-    /// has then dealt with it (in TLS: the peer's new keys), and it is to be watched again.
-    pub(crate) fn hears(&self, number: RawFd) -> Option<Arc<OwnedFd>> {
-        let lives = |scribe: &&Scribe| scribe.number == number && scribe.socket.strong_count() > 0;
-        let scribe = self.each.iter().find(lives)?;
-        let socket = scribe.socket.upgrade()?;
-        lock(&scribe.desk).goes_on(&socket).then_some(socket)
     }
 }
 
@@ -130,86 +112,55 @@ impl Drop for Scribes {
     }
 }
 
-fn work(
-    inbox: &Receiver<Request>,
-    desk: &Mutex<Desk>,
-    done: &Mutex<Vec<Completion>>,
-    waker: &Waker,
-) {
-    let mut outgoing = Vec::new();
-    while let Ok(request) = inbox.recv() {
-        let completion = perform(request, desk, &mut outgoing);
+fn work(inbox: &Receiver<Request>, desk: &mut Desk, done: &Mutex<Vec<Completion>>, waker: &Waker) {
+    while let Ok(Request { key, fd, act }) = inbox.recv() {
+        let completion = match act {
+            Act::Receive(mut loan, range) => {
+                let result = desk.receive(&fd, &mut loan[range]);
+                Completion::Filled { key, loan, result }
+            }
+            Act::Send(loan, range) | Act::SendZeroCopy(loan, range) => {
+                Completion::Sent { key, result: desk.send(&fd, &loan[range]) }
+            }
+            _ => unreachable!("a scribe only takes what is spoken"),
+        };
+        // Before the owner hears of it: a connection that it lets go of then is closed at once.
+        drop(fd);
         lock(done).push(completion);
         waker.wake();
     }
 }
 
-fn perform(request: Request, desk: &Mutex<Desk>, outgoing: &mut Vec<u8>) -> Completion {
-    let Request { key, fd, act } = request;
-    match act {
-        Act::Receive(mut loan, range) => {
-            let result = lock(desk).receive(&fd, &mut loan[range]);
-            Completion::Filled { key, loan, result }
-        }
-        Act::Send(loan, range) | Act::SendZeroCopy(loan, range) => {
-            Completion::Sent { key, result: send_all(&fd, desk, &loan[range], outgoing) }
-        }
-        _ => unreachable!("a scribe only takes what is spoken"),
-    }
-}
-
-/// The desk is free while the socket takes what was written on it: a watch may look at it.
-fn send_all(
-    socket: &OwnedFd,
-    desk: &Mutex<Desk>,
-    plain: &[u8],
-    outgoing: &mut Vec<u8>,
-) -> io::Result<usize> {
-    for piece in plain.chunks(PIECE_BYTES) {
-        outgoing.clear();
-        lock(desk).cipher.encrypt(piece, outgoing)?;
-        send_plain(socket, outgoing)?;
-    }
-    Ok(plain.len())
-}
-
 impl Desk {
+    fn send(&mut self, socket: &OwnedFd, plain: &[u8]) -> io::Result<usize> {
+        for piece in plain.chunks(PIECE_BYTES) {
+            self.outgoing.clear();
+            self.cipher.encrypt(piece, &mut self.outgoing)?;
+            send_all(socket, &self.outgoing)?;
+        }
+        Ok(plain.len())
+    }
+
     /// Receives until `plain` is full or the peer is done, and counts what came.
     fn receive(&mut self, socket: &OwnedFd, plain: &mut [u8]) -> io::Result<usize> {
         let mut filled = 0;
         loop {
-            let decrypted = self.decrypt(&mut plain[filled..])?;
+            let mut rest = &self.incoming[self.taken..];
+            let decrypted = self.cipher.decrypt(&mut rest, &mut plain[filled..])?;
+            self.taken = self.incoming.len() - rest.len();
             filled += decrypted.bytes;
-            self.answer(socket)?;
-            if filled == plain.len() || decrypted.ended {
-                return Ok(filled);
-            }
-            if self.fetch(socket, MsgFlags::empty())? == 0 {
+            if filled == plain.len() || decrypted.ended || self.fetch(socket)? == 0 {
                 return Ok(filled);
             }
         }
     }
 
-    fn decrypt(&mut self, plain: &mut [u8]) -> io::Result<Decrypted> {
-        let mut rest = &self.incoming[self.taken..];
-        let decrypted = self.cipher.decrypt(&mut rest, plain);
-        self.taken = self.incoming.len() - rest.len();
-        decrypted
-    }
-
-    /// Says what the cipher has to say by itself.
-    fn answer(&mut self, socket: &OwnedFd) -> io::Result<()> {
-        let mut wire = Vec::new();
-        self.cipher.encrypt(&[], &mut wire)?;
-        send_plain(socket, &wire)
-    }
-
-    /// Takes what the socket has, once all that came before was taken.
-    fn fetch(&mut self, socket: &OwnedFd, flags: MsgFlags) -> io::Result<usize> {
+    /// Waits for bytes of the socket, once all that came before were taken.
+    fn fetch(&mut self, socket: &OwnedFd) -> io::Result<usize> {
         self.taken = 0;
         self.incoming.resize(INCOMING_BYTES, 0);
         let received = loop {
-            match recv(socket.as_raw_fd(), &mut self.incoming, flags) {
+            match recv(socket.as_raw_fd(), &mut self.incoming, MsgFlags::empty()) {
                 Err(Errno::EINTR) => {}
                 received => break received,
             }
@@ -217,23 +168,9 @@ impl Desk {
         self.incoming.truncate(*received.as_ref().unwrap_or(&0));
         Ok(received?)
     }
-
-    /// Whether what the socket has to read is neither its end nor anything that was said to us.
-    fn goes_on(&mut self, socket: &OwnedFd) -> bool {
-        match self.fetch(socket, MsgFlags::MSG_DONTWAIT) {
-            Ok(0) => false,
-            Ok(_) => {
-                // Room for a byte that nobody may say.
-                let decrypted = self.decrypt(&mut [0]);
-                let silent = |decrypted: Decrypted| decrypted.bytes == 0 && !decrypted.ended;
-                decrypted.is_ok_and(silent) && self.taken == self.incoming.len()
-            }
-            Err(error) => error.kind() == io::ErrorKind::WouldBlock,
-        }
-    }
 }
 
-fn send_plain(socket: &OwnedFd, bytes: &[u8]) -> io::Result<()> {
+fn send_all(socket: &OwnedFd, bytes: &[u8]) -> io::Result<()> {
     let mut sent = 0;
     while sent < bytes.len() {
         match send(socket.as_raw_fd(), &bytes[sent..], MsgFlags::MSG_NOSIGNAL) {
