@@ -3,10 +3,12 @@
 //! No work is done here but to understand, to start, and to tell. Exit codes: 0 done, 1 partly,
 //! 2 failed, 3 usage or configuration, 4 already running.
 
+mod attend;
 pub mod doctor;
 mod duration;
 mod engine;
 mod events;
+mod far;
 mod inspect;
 mod limit;
 mod receive;
@@ -62,6 +64,8 @@ enum Command {
     Doctor(doctor::Arguments),
     Tune(tune::Arguments),
     Inspect(inspect::Arguments),
+    #[command(hide = true)]
+    Attend(attend::Arguments),
 }
 
 /// Runs the command line and returns the exit code.
@@ -80,12 +84,13 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> u8 {
     }
     let quiet = arguments.quiet;
     let done = match arguments.command {
-        Command::Replicate(arguments) => replicate::run(arguments, quiet),
+        Command::Replicate(arguments) => replicate::run(&arguments, quiet),
         Command::Serve(arguments) => serve::run(arguments),
         Command::Send(arguments) => send::run(arguments, quiet),
         Command::Receive(arguments) => receive::run(arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Attend(arguments) => attend::run(arguments),
         Command::Tune(arguments) => tune::run(&arguments, quiet),
         Command::Inspect(arguments) => match inspect::run(&arguments) {
             // Its verdict is of a file, and has an exit code of its own.

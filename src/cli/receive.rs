@@ -14,7 +14,7 @@ use super::spool::{KeepFlags, state_beside};
 use super::{duration, machine, security, signals, state, usage};
 use crate::engine::settings::Settings;
 use crate::error::{Failure, Side};
-use crate::server::{Destination, Incoming, Options, Pipe, Stopping, serve};
+use crate::server::{Destination, Incoming, Lasts, Options, Pipe, Stopping, serve};
 
 /// The most data connections that a sender gets.
 const CONNECTIONS_MAX: u16 = 64;
@@ -73,7 +73,7 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
         let options = Options {
             engine,
             connections_max: CONNECTIONS_MAX,
-            one_transfer: true,
+            lasts: Lasts::OneTransfer,
             grace: arguments.grace,
             records,
         };

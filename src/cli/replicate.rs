@@ -12,18 +12,20 @@ use tokio::sync::watch;
 
 use super::engine::{Flags, SendFlags};
 use super::events::{self, Telling};
+use super::far::{Reached, SshFlags};
 use super::show;
 use super::spool::state_beside;
-use super::target::{Reach, Target, resolve};
-use super::{machine, require_plain, signals, state, usage};
+use super::target::{Reach, Target, below_pool, resolve};
+use super::{machine, require_plain, security, signals, state, usage};
 use crate::client::job::{Job, OnDeadToken, Outcome, Wanted};
 use crate::client::replicate::replicate;
+use crate::client::ssh::FarSide;
 use crate::client::{Dial, Manner, Options, Stop, Summary};
 use crate::dataset::{DatasetName, SnapName};
 use crate::engine::settings::Settings;
 use crate::error::{Failure, Side};
 use crate::protocol::message::RelativeName;
-use crate::server::{self, Destination, Incoming, Pool, Stopping};
+use crate::server::{self, Destination, Incoming, Lasts, Pool, Stopping};
 use crate::zfs::{Zfs, snapshot};
 
 /// Make a target hold a snapshot of a dataset: in full the first time, then what is new
@@ -34,7 +36,8 @@ pub(super) struct Arguments {
     /// The filesystem or volume to copy
     #[arg(value_name = "SRC")]
     source: String,
-    /// Where to: zferry://HOST:PORT/DATASET (below the server's root), or POOL/DATASET of this host
+    /// Where to: [USER@]HOST:POOL/DATASET (ssh starts zferry there, the data go past it, encrypted),
+    /// zferry://HOST:PORT/DATASET (below the root of a server), or POOL/DATASET of this host
     #[arg(value_name = "DST")]
     target: String,
     /// Talk without encryption: anybody on the way can read along
@@ -69,6 +72,8 @@ pub(super) struct Arguments {
     engine: Flags,
     #[command(flatten)]
     sending: SendFlags,
+    #[command(flatten)]
+    ssh: SshFlags,
 }
 
 /// How [`OnDeadToken`] is typed.
@@ -87,34 +92,31 @@ impl From<DeadToken> for OnDeadToken {
     }
 }
 
-pub(super) fn run(arguments: Arguments, quiet: bool) -> Result<(), Failure> {
+pub(super) fn run(arguments: &Arguments, quiet: bool) -> Result<(), Failure> {
     let telling = arguments.telling;
     copy(arguments, quiet).inspect_err(|failure| telling.failed(failure))
 }
 
-fn copy(arguments: Arguments, quiet: bool) -> Result<(), Failure> {
+fn copy(arguments: &Arguments, quiet: bool) -> Result<(), Failure> {
     let target = Target::parse(&arguments.target)?;
-    match target {
-        Target::Server { .. } => require_plain(Side::Source, arguments.plain)?,
-        Target::Local(_) if arguments.sending.is_limited() => {
-            let what = "--bwlimit limits what goes over a network; the target is on this host";
-            return Err(usage(Side::Source, what).with_remedy("leave it out"));
-        }
-        Target::Local(_) => {}
-    }
+    check_flags(arguments, &target)?;
     let source: DatasetName =
         arguments.source.parse().map_err(|error| usage(Side::Source, format!("source {error}")))?;
     let zfs = Zfs::find().map_err(|error| error.on(Side::Source))?;
     let engine = arguments.sending.apply(arguments.engine.settings(Side::Source)?)?;
+    let engine = match target {
+        Target::Ssh { .. } => security::encrypted(Side::Source, engine)?,
+        Target::Server { .. } | Target::Local(_) => engine,
+    };
     let state = state_beside(arguments.state.as_deref(), engine.spool.as_ref());
     let records = state::records(Side::Source, state, engine.backend)?;
-    let wanted = match (arguments.snapshot, arguments.no_snapshot) {
-        (Some(name), _) => Wanted::Named(name),
+    let wanted = match (&arguments.snapshot, arguments.no_snapshot) {
+        (Some(name), _) => Wanted::Named(name.clone()),
         (None, true) => Wanted::Newest,
         (None, false) => Wanted::Taken(snapshot::name_at(jiff::Timestamp::now())),
     };
     let connections = arguments.sending.connections(&engine);
-    let (route, dataset) = route(target, &zfs, &engine, connections.most(), &arguments.reach)?;
+    let (route, dataset) = route(target, &zfs, &engine, connections.most(), arguments)?;
     let job = Job {
         source,
         target: dataset,
@@ -143,9 +145,12 @@ fn copy(arguments: Arguments, quiet: bool) -> Result<(), Failure> {
         let dial = route.dial;
         replicate(&zfs, &job, dial, &options, watch.as_mut(), &mut Stop::new(stop)).await
     });
-    if let Some(server) = route.server {
+    match route.beside {
+        Beside::Nothing => {}
         // After a failure there is nothing left to finish.
-        server.join(if copied.is_ok() { Stopping::Drained } else { Stopping::Now });
+        Beside::Here(server) if copied.is_err() => server.join(Stopping::Now),
+        Beside::Here(server) => server.join(Stopping::Drained),
+        Beside::There(far) => far.end(),
     }
     let outcome = copied?;
     if arguments.telling.as_json() {
@@ -158,6 +163,31 @@ fn copy(arguments: Arguments, quiet: bool) -> Result<(), Failure> {
         tell(&job, outcome);
     }
     Ok(())
+}
+
+/// Demands that every flag has something to say about this target.
+fn check_flags(arguments: &Arguments, target: &Target) -> Result<(), Failure> {
+    let limited = arguments.sending.is_limited();
+    match target {
+        Target::Ssh { .. } if arguments.plain => {
+            Err(usage(Side::Source, "with ssh there is a ticket, so nothing has to go in clear")
+                .with_remedy("leave out --plain"))
+        }
+        Target::Ssh { .. } if limited && arguments.ssh.via_ssh() => {
+            let what = "--bwlimit limits our own connections, and --via-ssh has none";
+            Err(usage(Side::Source, what).with_remedy("leave out one of them"))
+        }
+        Target::Ssh { .. } => Ok(()),
+        Target::Server { .. } => {
+            arguments.ssh.require_none()?;
+            require_plain(Side::Source, arguments.plain)
+        }
+        Target::Local(_) if limited => {
+            let what = "--bwlimit limits what goes over a network; the target is on this host";
+            Err(usage(Side::Source, what).with_remedy("leave it out"))
+        }
+        Target::Local(_) => arguments.ssh.require_none(),
+    }
 }
 
 fn tell(job: &Job, outcome: Outcome) {
@@ -178,10 +208,19 @@ fn tell(job: &Job, outcome: Outcome) {
     show::say(&mut std::io::stdout(), &line);
 }
 
-/// How to reach a target: with the server of this host, if it is on this host.
+/// How to reach a target.
 struct Route {
     dial: Dial,
-    server: Option<LocalServer>,
+    beside: Beside,
+}
+
+/// What runs for this copy alone.
+enum Beside {
+    Nothing,
+    /// The server of this host.
+    Here(LocalServer),
+    /// What ssh has started.
+    There(FarSide),
 }
 
 /// A server in this process, for as long as the copy takes.
@@ -195,29 +234,27 @@ fn route(
     zfs: &Zfs,
     engine: &Settings,
     connections: u16,
-    reach: &Reach,
+    arguments: &Arguments,
 ) -> Result<(Route, RelativeName), Failure> {
+    let limit = arguments.reach.limit();
     match target {
+        Target::Ssh { host, dataset } => {
+            let Reached { dial, dataset, far } = arguments.ssh.reach(&host, &dataset, limit)?;
+            Ok((Route { dial, beside: Beside::There(far) }, dataset))
+        }
         Target::Server { authority, dataset } => {
             let addresses = resolve(&authority)?;
-            let (limit, manner) = (reach.limit(), Manner::Plain);
+            let manner = Manner::Plain;
             let dial = Dial::Network { name: authority, addresses, limit, manner };
-            Ok((Route { dial, server: None }, dataset))
+            Ok((Route { dial, beside: Beside::Nothing }, dataset))
         }
         Target::Local(name) => {
-            let (pool, below) = name.as_str().split_once('/').ok_or_else(|| {
-                usage(Side::Source, format!("the target {name} is a whole pool"))
-                    .with_remedy(format!("name a dataset in it: {name}/NAME"))
-            })?;
-            let root =
-                pool.parse().map_err(|error| usage(Side::Source, format!("target {error}")))?;
-            let below =
-                below.parse().map_err(|error| usage(Side::Source, format!("target {error}")))?;
+            let (root, below) = below_pool(&name)?;
             let (sockets, incoming) = unbounded_channel();
             let pool = Pool { zfs: zfs.clone(), root };
             let server = LocalServer::start(incoming, pool, engine.clone(), connections)
                 .map_err(|error| machine(Side::Source, "start the receiving side", &error))?;
-            Ok((Route { dial: Dial::Local(sockets), server: Some(server) }, below))
+            Ok((Route { dial: Dial::Local(sockets), beside: Beside::Here(server) }, below))
         }
     }
 }
@@ -237,7 +274,7 @@ impl LocalServer {
                         // What dies with this process cannot outlive it.
                         engine: Settings { spool: None, ..engine },
                         connections_max,
-                        one_transfer: false,
+                        lasts: Lasts::Forever,
                         // Within one process nobody goes away and comes back.
                         grace: Duration::ZERO,
                         // Those of the client say all there is to say.

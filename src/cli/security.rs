@@ -28,14 +28,20 @@ pub(super) fn door(
     listener: &Listener,
 ) -> Result<Door, Failure> {
     let Some(path) = ticket.filter(|_| !plain) else { return Ok(Door::Plain) };
+    let (door, ticket) = give_out(listener)?;
+    write_ticket(path, &ticket).map_err(|error| {
+        machine(Side::Target, &format!("write the ticket {}", path.display()), &error)
+    })?;
+    Ok(door)
+}
+
+/// A ticket, and the door that it opens. The key is made for it alone.
+pub(super) fn give_out(listener: &Listener) -> Result<(Door, Ticket), Failure> {
     let key = OwnKey::generate().map_err(|error| error.on(Side::Target))?;
     let secret = new_secret()?;
     let agreement = agreement(Side::Target, &key, Arc::new(Anybody))?;
     let ticket = Ticket::new(listener.local_addr(), key.fingerprint(), secret);
-    write_ticket(path, &ticket).map_err(|error| {
-        machine(Side::Target, &format!("write the ticket {}", path.display()), &error)
-    })?;
-    Ok(Door::Ticket(Rc::new(OneTicket::new(agreement, secret))))
+    Ok((Door::Ticket(Rc::new(OneTicket::new(agreement, secret))), ticket))
 }
 
 /// How a receiver is reached: at an address in clear, or as its ticket says.
@@ -53,14 +59,16 @@ pub(super) fn dial(
     let addresses = resolve(&name)?;
     let manner = match ticket {
         None => Manner::Plain,
-        Some(ticket) => {
-            // Whoever knows the secret may send: who that is, is of no interest afterwards.
-            let key = OwnKey::generate().map_err(|error| error.on(Side::Source))?;
-            let agreement = agreement(Side::Source, &key, Arc::new(ticket.server))?;
-            Manner::Ticket(agreement, ticket.secret)
-        }
+        Some(ticket) => with_ticket(&ticket)?,
     };
     Ok(Dial::Network { name, addresses, limit, manner })
+}
+
+/// As whoever has this ticket. Who that is, is of no interest afterwards.
+pub(super) fn with_ticket(ticket: &Ticket) -> Result<Manner, Failure> {
+    let key = OwnKey::generate().map_err(|error| error.on(Side::Source))?;
+    let agreement = agreement(Side::Source, &key, Arc::new(ticket.server))?;
+    Ok(Manner::Ticket(agreement, ticket.secret))
 }
 
 /// What is encrypted has to be seen: it goes by the block lane.

@@ -17,7 +17,7 @@ use crate::dataset::DatasetName;
 use crate::engine::settings::Settings;
 use crate::error::{Class, Failure, Side};
 use crate::listing::TargetState;
-use crate::server::{Destination, Door, Incoming, Options, Pool, Stopping, serve};
+use crate::server::{Destination, Door, Incoming, Lasts, Options, Pool, Stopping, serve};
 use crate::zfs::Zfs;
 
 /// The most data connections that a client gets.
@@ -75,7 +75,7 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
         let options = Options {
             engine,
             connections_max: CONNECTIONS_MAX,
-            one_transfer: false,
+            lasts: Lasts::Forever,
             grace: arguments.grace,
             records,
         };

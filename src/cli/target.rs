@@ -20,6 +20,13 @@ pub(super) enum Target {
         /// Below the server's root.
         dataset: RelativeName,
     },
+    /// On a host that is reached by ssh.
+    Ssh {
+        /// `[USER@]HOST`.
+        host: String,
+        /// There.
+        dataset: DatasetName,
+    },
     /// On this host.
     Local(DatasetName),
 }
@@ -70,17 +77,25 @@ impl Target {
         }
         // A dataset may have a colon, but not before its first slash: that would be a host.
         let head = text.split('/').next().unwrap_or(text);
-        if head.contains(':') || head.contains('@') {
-            return Err(usage(
-                Side::Source,
-                format!("'{text}' names a host in a form that this version lacks"),
-            )
-            .with_remedy("run `zferry serve` there and use zferry://HOST:PORT/DATASET"));
-        }
-        text.parse()
-            .map(Target::Local)
-            .map_err(|error| usage(Side::Source, format!("target {error}")))
+        let wrong = |error| usage(Side::Source, format!("target {error}"));
+        let Some((host, _pool)) = head.rsplit_once(':') else {
+            return text.parse().map(Target::Local).map_err(wrong);
+        };
+        let dataset = text[host.len() + 1..].parse().map_err(wrong)?;
+        let bare = host.replace(['[', ']'], "");
+        Ok(Target::Ssh { host: bare, dataset })
     }
+}
+
+/// A dataset as a place below its pool, which is there already.
+pub(super) fn below_pool(name: &DatasetName) -> Result<(DatasetName, RelativeName), Failure> {
+    let (pool, below) = name.as_str().split_once('/').ok_or_else(|| {
+        usage(Side::Source, format!("the target {name} is a whole pool"))
+            .with_remedy(format!("name a dataset in it: {name}/NAME"))
+    })?;
+    let pool = pool.parse().map_err(|error| usage(Side::Source, format!("target {error}")))?;
+    let below = below.parse().map_err(|error| usage(Side::Source, format!("target {error}")))?;
+    Ok((pool, below))
 }
 
 fn server(rest: &str) -> Result<Target, Failure> {
@@ -131,6 +146,19 @@ mod tests {
     }
 
     #[test]
+    fn a_host_before_a_colon_is_reached_by_ssh() {
+        for (text, name) in [
+            ("backup:pool/a:b", "backup"),
+            ("me@backup.example:pool/a:b", "me@backup.example"),
+            ("[::1]:pool/a:b", "::1"),
+            ("me@[fe80::1]:pool/a:b", "me@fe80::1"),
+        ] {
+            let Target::Ssh { host, dataset } = Target::parse(text).unwrap() else { panic!() };
+            assert_eq!((host.as_str(), dataset.as_str()), (name, "pool/a:b"));
+        }
+    }
+
+    #[test]
     fn what_cannot_be_understood_is_a_usage_error() {
         for text in [
             "zferry://host:1",
@@ -141,8 +169,8 @@ mod tests {
             "zferry://host:1//ds",
             "zferry://host:1/../ds",
             "zferry://host:1/a;b",
-            "host:pool/ds",
-            "user@host:pool/ds",
+            "host:",
+            "host:/pool",
             "",
             "/pool",
         ] {

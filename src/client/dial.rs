@@ -10,6 +10,7 @@ use sys::cipher::Conduit;
 use sys::control::Stream;
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::ssh::Ssh;
 use crate::error::{Class, Failure, Side};
 use crate::link::{self, HandshakeError, Wire};
 use crate::protocol::preamble::{Preamble, Role};
@@ -58,6 +59,17 @@ pub enum Dial {
         /// How we talk to it.
         manner: Manner,
     },
+    /// There, and only ssh comes through.
+    Tunnel {
+        /// How ssh gets there.
+        ssh: Ssh,
+        /// Where it listens, as its own host sees it.
+        address: SocketAddr,
+        /// How long it may take to answer on a connection, ssh's own beginning included.
+        limit: Duration,
+        /// How we talk to it.
+        manner: Manner,
+    },
     /// In this process: it takes the other ends of socket pairs.
     Local(UnboundedSender<UnixStream>),
 }
@@ -67,6 +79,7 @@ impl Dial {
     pub fn name(&self) -> &str {
         match self {
             Dial::Network { name, .. } => name,
+            Dial::Tunnel { ssh, .. } => ssh.host(),
             Dial::Local(_) => "this host",
         }
     }
@@ -74,7 +87,7 @@ impl Dial {
     /// How long the server may take to answer.
     pub(super) fn limit(&self) -> Duration {
         match self {
-            Dial::Network { limit, .. } => *limit,
+            Dial::Network { limit, .. } | Dial::Tunnel { limit, .. } => *limit,
             Dial::Local(_) => LOCAL_LIMIT,
         }
     }
@@ -82,7 +95,8 @@ impl Dial {
     /// The secret to let us in with.
     fn ticket(&self) -> Option<JoinSecret> {
         match self {
-            Dial::Network { manner: Manner::Ticket(_, secret), .. } => Some(*secret),
+            Dial::Network { manner: Manner::Ticket(_, secret), .. }
+            | Dial::Tunnel { manner: Manner::Ticket(_, secret), .. } => Some(*secret),
             _ => None,
         }
     }
@@ -95,7 +109,9 @@ impl Dial {
                 *addresses = vec![address];
                 stream
             }
-            Dial::Local(server) => pair(server).map_err(|error| self.broken(&error))?,
+            Dial::Tunnel { .. } | Dial::Local(_) => {
+                self.connect_nearer().map_err(|error| self.broken(&error))?
+            }
         };
         let mut wire = self.secure(stream).await?;
         let proof = self.ticket().map(|secret| self.proof(&wire, secret));
@@ -110,7 +126,7 @@ impl Dial {
             Dial::Network { name, addresses, limit, .. } => {
                 connect_first(name, addresses, *limit).await?.0
             }
-            Dial::Local(server) => pair(server).map_err(|error| self.broken(&error))?,
+            nearer => nearer.connect_nearer().map_err(|error| self.broken(&error))?,
         };
         let mut wire = self.secure(stream).await?;
         let role = Role::Return { proof: self.proof(&wire, secret)? };
@@ -118,10 +134,21 @@ impl Dial {
         Ok(wire)
     }
 
+    /// A connection that begins as a socket pair of this host.
+    fn connect_nearer(&self) -> io::Result<Stream> {
+        match self {
+            Dial::Network { .. } => Err(io::ErrorKind::Unsupported.into()),
+            Dial::Tunnel { ssh, address, .. } => Stream::from_unix(ssh.connect(*address)?),
+            Dial::Local(server) => pair(server),
+        }
+    }
+
     /// Learns whether it is the server that we want, and proves who we are.
     async fn secure(&self, stream: Stream) -> Result<Wire, Failure> {
         let (agreement, limit) = match self {
-            Dial::Network { manner, limit, .. } => (manner.agreement(), limit),
+            Dial::Network { manner, limit, .. } | Dial::Tunnel { manner, limit, .. } => {
+                (manner.agreement(), limit)
+            }
             Dial::Local(_) => (None, &LOCAL_LIMIT),
         };
         let Some(agreement) = agreement else { return Ok(Wire::plain(stream)) };
@@ -161,7 +188,7 @@ impl Dial {
                     let &address = addresses.first().ok_or(io::ErrorKind::AddrNotAvailable)?;
                     link::connect(address, *limit).await
                 }
-                Dial::Local(server) => pair(server),
+                nearer => nearer.connect_nearer(),
             }
         };
         let failed = |error: io::Error| {

@@ -16,6 +16,7 @@ pub mod retry;
 pub mod send;
 mod session;
 mod source;
+pub mod ssh;
 mod stripes;
 mod watch;
 

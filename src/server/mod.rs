@@ -57,6 +57,17 @@ pub enum Stopping {
     Now,
 }
 
+/// How long a server is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lasts {
+    /// Until it is told to stop.
+    Forever,
+    /// For one transfer: its outcome is the server's.
+    OneTransfer,
+    /// For one session, which must begin within so long.
+    OneSession(Duration),
+}
+
 /// How a server runs.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -64,8 +75,8 @@ pub struct Options {
     pub engine: Settings,
     /// The most data connections that one session gets.
     pub connections_max: u16,
-    /// Whether the first transfer is the only one: its outcome ends the server.
-    pub one_transfer: bool,
+    /// What ends it, besides being told to stop.
+    pub lasts: Lasts,
     /// How long a transfer waits for a client that went away.
     pub grace: Duration,
     /// Where it keeps records of its transfers; `None` for nowhere.
@@ -85,8 +96,7 @@ struct Shared {
 }
 
 /// Serves until `stop` says so and the transfers that run then have ended, over whichever
-/// connections; with
-/// [`Options::one_transfer`] until the first transfer has ended, and returns what became of it.
+/// connections, or until there is what it is to last for; then it returns what became of that.
 pub async fn serve(
     incoming: Incoming,
     destination: Destination,
@@ -108,6 +118,7 @@ pub async fn serve(
         () = &mut meeting => false,
         _ = stop.wait_for(|&stop| stop > Stopping::No) => true,
         _ = ended.wait_for(Option::is_some) => true,
+        () = nobody(&shared) => true,
     };
     // A client whose transfer still runs may lose its connections, and must find its way back.
     tokio::select! {
@@ -116,6 +127,17 @@ pub async fn serve(
     }
     let outcome = shared.outcome.borrow().clone();
     outcome.unwrap_or_else(|| shared.nothing_came())
+}
+
+/// Ends when the only session has not begun in time.
+async fn nobody(shared: &Shared) {
+    let Lasts::OneSession(within) = shared.options.lasts else {
+        return std::future::pending().await;
+    };
+    tokio::time::sleep(within).await;
+    if shared.sessions.get() > 0 {
+        std::future::pending::<()>().await;
+    }
 }
 
 /// Hears everybody out who comes, until nobody can come any more.
@@ -237,12 +259,13 @@ impl Shared {
         }
     }
 
-    /// The end of a server that was to make one transfer and made none.
+    /// The end of a server that was wanted for something that did not come.
     fn nothing_came(&self) -> Result<(), Failure> {
-        if self.options.one_transfer {
-            let what = "stopped before a stream came";
-            return Err(Failure::new(Side::Target, Class::Interrupted, what));
-        }
-        Ok(())
+        let what = match self.options.lasts {
+            Lasts::Forever => return Ok(()),
+            Lasts::OneTransfer => "stopped before a stream came",
+            Lasts::OneSession(_) => "stopped before anybody came",
+        };
+        Err(Failure::new(Side::Target, Class::Interrupted, what))
     }
 }

@@ -23,7 +23,7 @@ use super::lanes::Lanes;
 use super::place::Place;
 use super::roster::{Arrival, Claim, Presence};
 use super::transfer::Transfer;
-use super::{Shared, Stopping};
+use super::{Lasts, Shared, Stopping};
 use crate::breakpoint::identity::SessionId;
 use crate::breakpoint::record::Mark;
 use crate::dataset::{DatasetName, Guid};
@@ -195,10 +195,16 @@ impl Session {
             }
             None => Ok(()),
         };
-        // A look at what the target holds is not the transfer that a one-shot server waits for, nor
-        // is one that made room for another.
-        let counts = self.applied || (outcome.is_err() && !self.presence.superseded.get());
-        if self.shared.options.one_transfer && counts {
+        let counts = match self.shared.options.lasts {
+            Lasts::Forever => false,
+            // A look at what the target holds is not the transfer that is waited for, nor is one
+            // that made room for another.
+            Lasts::OneTransfer => {
+                self.applied || (outcome.is_err() && !self.presence.superseded.get())
+            }
+            Lasts::OneSession(_) => self.terms.is_some(),
+        };
+        if counts {
             self.shared.outcome.send_replace(Some(outcome));
         }
     }

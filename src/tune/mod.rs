@@ -30,7 +30,7 @@ pub use self::sample::{SAMPLE_BYTES_MAX, Sample};
 use crate::client::{Dial, Manner, Stop};
 use crate::engine::settings::Settings;
 use crate::error::{Class, Failure, Side};
-use crate::server::{Destination, Door, Incoming, Nowhere, Options, Pipe, Stopping, serve};
+use crate::server::{Destination, Door, Incoming, Lasts, Nowhere, Options, Pipe, Stopping, serve};
 use crate::units::Bytes;
 
 /// The most data connections that whoever measures gets.
@@ -81,7 +81,7 @@ pub async fn answer(
     let options = Options {
         engine,
         connections_max: CONNECTIONS_MAX,
-        one_transfer: false,
+        lasts: Lasts::Forever,
         grace: GRACE,
         records: None,
     };
