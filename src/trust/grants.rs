@@ -1,0 +1,340 @@
+//! What each client may do here, and the judgement of what it asks for.
+//!
+//! Pure: a client, a name and a wish in, a [`Permit`] or a [`Denied`] out. A client names datasets
+//! relative to a root that it was granted, and knows of nothing else. Whatever is not granted is
+//! denied. What must never happen here: a permit for a dataset outside of the root, or for
+//! anything that destroys without the word for it.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::num::NonZeroU32;
+
+use super::fingerprint::Fingerprint;
+use crate::dataset::{DatasetName, Guid, NameError};
+use crate::units::{Bytes, Rate};
+
+mod denied;
+#[cfg(test)]
+mod tests;
+mod words;
+
+pub use self::denied::{Denied, Why};
+pub use self::words::{BadClientName, ClientName, Operation, Prefix, UnknownOperation};
+
+/// Somebody with a key who may ask for something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Client {
+    name: ClientName,
+    fingerprint: Fingerprint,
+    grants: Vec<Grant>,
+}
+
+/// What a client may do below one root.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// How the client's names for this root begin, where it has more than one.
+    pub prefix: Option<Prefix>,
+    /// The dataset that it may write below; never the dataset itself.
+    pub root: DatasetName,
+    /// Which dataset that was when the grant was made: a name may be given to another one later.
+    pub root_guid: Option<Guid>,
+    /// What it may do there.
+    pub allow: BTreeSet<Operation>,
+    /// Whether it may send nothing but raw streams, whose blocks this host cannot read.
+    pub raw_only: bool,
+    /// How much of it.
+    pub limits: Limits,
+}
+
+/// How much a client may have of this host below one root; `None` is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// How many datasets may be there.
+    pub datasets: Option<NonZeroU32>,
+    /// How many transfers may run at once.
+    pub transfers: Option<NonZeroU32>,
+    /// What its streams may take of the spool.
+    pub spool: Option<Bytes>,
+    /// How fast its streams may come in, all together.
+    pub bandwidth: Option<Rate>,
+}
+
+/// What a client asks for, of one dataset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// To be told what it holds.
+    List,
+    /// To send it a stream.
+    Receive(Receive),
+    /// That the datasets above it, which are missing, are made.
+    CreateParents,
+    /// That what an interrupted receive has left in it is given up.
+    AbortPartial,
+    /// That it is rolled back.
+    RollBack,
+    /// That it, or a snapshot of it, is destroyed.
+    Destroy,
+}
+
+/// What a stream is, as far as grants tell one from another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is so or not, whatever the others are")]
+pub struct Receive {
+    /// Whether it builds on a snapshot that is here already.
+    pub incremental: bool,
+    /// Whether it is the rest of a stream that was interrupted.
+    pub resumed: bool,
+    /// Whether its blocks come as they lie on the source's disks.
+    pub raw: bool,
+    /// Whether it is a package of several streams (`zfs send -R`).
+    pub package: bool,
+}
+
+/// That a wish may be done, where, and how much of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Permit {
+    client: ClientName,
+    root: DatasetName,
+    root_guid: Option<Guid>,
+    dataset: DatasetName,
+    limits: Limits,
+}
+
+/// Why grants cannot stand side by side. The number is the one of the grant that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadGrants {
+    /// Names would not say which one is meant.
+    #[error(
+        "a client with more than one grant needs a prefix in each, as in prefix = \"archive\": it \
+         then names the datasets of that grant archive/..."
+    )]
+    NoPrefix(usize),
+    /// Names would not say which one is meant.
+    #[error("prefix \"{1}\" is the one of another grant of this client: each needs its own")]
+    SamePrefix(usize, Prefix),
+    /// What one of them denies, the other may allow.
+    #[error(
+        "root \"{1}\" lies within root \"{2}\" of another grant of this client, which would reach \
+         it too: choose roots that lie apart, or give one grant for both"
+    )]
+    Nested(usize, DatasetName, DatasetName),
+}
+
+impl Client {
+    /// A client with grants that do not contradict each other.
+    pub fn new(
+        name: ClientName,
+        fingerprint: Fingerprint,
+        grants: Vec<Grant>,
+    ) -> Result<Client, BadGrants> {
+        for (number, grant) in grants.iter().enumerate() {
+            if grant.prefix.is_none() && grants.len() > 1 {
+                return Err(BadGrants::NoPrefix(number));
+            }
+            for earlier in &grants[..number] {
+                grant.stands_beside(number, earlier)?;
+            }
+        }
+        Ok(Client { name, fingerprint, grants })
+    }
+
+    /// What it is called here.
+    pub fn name(&self) -> &ClientName {
+        &self.name
+    }
+
+    /// The key that it has.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
+    }
+
+    /// All that it may do.
+    pub fn grants(&self) -> &[Grant] {
+        &self.grants
+    }
+
+    /// Whether a wish about the dataset that the client calls `name` may be done.
+    pub fn judge(&self, name: &str, wish: Wish) -> Result<Permit, Denied> {
+        let denied = |why| Denied::of(self, name, wish, why);
+        let (grant, below) = self.grant_of(name).map_err(denied)?;
+        let dataset = grant.dataset(below).map_err(|error| denied(Why::BadName(error)))?;
+        if let Some(missing) = wish.needs().find(|needed| !grant.allow.contains(needed)) {
+            return Err(denied(Why::NotGranted { missing, grant: Box::new(grant.clone()) }));
+        }
+        if grant.raw_only && wish.is_readable_stream() {
+            return Err(denied(Why::NotRaw(grant.root.clone())));
+        }
+        Ok(Permit {
+            client: self.name.clone(),
+            root: grant.root.clone(),
+            root_guid: grant.root_guid,
+            dataset,
+            limits: grant.limits,
+        })
+    }
+
+    /// The grant that a name belongs to, and what of the name is below its root.
+    fn grant_of<'a>(&self, name: &'a str) -> Result<(&Grant, &'a str), Why> {
+        if let [Grant { prefix: None, .. }] = self.grants.as_slice() {
+            return Ok((&self.grants[0], name));
+        }
+        let (first, below) = name.split_once('/').unwrap_or((name, ""));
+        let is_named =
+            |grant: &&Grant| grant.prefix.as_ref().is_some_and(|prefix| prefix.as_str() == first);
+        match self.grants.iter().find(is_named) {
+            Some(grant) if !below.is_empty() => Ok((grant, below)),
+            Some(_) => Err(Why::RootItself),
+            None if self.grants.is_empty() => Err(Why::NoGrant),
+            None => {
+                let prefixes = self.grants.iter().filter_map(|grant| grant.prefix.clone());
+                Err(Why::NoSuchPrefix(prefixes.collect()))
+            }
+        }
+    }
+}
+
+impl BadGrants {
+    /// Which of the grants is wrong, counted from 0.
+    pub fn number(&self) -> usize {
+        match self {
+            BadGrants::NoPrefix(number)
+            | BadGrants::SamePrefix(number, _)
+            | BadGrants::Nested(number, ..) => *number,
+        }
+    }
+}
+
+impl Grant {
+    /// The full name of what a client calls `below`.
+    fn dataset(&self, below: &str) -> Result<DatasetName, NameError> {
+        self.root.join(below)
+    }
+
+    fn stands_beside(&self, number: usize, earlier: &Grant) -> Result<(), BadGrants> {
+        match &self.prefix {
+            Some(prefix) if earlier.prefix.as_ref() == Some(prefix) => {
+                return Err(BadGrants::SamePrefix(number, prefix.clone()));
+            }
+            _ => {}
+        }
+        let (own, other) = (&self.root, &earlier.root);
+        if own.is_within(other) {
+            Err(BadGrants::Nested(number, own.clone(), other.clone()))
+        } else if other.is_within(own) {
+            Err(BadGrants::Nested(number, other.clone(), own.clone()))
+        } else {
+            Ok(())
+        }
+    }
+}
+
+impl Wish {
+    /// All that must be granted for it.
+    fn needs(self) -> impl Iterator<Item = Operation> {
+        let needed = match self {
+            Wish::List => [None; 3],
+            Wish::Receive(receive) => [
+                Some(if receive.incremental {
+                    Operation::ReceiveIncremental
+                } else {
+                    Operation::ReceiveFull
+                }),
+                receive.resumed.then_some(Operation::Resume),
+                receive.package.then_some(Operation::PackageStreams),
+            ],
+            Wish::CreateParents => [Some(Operation::CreateParents), None, None],
+            Wish::AbortPartial => [Some(Operation::AbortPartial), None, None],
+            Wish::RollBack => [Some(Operation::Rollback), None, None],
+            Wish::Destroy => [Some(Operation::Destroy), None, None],
+        };
+        needed.into_iter().flatten()
+    }
+
+    /// Whether it brings data that this host could read.
+    fn is_readable_stream(self) -> bool {
+        matches!(self, Wish::Receive(Receive { raw: false, .. }))
+    }
+}
+
+impl fmt::Display for Wish {
+    /// What a client may do or not: `list`, `send a full stream to`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let receive = match self {
+            Wish::List => return f.write_str("list"),
+            Wish::CreateParents => return f.write_str("create what is missing above"),
+            Wish::AbortPartial => return f.write_str("give up what is partly received in"),
+            Wish::RollBack => return f.write_str("roll back"),
+            Wish::Destroy => return f.write_str("destroy"),
+            Wish::Receive(receive) => receive,
+        };
+        f.write_str(if receive.resumed { "send the rest of " } else { "send " })?;
+        let package = if receive.package { " package" } else { "" };
+        let form = if receive.incremental { "an incremental" } else { "a full" };
+        write!(f, "{form}{package} stream to")
+    }
+}
+
+impl Permit {
+    /// Whose it is.
+    pub fn client(&self) -> &ClientName {
+        &self.client
+    }
+
+    /// What the client's names are relative to.
+    pub fn root(&self) -> &DatasetName {
+        &self.root
+    }
+
+    /// The full name of the dataset; always below the root.
+    pub fn dataset(&self) -> &DatasetName {
+        &self.dataset
+    }
+
+    /// How much may be done.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// The guid that the root must have, where the grant says so.
+    pub fn root_guid(&self) -> Option<Guid> {
+        self.root_guid
+    }
+
+    /// Whether the root, which now has the guid `found`, is the dataset that was granted.
+    pub fn check_root(&self, found: Guid) -> Result<(), Denied> {
+        match self.root_guid {
+            Some(granted) if granted != found => {
+                Err(self.denied(Why::OtherRoot { root: self.root.clone(), granted, found }))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the client, of which so many transfers run below the root, may have one more.
+    pub fn check_transfers(&self, running: usize) -> Result<(), Denied> {
+        self.check_count("transfers", self.limits.transfers, running)
+    }
+
+    /// Whether one more dataset may be made below the root, where there are so many.
+    pub fn check_datasets(&self, present: usize) -> Result<(), Denied> {
+        self.check_count("datasets", self.limits.datasets, present)
+    }
+
+    fn check_count(
+        &self,
+        key: &'static str,
+        limit: Option<NonZeroU32>,
+        count: usize,
+    ) -> Result<(), Denied> {
+        match limit {
+            Some(limit) if count >= limit.get() as usize => {
+                Err(self.denied(Why::Limit { key, limit, root: self.root.clone() }))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn denied(&self, why: Why) -> Denied {
+        Denied::about(&self.client, self.dataset.as_str(), why)
+    }
+}
