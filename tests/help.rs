@@ -28,6 +28,18 @@ fn the_help_of_every_command_is_as_written_down() {
         for command in ["replicate", "serve", "send", "receive", "inspect", "status", "tune"] {
             insta::assert_snapshot!(format!("help-{command}"), help_of(&[command]));
         }
+        for words in [
+            ["keys"].as_slice(),
+            &["keys", "show"],
+            &["keys", "trust"],
+            &["keys", "trust", "client"],
+            &["keys", "trust", "server"],
+            &["keys", "revoke"],
+            &["keys", "revoke", "client"],
+            &["keys", "revoke", "server"],
+        ] {
+            insta::assert_snapshot!(format!("help-{}", words.join("-")), help_of(words));
+        }
     });
 }
 

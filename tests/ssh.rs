@@ -103,7 +103,7 @@ impl Drop for Far {
 fn source() -> StandIn {
     let here = StandIn::new();
     here.dataset("tank/a", "filesystem");
-    here.snapshot("tank/a", "one", &[1; 300_000]);
+    here.snapshot("tank/a", "one", &vec![1; 300_000]);
     here
 }
 
@@ -111,7 +111,7 @@ fn source() -> StandIn {
 fn a_dataset_is_copied_to_a_host_that_has_only_ssh_and_zferry() {
     let (here, far) = (source(), Far::start());
     far.copy(&here, "backup/a", &[]).succeeded();
-    here.snapshot("tank/a", "two", &[2; 100_000]);
+    here.snapshot("tank/a", "two", &vec![2; 100_000]);
     far.copy(&here, "backup/a", &["--connections", "3"]).succeeded();
     let again = far.copy(&here, "backup/a", &[]).succeeded();
     assert!(String::from_utf8_lossy(&again.stdout).contains("nothing to do"));

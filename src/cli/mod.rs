@@ -4,12 +4,14 @@
 //! 2 failed, 3 usage or configuration, 4 already running.
 
 mod attend;
+mod config_folder;
 pub mod doctor;
 mod duration;
 mod engine;
 mod events;
 mod far;
 mod inspect;
+mod keys;
 mod limit;
 mod receive;
 mod replicate;
@@ -60,6 +62,7 @@ enum Command {
     Serve(serve::Arguments),
     Send(send::Arguments),
     Receive(receive::Arguments),
+    Keys(keys::Arguments),
     Status(status::Arguments),
     Doctor(doctor::Arguments),
     Tune(tune::Arguments),
@@ -88,6 +91,7 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Serve(arguments) => serve::run(arguments),
         Command::Send(arguments) => send::run(arguments, quiet),
         Command::Receive(arguments) => receive::run(arguments),
+        Command::Keys(arguments) => keys::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Attend(arguments) => attend::run(arguments),

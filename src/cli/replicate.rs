@@ -36,8 +36,9 @@ pub(super) struct Arguments {
     /// The filesystem or volume to copy
     #[arg(value_name = "SRC")]
     source: String,
-    /// Where to: [USER@]HOST:POOL/DATASET (ssh starts zferry there, the data go past it, encrypted),
-    /// zferry://HOST:PORT/DATASET (below the root of a server), or POOL/DATASET of this host
+    /// Where to: [USER@]HOST:POOL/DATASET (ssh starts zferry there, and the data go past it,
+    /// encrypted), zferry://HOST:PORT/DATASET (below the root of a server), or POOL/DATASET of this
+    /// host
     #[arg(value_name = "DST")]
     target: String,
     /// Talk without encryption: anybody on the way can read along

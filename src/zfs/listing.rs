@@ -63,6 +63,12 @@ impl Zfs {
         }
     }
 
+    /// The guid of a dataset, or `None` if there is no such dataset: what it is, whatever it is
+    /// called.
+    pub fn dataset_guid(&self, dataset: &DatasetName) -> Result<Option<Guid>, ZfsError> {
+        self.guid(dataset.as_str())
+    }
+
     /// The guid of one snapshot, or `None` if there is no such snapshot: the proof, after a stream,
     /// that it arrived.
     pub fn guid_of(
@@ -70,8 +76,11 @@ impl Zfs {
         dataset: &DatasetName,
         snapshot: &SnapName,
     ) -> Result<Option<Guid>, ZfsError> {
-        let full_name = dataset.at(snapshot);
-        let answer = self.run(&["get", "-Hp", "-o", "value", "--", "guid", &full_name])?;
+        self.guid(&dataset.at(snapshot))
+    }
+
+    fn guid(&self, name: &str) -> Result<Option<Guid>, ZfsError> {
+        let answer = self.run(&["get", "-Hp", "-o", "value", "--", "guid", name])?;
         if answer.failed_with(NO_DATASET) {
             return Ok(None);
         }
