@@ -6,6 +6,7 @@
 //! in one [`folder`] with the key. What must never happen here: that the private half is printed,
 //! or lies where others can read it, or that a list counts which others can write.
 
+mod book;
 pub mod clients;
 pub mod edit;
 mod fingerprint;
@@ -15,6 +16,7 @@ mod key;
 pub mod list;
 pub mod servers;
 
+pub use self::book::Book;
 pub use self::fingerprint::{Fingerprint, NotAFingerprint};
 pub use self::folder::Folder;
 pub use self::key::{KeyError, OwnKey};
