@@ -1,8 +1,8 @@
 //! zferry carries ZFS snapshots from one Linux host to another and never starts over.
 //!
 //! Modules stand on each other in this order, and name only what stands below them:
-//! `units, error, dataset, listing, token, trust < protocol < breakpoint < plan < spool < process <
-//! zfs < engine < tls < link < ...`
+//! `units, error, dataset, listing, token, stream, trust < protocol < breakpoint < plan < spool <
+//! process < zfs < engine < tls < link < ...`
 #![forbid(unsafe_code)]
 
 pub mod units;
@@ -14,6 +14,8 @@ pub mod dataset;
 pub mod listing;
 
 pub mod token;
+
+pub mod stream;
 
 pub mod trust;
 
