@@ -104,6 +104,9 @@ pub enum Fault {
     /// The process that takes the stream does not take it any more.
     #[error("feed the stream at byte {0}: {1}")]
     Sink(StreamOffset, #[source] io::Error),
+    /// Whoever guards the sink does not let the stream in.
+    #[error("{}", .0.what)]
+    TurnedAway(Box<Failure>),
     /// A stage panicked: a mistake of ours.
     #[error("the {0} stage panicked")]
     Panicked(&'static str),
@@ -114,6 +117,7 @@ impl Fault {
     /// this engine runs on.
     pub fn failure(&self, here: Side) -> Failure {
         let (side, class) = match self {
+            Fault::TurnedAway(failure) => return *failure.clone(),
             Fault::Setup(..) => (here, Class::Machine),
             Fault::Source(..) => (Side::Source, Class::Interrupted),
             Fault::Spool { .. } | Fault::Unkept { .. } => (here, Class::Interrupted),

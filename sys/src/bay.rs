@@ -229,8 +229,8 @@ impl Bay {
         Ok(Way { pipe: Some(pipe), bytes: count, home: Arc::clone(&self.home) })
     }
 
-    /// Takes all bytes out.
-    pub(crate) fn read_out(&mut self) -> io::Result<Vec<u8>> {
+    /// Takes all bytes out, as a copy.
+    pub fn read_out(&mut self) -> io::Result<Vec<u8>> {
         let mut all = vec![0; self.bytes];
         let mut read = 0;
         while read < all.len() {

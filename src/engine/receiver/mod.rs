@@ -2,6 +2,7 @@
 
 mod arrivals;
 mod decompress;
+mod entrance;
 mod keep;
 mod kept;
 mod receive;
@@ -23,10 +24,11 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use self::arrivals::{Arrivals, Order};
 use self::decompress::Decompressor;
+pub use self::entrance::{Entrance, Feed, Guard, Sink};
 use self::keep::{Done, Shelf, Writer};
 use self::receive::{Intake, Strikes};
 use self::splice::{Delivery, Feeder};
-pub use self::splice::{Fed, Feed, KeptStream, Sink, Unfinished};
+pub use self::splice::{Fed, KeptStream, Unfinished};
 use super::fault::Fault;
 use super::halt::Halt;
 use super::progress::Progress;
@@ -233,11 +235,18 @@ impl Receiver {
         &self.progress
     }
 
-    /// Feeds what comes for a transfer to `sink`, and keeps it in breakpoint files, which takes a
+    /// Feeds what comes for a transfer to a sink, and keeps it in breakpoint files, which takes a
     /// spool. Must be said before the sender is let go.
-    pub fn begin(&self, transfer: TransferId, epoch: u32, sink: Sink, kept: Option<KeptStream>) {
+    pub fn begin(
+        &self,
+        transfer: TransferId,
+        epoch: u32,
+        entrance: impl Into<Entrance>,
+        kept: Option<KeptStream>,
+    ) {
         self.arrivals.begin(kept.is_some());
-        self.deliver(Delivery::Begin { transfer, epoch, sink, kept: kept.map(Box::new) });
+        let (entrance, kept) = (entrance.into(), kept.map(Box::new));
+        self.deliver(Delivery::Begin { transfer, epoch, entrance, kept });
     }
 
     /// Says how the stream was when it was sent; answered by [`Event::Fed`] when it has been fed

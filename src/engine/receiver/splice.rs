@@ -6,8 +6,8 @@
 //! proved, the sink is handed back open, for whoever runs the process to end it first.
 
 use std::collections::VecDeque;
+use std::io;
 use std::ops::Range;
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use sys::splicer::Splicer;
 
 use super::Event;
 use super::arrivals::{Arrivals, Origin};
+use super::entrance::{Door, Entrance, Feed};
 use super::keep::Shelf;
 use super::kept::Kept;
 use crate::breakpoint::keeper::Reached;
@@ -32,31 +33,11 @@ use crate::spool::keeping::Stream;
 use crate::spool::left::Found;
 use crate::units::{Bytes, Sequence, StreamOffset, TransferId};
 
-/// Where a stream goes.
-#[derive(Debug)]
-pub struct Sink {
-    /// The descriptor.
-    pub fd: OwnedFd,
-    /// How it takes bytes.
-    pub feed: Feed,
-}
-
-/// How a sink takes bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Feed {
-    /// A pipe of ours whose reader copies what it reads, as `zfs receive` does: by vmsplice.
-    Splice,
-    /// A pipe of ours with any other reader: by write.
-    Write,
-    /// A descriptor that we were given: by write, and its settings are left alone.
-    Foreign,
-}
-
 /// What the stage is told.
 #[derive(Debug)]
 pub(super) enum Delivery {
     /// A transfer begins.
-    Begin { transfer: TransferId, epoch: u32, sink: Sink, kept: Option<Box<KeptStream>> },
+    Begin { transfer: TransferId, epoch: u32, entrance: Entrance, kept: Option<Box<KeptStream>> },
     /// A block of it was unpacked, and the window has it; or there is other news to look at.
     Unpacked,
     /// A block of it that travelled raw, to be proved: here, where its bytes go into this core's
@@ -103,8 +84,7 @@ pub(super) struct Feeder {
 pub(super) struct Feeding {
     transfer: TransferId,
     epoch: u32,
-    splicer: Splicer,
-    feed: Feed,
+    door: Door,
     /// The end of what came in order.
     arrived: StreamOffset,
     fed: Prefix,
@@ -115,7 +95,7 @@ pub(super) struct Feeding {
 /// A sink that did not get its whole stream: still open, so that its process can be told before it
 /// could take the end of the bytes for the end of the stream.
 #[derive(Debug)]
-pub struct Unfinished(#[allow(dead_code, reason = "held for its drop")] Splicer);
+pub struct Unfinished(#[allow(dead_code, reason = "held for its drop")] Door);
 
 /// Below this a copy is cheaper than lending a whole slot to the pipe.
 const SPLICE_BYTES_MIN: usize = 64 << 10;
@@ -130,7 +110,7 @@ impl Feeder {
     /// Feeds transfer after transfer; gives back the sink of the one that was not whole.
     pub fn run(mut self) -> (Option<Unfinished>, Result<(), Fault>) {
         let ended = self.feed_all();
-        (self.feeding.map(|feeding| Unfinished(feeding.splicer)), ended)
+        (self.feeding.map(|feeding| Unfinished(feeding.door)), ended)
     }
 
     fn feed_all(&mut self) -> Result<(), Fault> {
@@ -169,7 +149,7 @@ impl Feeder {
     /// How many of the blocks that were taken still have their slots.
     fn held(&mut self) -> usize {
         if self.shelf.is_none() {
-            return self.feeding.as_ref().map_or(0, |feeding| feeding.splicer.lent());
+            return self.feeding.as_ref().map_or(0, Feeding::lent);
         }
         self.slots.retain(|slot| slot.strong_count() > 0);
         self.slots.len()
@@ -185,8 +165,8 @@ impl Feeder {
 
     fn take_in(&mut self, delivery: Delivery) -> Result<(), Fault> {
         match delivery {
-            Delivery::Begin { transfer, epoch, sink, kept } => {
-                let mut feeding = Feeding::new(transfer, epoch, sink)?;
+            Delivery::Begin { transfer, epoch, entrance, kept } => {
+                let mut feeding = Feeding::new(transfer, epoch, entrance)?;
                 if let Some((kept, shelf)) = kept.zip(self.shelf.clone()) {
                     let KeptStream { stream, found } = *kept;
                     feeding.arrived = found.as_ref().map_or(StreamOffset(0), |found| found.end.to);
@@ -238,8 +218,10 @@ impl Feeder {
 
     fn feed_bay(&mut self, place: Place, bay: Bay) -> Result<(), Fault> {
         let (length, halt) = (bay.len(), Arc::clone(&self.halt));
-        self.due(place, length)?.pour(bay, &|| !halt.is_on())?;
-        self.note_fed(place.sequence, length);
+        let feeding = self.due(place, length)?;
+        let before = feeding.fed.to();
+        feeding.pour(bay, &|| !halt.is_on())?;
+        self.note_fed(place.sequence, before);
         Ok(())
     }
 
@@ -253,13 +235,13 @@ impl Feeder {
             None => Arc::new(block.loan),
         };
         let slot = keeps.then(|| Arc::downgrade(&loan));
-        let is_behind = feeding.is_behind();
+        let (is_behind, before) = (feeding.is_behind(), feeding.fed.to());
         if !is_behind {
             feeding.lend(loan, range, crc32, &|| !halt.is_on())?;
         }
         self.slots.extend(slot);
         if !is_behind {
-            self.note_fed(place.sequence, length);
+            self.note_fed(place.sequence, before);
         }
         Ok(())
     }
@@ -269,9 +251,9 @@ impl Feeder {
         let Some(Feeding { kept: Some(kept), .. }) = &mut self.feeding else { return Ok(false) };
         let Some(read) = kept.read_back()? else { return Ok(false) };
         let Some(feeding) = &mut self.feeding else { return Ok(false) };
-        let halt = &self.halt;
+        let (halt, before) = (&self.halt, feeding.fed.to());
         feeding.write(read.bytes(), read.frame.crc32, &|| !halt.is_on())?;
-        self.note_fed(read.frame.sequence, read.frame.length().as_usize());
+        self.note_fed(read.frame.sequence, before);
         self.finish()?;
         Ok(true)
     }
@@ -280,19 +262,25 @@ impl Feeder {
         self.feeding.as_ref().is_some_and(Feeding::is_behind)
     }
 
-    fn note_fed(&self, sequence: Sequence, length: usize) {
+    /// A block was given to the sink, which had the stream up to `before`. One that waits before a
+    /// shut door is not fed, and the one that opens it brings all before it along.
+    fn note_fed(&self, sequence: Sequence, before: StreamOffset) {
         let Some(feeding) = &self.feeding else { return };
-        self.progress.add_fed(length);
+        let fed = feeding.fed.to().0 - before.0;
+        if fed == 0 {
+            return;
+        }
+        self.progress.add_fed(Bytes(fed).as_usize());
         let (mark, next_frame) = (feeding.fed.mark(), sequence.next());
         self.progress.set_reached(feeding.transfer, Reached { mark, next_frame });
     }
 
     fn reclaim(&mut self) -> Result<(), Fault> {
         match &mut self.feeding {
-            Some(feeding) => {
-                feeding.splicer.reclaim().map_err(|error| Fault::Sink(feeding.fed.to(), error))
+            Some(Feeding { door: Door::Open { splicer, .. }, fed, .. }) => {
+                splicer.reclaim().map_err(|error| Fault::Sink(fed.to(), error))
             }
-            None => Ok(()),
+            _ => Ok(()),
         }
     }
 
@@ -300,6 +288,8 @@ impl Feeder {
     fn finish(&mut self) -> Result<(), Fault> {
         let Some(feeding) = &mut self.feeding else { return Ok(()) };
         let Some(expected) = feeding.end else { return Ok(()) };
+        feeding.door.check_end(expected.to)?;
+        let Door::Open { splicer, .. } = &mut feeding.door else { return Ok(()) };
         let got = feeding.fed.mark();
         if got.to < expected.to {
             return Ok(());
@@ -310,7 +300,7 @@ impl Feeder {
         let total = got.to;
         let halt = &self.halt;
         // Also when the reader has gone without reading to the end: its exit status decides then.
-        feeding.splicer.drain(|| !halt.is_on()).map_err(|error| Fault::Sink(total, error))?;
+        splicer.drain(|| !halt.is_on()).map_err(|error| Fault::Sink(total, error))?;
         if halt.is_on() {
             return Ok(());
         }
@@ -324,22 +314,24 @@ impl Feeder {
 }
 
 impl Feeding {
-    fn new(transfer: TransferId, epoch: u32, sink: Sink) -> Result<Feeding, Fault> {
-        let splicer = match sink.feed {
-            Feed::Splice | Feed::Write => Splicer::new(sink.fd),
-            Feed::Foreign => Ok(Splicer::foreign(sink.fd)),
-        }
-        .map_err(|error| Fault::Sink(StreamOffset(0), error))?;
+    fn new(transfer: TransferId, epoch: u32, entrance: Entrance) -> Result<Feeding, Fault> {
         Ok(Feeding {
             transfer,
             epoch,
-            splicer,
-            feed: sink.feed,
+            door: Door::of(entrance)?,
             arrived: StreamOffset(0),
             fed: Prefix::default(),
             end: None,
             kept: None,
         })
+    }
+
+    /// How many slots the pipe has.
+    fn lent(&self) -> usize {
+        match &self.door {
+            Door::Open { splicer, .. } => splicer.lent(),
+            Door::Shut(_) => 0,
+        }
     }
 
     fn is_behind(&self) -> bool {
@@ -354,30 +346,66 @@ impl Feeding {
         crc32: u32,
         wanted: &dyn Fn() -> bool,
     ) -> Result<(), Fault> {
-        if self.feed != Feed::Splice || range.len() < SPLICE_BYTES_MIN {
-            return self.write(&loan[range], crc32, wanted);
-        }
         let length = range.len();
-        let spliced = self.splicer.splice(loan, range, wanted);
-        spliced.map_err(|error| Fault::Sink(self.fed.to(), error))?;
-        self.fed.append(crc32, length.into());
-        Ok(())
+        self.put(&loan.clone()[range.clone()], crc32, wanted, |splicer, feed, bytes| {
+            if feed == Feed::Splice && length >= SPLICE_BYTES_MIN {
+                splicer.splice(loan, range, wanted)
+            } else {
+                splicer.write(bytes, wanted)
+            }
+        })
     }
 
     /// Gives the sink the pages of a block that nobody has proved.
-    fn pour(&mut self, bay: Bay, wanted: &dyn Fn() -> bool) -> Result<(), Fault> {
+    fn pour(&mut self, mut bay: Bay, wanted: &dyn Fn() -> bool) -> Result<(), Fault> {
+        let to = self.fed.to();
+        if self.door.is_shut() {
+            // A guard looks at bytes, which pages in a pipe do not show: the first ones get out.
+            let bytes = bay.read_out().map_err(|error| Fault::Sink(to, error))?;
+            return self.write(&bytes, 0, wanted);
+        }
+        let Door::Open { splicer, .. } = &mut self.door else { return Ok(()) };
         let length = bay.len();
-        let poured = self.splicer.pour(bay, wanted);
-        poured.map_err(|error| Fault::Sink(self.fed.to(), error))?;
+        splicer.pour(bay, wanted).map_err(|error| Fault::Sink(to, error))?;
         self.fed.append(0, length.into());
         Ok(())
     }
 
     /// Gives the sink a copy of a block.
     fn write(&mut self, bytes: &[u8], crc32: u32, wanted: &dyn Fn() -> bool) -> Result<(), Fault> {
-        let written = self.splicer.write(bytes, wanted);
-        written.map_err(|error| Fault::Sink(self.fed.to(), error))?;
+        self.put(bytes, crc32, wanted, |splicer, _, bytes| splicer.write(bytes, wanted))
+    }
+
+    /// Gives the sink a block by `give`, unless it has to wait.
+    fn put(
+        &mut self,
+        bytes: &[u8],
+        crc32: u32,
+        wanted: &dyn Fn() -> bool,
+        give: impl FnOnce(&mut Splicer, Feed, &[u8]) -> io::Result<()>,
+    ) -> Result<(), Fault> {
+        if self.door.is_shut() && !self.opens_to(bytes, crc32, wanted)? {
+            return Ok(());
+        }
+        let Door::Open { splicer, feed } = &mut self.door else { return Ok(()) };
+        give(splicer, *feed, bytes).map_err(|error| Fault::Sink(self.fed.to(), error))?;
         self.fed.append(crc32, bytes.len().into());
         Ok(())
+    }
+
+    /// Whether a shut door opens to a block; then all that waited before it is in.
+    fn opens_to(
+        &mut self,
+        bytes: &[u8],
+        crc32: u32,
+        wanted: &dyn Fn() -> bool,
+    ) -> Result<bool, Fault> {
+        let Some(before) = self.door.show(bytes, crc32)? else { return Ok(false) };
+        if let Door::Open { splicer, .. } = &mut self.door {
+            let written = splicer.write(&before.bytes, wanted);
+            written.map_err(|error| Fault::Sink(self.fed.to(), error))?;
+            self.fed = before.prefix;
+        }
+        Ok(true)
     }
 }
