@@ -138,7 +138,8 @@ fn a_volume_is_received_as_a_volume() {
     pair.source.snapshot("tank/v", "s", &content(1));
     pair.replicate("tank/v", "v", &["--no-snapshot"]);
     pair.holds("tank/v", "backup/v", &["s"]);
-    assert_eq!(calls(&pair.target, "receive"), ["receive -s -u -o readonly=on -- backup/v"]);
+    let received = "receive -s -u -o readonly=on -o volmode=none -- backup/v";
+    assert_eq!(calls(&pair.target, "receive"), [received]);
 }
 
 #[test]
@@ -327,7 +328,8 @@ fn a_new_target_is_made_safe_and_never_touched_again() {
     assert_eq!(
         calls(&pair.target, "receive"),
         [
-            "receive -s -u -o readonly=on -o canmount=noauto -x mountpoint -- backup/a",
+            "receive -s -u -o readonly=on -o canmount=noauto -o setuid=off -o devices=off \
+             -o exec=off -x mountpoint -- backup/a",
             "receive -s -u -- backup/a",
             "receive -s -u -- backup/a",
         ]

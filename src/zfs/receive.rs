@@ -13,13 +13,34 @@ use super::{Zfs, ZfsError};
 use crate::dataset::{DatasetName, Kind};
 use crate::process::{Process, Stderr};
 
-/// Nobody may change what is received: a changed target refuses the next incremental.
-const SAFE_FOR_ALL: [&str; 2] = ["-o", "readonly=on"];
-
+/// What a dataset is made with. Nobody may change what is received: a changed target refuses the
+/// next incremental. The rest is for the one who makes a filesystem visible later, perhaps in a
+/// hurry: its programs are another host's, and whoever is root there could have left one that makes
+/// root of everybody here, or a device node that opens a disk of this host.
+///
 /// A copy of `/etc` or `/usr` must not be mounted over the real one at the next boot. `-x` makes
-/// the mountpoint that of the parent whatever the stream says; on a volume these options would
-/// fail the receive.
-const SAFE_FOR_FILESYSTEMS: [&str; 4] = ["-o", "canmount=noauto", "-x", "mountpoint"];
+/// the mountpoint that of the parent whatever the stream says. `sharenfs` and `sharesmb` need no
+/// such word: properties come in packages alone, which `stream` turns away, and a filesystem that
+/// is not mounted is not shared.
+const FILESYSTEM: [&str; 12] = [
+    "-o",
+    "readonly=on",
+    "-o",
+    "canmount=noauto",
+    "-o",
+    "setuid=off",
+    "-o",
+    "devices=off",
+    "-o",
+    "exec=off",
+    "-x",
+    "mountpoint",
+];
+
+/// Without a device node nobody looks into a volume by himself: udev would search it for
+/// filesystems, partitions and parts of LVM groups and arrays, and set those up on this host. The
+/// options of filesystems would fail the receive.
+const VOLUME: [&str; 4] = ["-o", "readonly=on", "-o", "volmode=none"];
 
 /// The folders above a target are places in a tree of names and nothing else.
 const SAFE_FOR_PARENTS: [&str; 4] = ["-o", "canmount=off", "-o", "mountpoint=none"];
@@ -27,16 +48,16 @@ const SAFE_FOR_PARENTS: [&str; 4] = ["-o", "canmount=off", "-o", "mountpoint=non
 impl Zfs {
     /// Starts to receive one stream into `dataset`; the descriptor is where the stream goes in.
     ///
-    /// `first` says that the stream makes the dataset, a `kind`: then it gets safe properties. They
-    /// are set only once, for an operator may have changed them since, and a receive that sets
-    /// them again would undo that.
+    /// `makes_dataset` says that the stream makes the dataset, a `kind`: then it gets safe
+    /// properties. They are set only once, for an operator may have changed them since, and a
+    /// receive that sets them again would undo that.
     pub fn receive(
         &self,
         dataset: &DatasetName,
         kind: Kind,
-        first: bool,
+        makes_dataset: bool,
     ) -> Result<(Process, OwnedFd), ZfsError> {
-        let arguments = arguments(dataset, kind, first);
+        let arguments = arguments(dataset, kind, makes_dataset);
         let mut command = self.command(&arguments);
         // It says there what we find out by reading the target back.
         command.stdout(Stdio::null());
@@ -104,13 +125,12 @@ impl Zfs {
 }
 
 /// What `zfs` is called with to receive into `dataset`.
-pub fn arguments(dataset: &DatasetName, kind: Kind, first: bool) -> Vec<String> {
+pub fn arguments(dataset: &DatasetName, kind: Kind, makes_dataset: bool) -> Vec<String> {
     let mut arguments = vec!["receive", "-s", "-u"];
-    if first {
-        arguments.extend(SAFE_FOR_ALL);
-    }
-    if first && kind == Kind::Filesystem {
-        arguments.extend(SAFE_FOR_FILESYSTEMS);
+    match kind {
+        _ if !makes_dataset => {}
+        Kind::Filesystem => arguments.extend(FILESYSTEM),
+        Kind::Volume => arguments.extend(VOLUME),
     }
     arguments.extend(["--", dataset.as_str()]);
     arguments.into_iter().map(str::to_owned).collect()
@@ -122,10 +142,11 @@ mod tests {
 
     #[test]
     fn a_new_target_is_made_safe_after_its_kind() {
-        let safe = "-o readonly=on -o canmount=noauto -x mountpoint";
+        let safe = "-o readonly=on -o canmount=noauto -o setuid=off -o devices=off -o exec=off \
+                    -x mountpoint";
         for (kind, first, expected) in [
             (Kind::Filesystem, true, format!("receive -s -u {safe} -- b/a")),
-            (Kind::Volume, true, "receive -s -u -o readonly=on -- b/a".to_owned()),
+            (Kind::Volume, true, "receive -s -u -o readonly=on -o volmode=none -- b/a".to_owned()),
             (Kind::Filesystem, false, "receive -s -u -- b/a".to_owned()),
             (Kind::Volume, false, "receive -s -u -- b/a".to_owned()),
         ] {

@@ -89,7 +89,8 @@ pub(super) const RECEIVE: &[Row] = &[
         "raise the quota of {} or make room; what was received is kept"),
     row("dataset is busy", Wait, "find out who uses {} and let it go"),
     row("permission denied", Machine,
-        "zfs allow -u USER receive,create,mount,mountpoint,readonly,canmount {}"),
+        "zfs allow -u USER receive,create,mount,mountpoint,readonly,canmount,setuid,devices,exec,\
+         volmode {}"),
     row("pool is read-only", Refused, "import {pool} for writing"),
     // Bytes that are no stream.
     row("bad magic number", Class::Zfs, ""),

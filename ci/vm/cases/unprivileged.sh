@@ -11,7 +11,7 @@ case_delegated_on_both_sides() {
   zfs snapshot tank/other@one
   # `mount` is what ZFS asks for with `snapshot`, `create` and `receive`, although nothing is mounted.
   zfs allow carrier send,snapshot,mount,hold,release,bookmark tank/data
-  zfs allow keeper receive,create,mount,hold,release,rollback,readonly,canmount,mountpoint,setuid,devices,exec,userprop vault/in
+  zfs allow keeper receive,create,mount,hold,release,rollback,readonly,canmount,mountpoint,setuid,devices,exec,volmode vault/in
   as_carrier=("${on_client[@]}" setpriv --reuid carrier --regid carrier --clear-groups env HOME=/home/carrier)
   serve_as keeper --state /home/keeper/state
   [ "$(ps -o user= -p "$server")" = keeper ] || fail "the server runs as $(ps -o user= -p "$server")"

@@ -382,7 +382,8 @@ fn rights(device: &io::Result<()>, user: u32) -> Finding {
             "only what was granted on a dataset may be done there",
             "if not done yet, beside the local pool: sudo zfs allow -u \"$(id -un)\" \
              send,hold,release,bookmark,snapshot POOL/DATASET; beside the backup pool: sudo zfs \
-             allow -u \"$(id -un)\" receive,create,mount,readonly,canmount,mountpoint POOL/DATASET",
+             allow -u \"$(id -un)\" receive,create,mount,readonly,canmount,mountpoint,setuid,\
+             devices,exec,volmode POOL/DATASET",
         ),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Finding::fail(
             TOPIC,
