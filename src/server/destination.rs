@@ -6,6 +6,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::Command;
 
+use super::gate::Gate;
 use super::nowhere::Nowhere;
 use super::place::Place;
 use super::transfer::Kept;
@@ -15,6 +16,7 @@ use crate::error::{Class, Failure, Side};
 use crate::listing::TargetState;
 use crate::process::{Ended, Process, Stderr};
 use crate::protocol::message::{DatasetStream, RelativeName, Stream};
+use crate::token::Token;
 use crate::zfs::{Zfs, ZfsError, failure};
 
 /// Where streams go.
@@ -47,16 +49,25 @@ pub enum Pipe {
 }
 
 /// All that one transfer needs on this side.
-///
-/// Dropped as it is, it ends the process before it closes the sink, which would look like the end
-/// of an empty stream.
 #[derive(Debug)]
 pub(super) struct Prepared {
-    /// What reads the sink, where that is a process of ours.
-    pub process: Option<Process>,
-    pub sink: Sink,
+    pub taker: Taker,
     /// What is kept of it.
     pub kept: Option<Kept>,
+}
+
+/// What takes a stream.
+#[derive(Debug)]
+pub(super) enum Taker {
+    /// Takes whatever comes. Dropped as it is, it ends the process before it closes the sink, which
+    /// would look like the end of an empty stream.
+    Ready {
+        /// What reads the sink, where that is a process of ours.
+        process: Option<Process>,
+        sink: Sink,
+    },
+    /// Looks at what comes, and is started by that.
+    Gated(Gate),
 }
 
 impl Destination {
@@ -107,7 +118,7 @@ impl Destination {
         }
     }
 
-    /// Starts whatever takes the stream. `whole` says that the stream before it, of the same
+    /// Makes ready whatever takes the stream. `whole` says that the stream before it, of the same
     /// session, was for the same dataset and has been read back.
     pub(super) fn prepare(&self, stream: &Stream, whole: bool) -> Result<Prepared, Failure> {
         match (self, stream) {
@@ -165,16 +176,13 @@ impl Pool {
         // partial state there in this moment, `zfs receive` refuses.
         if stream.resumed || !whole {
             let token = self.zfs.resume_token(&dataset).map_err(on_target)?;
-            check_partial_state(&dataset, token.is_some(), stream.resumed)?;
+            check_partial_state(&dataset, token.as_deref(), stream)?;
         }
         if stream.first {
             self.zfs.create_parents(&dataset, &self.root).map_err(on_target)?;
         }
-        let (process, fd) =
-            self.zfs.receive(&dataset, stream.dataset, stream.first).map_err(on_target)?;
-        // ZFS copies what it reads from the pipe (kernel_read), so its pages may be lent.
-        let sink = Sink { fd, feed: Feed::Splice };
-        Ok(Prepared { sink, process: Some(process), kept: None })
+        let taker = Taker::Gated(Gate::new(self.zfs.clone(), dataset, stream));
+        Ok(Prepared { taker, kept: None })
     }
 
     /// Nothing but the partial state that the client was told of is ever thrown away: whatever
@@ -216,6 +224,12 @@ impl Pool {
     }
 }
 
+impl Prepared {
+    fn ready(process: Option<Process>, sink: Sink) -> Prepared {
+        Prepared { taker: Taker::Ready { process, sink }, kept: None }
+    }
+}
+
 impl Pipe {
     fn name(&self) -> String {
         match self {
@@ -233,8 +247,7 @@ impl Pipe {
                     .as_fd()
                     .try_clone_to_owned()
                     .map_err(|error| machine(format!("use our own stdout: {error}")))?;
-                let sink = Sink { fd, feed: Feed::Foreign };
-                Ok(Prepared { sink, process: None, kept: None })
+                Ok(Prepared::ready(None, Sink { fd, feed: Feed::Foreign }))
             }
             Pipe::Command(words) => {
                 let (program, arguments) = words.split_first().ok_or_else(|| {
@@ -244,33 +257,38 @@ impl Pipe {
                 command.args(arguments);
                 let (process, fd) = Process::reading(command, Stderr::Shown)
                     .map_err(|error| machine(format!("start {program}: {error}")))?;
-                let sink = Sink { fd, feed: feed_of(program) };
-                Ok(Prepared { sink, process: Some(process), kept: None })
+                Ok(Prepared::ready(Some(process), Sink { fd, feed: feed_of(program) }))
             }
             Pipe::Nowhere(nowhere) => {
                 let fd = nowhere
                     .open()
                     .map_err(|error| machine(format!("make a reader for the stream: {error}")))?;
                 // Our reader copies what it reads.
-                let sink = Sink { fd, feed: Feed::Splice };
-                Ok(Prepared { sink, process: None, kept: None })
+                Ok(Prepared::ready(None, Sink { fd, feed: Feed::Splice }))
             }
         }
     }
 }
 
-/// A stream goes on where one was interrupted, or begins where none was. `zfs receive` would say
-/// so too, in words that fit every case.
-fn check_partial_state(dataset: &DatasetName, present: bool, wanted: bool) -> Result<(), Failure> {
-    match (present, wanted) {
-        (true, true) | (false, false) => Ok(()),
-        // The client lists and plans anew.
-        (false, true) => Err(Failure::new(
-            Side::Target,
-            Class::Interrupted,
-            format!("{dataset} has no partly received snapshot any more that could be finished"),
+/// A stream goes on where it was interrupted, or begins where none was. `zfs receive` would say so
+/// too, in words that fit every case.
+fn check_partial_state(
+    dataset: &DatasetName,
+    present: Option<&str>,
+    wanted: &DatasetStream,
+) -> Result<(), Failure> {
+    // The client lists and plans anew.
+    let changed = |what| Err(Failure::new(Side::Target, Class::Interrupted, what));
+    match (present, wanted.resumed) {
+        (Some(token), true) if !is_of(token, wanted) => changed(format!(
+            "{dataset} has a part of another snapshot by now than of @{}, which was to be finished",
+            wanted.snapshot
         )),
-        (true, false) => Err(refused(
+        (Some(_), true) | (None, false) => Ok(()),
+        (None, true) => changed(format!(
+            "{dataset} has no partly received snapshot any more that could be finished"
+        )),
+        (Some(_), false) => Err(refused(
             &format!(
                 "{dataset} contains partially-complete state of an interrupted receive, and a new \
                  stream was sent"
@@ -281,6 +299,13 @@ fn check_partial_state(dataset: &DatasetName, present: bool, wanted: bool) -> Re
             ),
         )),
     }
+}
+
+/// Whether a token is of the stream that was announced as its rest. One that cannot be read is left
+/// to ZFS, which made it: it resumes nothing but what it has a part of.
+fn is_of(token: &str, wanted: &DatasetStream) -> bool {
+    let of = |token: Token| (token.to, token.from, token.flags.raw);
+    token.parse().map_or(true, |token| of(token) == (wanted.to, wanted.from, wanted.raw))
 }
 
 /// How a command of the user's takes bytes. Only of `zfs` do we know that it copies what it reads;
@@ -297,15 +322,48 @@ fn refused(what: &str, remedy: &str) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dataset::Kind;
+    use crate::token::example::Example;
+
+    fn stream(resumed: bool) -> DatasetStream {
+        DatasetStream {
+            target: "a b".parse().unwrap(),
+            dataset: Kind::Filesystem,
+            snapshot: "s".parse().unwrap(),
+            to: Guid(7),
+            from: Some(Guid(3)),
+            raw: false,
+            first: false,
+            resumed,
+        }
+    }
+
+    #[test]
+    fn a_rest_of_another_stream_is_not_taken() {
+        let dataset: DatasetName = "backup/a".parse().unwrap();
+        for other in [
+            Example::of(Some(3), 8, "tank/a@s"),
+            Example::of(Some(4), 7, "tank/a@s"),
+            Example::of(None, 7, "tank/a@s"),
+            Example::of(Some(3), 7, "tank/a@s").with("rawok"),
+        ] {
+            let refused = check_partial_state(&dataset, Some(&other.token()), &stream(true));
+            assert_eq!(refused.unwrap_err().class, Class::Interrupted, "{other:?}");
+        }
+    }
 
     #[test]
     fn a_rest_needs_partial_state_and_a_whole_stream_none() {
         let dataset: DatasetName = "backup/a b".parse().unwrap();
-        let check = |present, wanted| check_partial_state(&dataset, present, wanted);
-        assert_eq!((check(true, true), check(false, false)), (Ok(()), Ok(())));
-        let gone = check(false, true).unwrap_err();
+        let check = |present: Option<&str>, resumed| {
+            check_partial_state(&dataset, present, &stream(resumed))
+        };
+        let token = Example::of(Some(3), 7, "tank/a@s").token();
+        assert_eq!((check(Some(&token), true), check(None, false)), (Ok(()), Ok(())));
+        assert_eq!(check(Some("1-unreadable"), true), Ok(()));
+        let gone = check(None, true).unwrap_err();
         assert_eq!(gone.class, Class::Interrupted, "{gone}");
-        let in_the_way = check(true, false).unwrap_err();
+        let in_the_way = check(Some(&token), false).unwrap_err();
         assert_eq!(in_the_way.class, Class::Refused, "{in_the_way}");
         assert!(in_the_way.remedy.unwrap().contains("zfs receive -A 'backup/a b'"));
     }

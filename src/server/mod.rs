@@ -5,6 +5,7 @@
 //! server wait, or that a stopping server cuts a transfer it could finish.
 
 mod destination;
+mod gate;
 mod incoming;
 mod lanes;
 mod nowhere;

@@ -1,6 +1,7 @@
 //! One transfer at the server: the process that takes it, and what is known of its end.
 
 use std::pin::{Pin, pin};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -44,8 +45,8 @@ pub(super) struct Transfer {
     pub started: Instant,
     /// Where the session's counters stood when it began.
     pub base: StreamOffset,
-    /// What stops the process that takes the stream; `None` where that is no process of ours.
-    pub stopper: Option<Stopper>,
+    /// What stops the process that takes the stream, as soon as that is started.
+    pub stopper: Arc<OnceLock<Stopper>>,
     pub process: ProcessState,
     /// The client's word that the stream is complete.
     pub ended: Option<Ended>,
@@ -62,22 +63,28 @@ pub(super) struct Transfer {
 pub(super) enum ProcessState {
     /// It is none of ours.
     None,
-    Running,
+    /// Its end is to come; where the stream is not let in yet, its start as well.
+    Due,
     Ended(ProcessEnded),
 }
 
 impl Transfer {
     /// Whether everything that must happen before the target is read back has happened.
     pub fn is_over(&self) -> bool {
-        let process_ended = !matches!(self.process, ProcessState::Running);
+        let process_ended = !matches!(self.process, ProcessState::Due);
         self.ended.is_some() && self.fed && process_ended
     }
 
     pub fn process_ended(&self) -> Option<&ProcessEnded> {
         match &self.process {
             ProcessState::Ended(ended) => Some(ended),
-            ProcessState::None | ProcessState::Running => None,
+            ProcessState::None | ProcessState::Due => None,
         }
+    }
+
+    /// Whether the process has been started, and is not known to have ended.
+    pub fn is_running(&self) -> bool {
+        matches!(self.process, ProcessState::Due) && self.stopper.get().is_some()
     }
 
     /// Ends it before its stream is whole; `process_ended` waits for the process, and `stop` tells
@@ -91,12 +98,11 @@ impl Transfer {
         process_ended: impl Future<Output = ()>,
         stop: watch::Receiver<Stopping>,
     ) {
-        let running = matches!(self.process, ProcessState::Running);
         let is_dataset = matches!(self.stream, Stream::Dataset(_));
         let mut process_ended = pin!(process_ended);
-        if running && !is_dataset {
+        if self.is_running() && !is_dataset {
             // That it has just ended by itself is as good.
-            let _ = self.stopper.as_ref().map(Stopper::terminate);
+            let _ = self.stopper.get().map(Stopper::terminate);
             let patience = tokio::time::sleep(TERMINATE_LIMIT);
             self.wait_or_kill(process_ended.as_mut(), patience).await;
         }
@@ -105,7 +111,8 @@ impl Transfer {
             let stopping = tokio::task::spawn_blocking(move || drop(engine.stop()));
             let _panicked = stopping.await;
         }
-        if running && is_dataset {
+        // From here on nothing starts it any more.
+        if self.is_running() && is_dataset {
             self.wait_or_kill(process_ended, time_to_save(stop)).await;
         }
     }
@@ -120,7 +127,7 @@ impl Transfer {
             () = patience => {}
         }
         tracing::warn!(transfer = %self.id, "killed a process that did not end by itself");
-        let _ = self.stopper.as_ref().map(Stopper::kill);
+        let _ = self.stopper.get().map(Stopper::kill);
         // A dataset is given to the next client only when nobody receives into it any more.
         let _still_there = tokio::time::timeout(KILL_LIMIT, ended).await;
     }

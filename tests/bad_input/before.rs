@@ -1,7 +1,7 @@
 //! What is refused before a byte flows: addresses, names, flags, programs that are not there.
 
 use std::net::TcpListener;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use zferry::error::Side;
 
@@ -96,6 +96,8 @@ fn a_target_without_a_common_snapshot_is_refused_with_both_guids() {
 fn a_remedy_names_the_target_as_the_servers_host_knows_it() {
     let (source, target) = hosts();
     source.fail_send(&Failing { after_bytes: 1 << 20, status: "1", words: "warning: I/O" });
+    // Not before `zfs receive` has some of it.
+    source.slow_send(128 << 10, Duration::from_millis(100));
     let server = Server::serve(&target, &[]);
     copy(&source, &server.url("a")).ended().failed_with(2, &[]);
     assert_partly_received(&target);

@@ -15,6 +15,7 @@ mod sandbox;
 mod stand_in;
 
 mod before;
+mod beginnings;
 mod bytes;
 mod lost;
 mod processes;

@@ -7,11 +7,15 @@ use super::host::{Server, replicate, running_zfs, send, send_open, wait_for_word
 use super::stand_in::Failing;
 use super::{SOON, assert_partly_received, content, copy, hosts, until_the_end};
 
+/// A source with such pauses does not end before `zfs receive` has some of what it sends.
+const UNHURRIED: Duration = Duration::from_millis(100);
+
 #[test]
 fn a_zfs_send_that_fails_is_told_on_both_sides_in_its_words() {
     let (source, target) = hosts();
     let words = "warning: cannot send 'tank/a@s': Input/output error";
     source.fail_send(&Failing { after_bytes: 1 << 20, status: "1", words });
+    source.slow_send(128 << 10, UNHURRIED);
     let server = Server::serve(&target, &[]);
     let client = copy(&source, &server.url("a")).ended();
     let told = format!("zferry: source: zfs send of tank/a: {words}");
@@ -27,6 +31,7 @@ fn a_zfs_send_that_fails_is_told_on_both_sides_in_its_words() {
 fn a_zfs_send_that_is_killed_is_told_and_its_stream_is_no_whole_one() {
     let (source, target) = hosts();
     source.fail_send(&Failing { after_bytes: 1 << 20, status: "KILL", words: "" });
+    source.slow_send(128 << 10, UNHURRIED);
     let server = Server::serve(&target, &[]);
     let told = ["zferry: source: zfs send of tank/a: killed by signal 9 (SIGKILL)"];
     copy(&source, &server.url("a")).ended().failed_with(2, &told);

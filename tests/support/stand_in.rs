@@ -169,6 +169,11 @@ impl StandIn {
         self.order("fail-receive-after", failing);
     }
 
+    /// From now on `zfs send` writes these bytes, whatever is asked for.
+    pub fn send_instead(&self, bytes: &[u8]) {
+        fs::write(self.folder.path().join("send-instead"), bytes).unwrap();
+    }
+
     /// From now on `zfs send` writes so many bytes, then pauses.
     pub fn slow_send(&self, bytes: u64, pause: Duration) {
         self.slow("slow-send", bytes, pause);

@@ -5,20 +5,22 @@
 //! connections come and go meanwhile.
 
 use std::rc::Rc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use sys::control;
+use tokio::runtime::Handle;
 
 use super::{News, Session, stopping};
 use crate::dataset::Guid;
-use crate::engine::receiver::{Agreed, Event, Fed, Receiver as Engine};
+use crate::engine::receiver::{Agreed, Entrance, Event, Fed, Receiver as Engine};
 use crate::error::{Class, Failure, Side};
 use crate::link::PING_EVERY;
-use crate::process::{Ended as ProcessEnded, Process};
+use crate::process::{Ended as ProcessEnded, Process, Stopper};
 use crate::protocol::message::{Open, RelativeName, Start, Stream};
 use crate::protocol::receiver::Input;
 use crate::server::Stopping;
-use crate::server::destination::Prepared;
+use crate::server::destination::{Prepared, Taker};
 use crate::server::place::Place;
 use crate::server::transfer::{Kept, ProcessState, Transfer};
 use crate::spool::keeping::Over;
@@ -90,17 +92,22 @@ impl Session {
     /// Lets the stream flow to whatever takes it.
     pub(super) fn take_sink(&mut self, open: Open, prepared: Prepared) {
         let Some(engine) = &self.engine else { return };
-        let Prepared { sink, process, kept } = prepared;
+        let Prepared { taker, kept } = prepared;
         let (records, stream) = kept.map(|Kept { records, stream }| (records, stream)).unzip();
         if let Some(records) = &records {
             records.opened();
         }
-        let stopper = process.as_ref().map(Process::stopper);
-        let state = match process {
-            None => ProcessState::None,
-            Some(process) => {
-                self.ask(move || News::ProcessEnded(process.wait()));
-                ProcessState::Running
+        let stopper = Arc::new(OnceLock::new());
+        let started = self.watcher(&stopper);
+        let (entrance, process) = match taker {
+            Taker::Ready { process: None, sink } => (Entrance::Open(sink), ProcessState::None),
+            Taker::Ready { process: Some(process), sink } => {
+                started(process);
+                (Entrance::Open(sink), ProcessState::Due)
+            }
+            Taker::Gated(gate) => {
+                let guard = gate.watched(self.peer.clone(), Box::new(started));
+                (Entrance::Guarded(guard), ProcessState::Due)
             }
         };
         self.transfer = Some(Transfer {
@@ -109,13 +116,26 @@ impl Session {
             started: Instant::now(),
             base: engine.progress().fed(),
             stopper,
-            process: state,
+            process,
             ended: None,
             fed: false,
             records,
             _claim: self.claim.take(),
         });
-        engine.begin(open.transfer, open.request.epoch, sink, stream.flatten());
+        engine.begin(open.transfer, open.request.epoch, entrance, stream.flatten());
+    }
+
+    /// What is done with the process that takes the stream, on the thread that starts it.
+    fn watcher(&self, stopper: &Arc<OnceLock<Stopper>>) -> impl FnOnce(Process) + Send + use<> {
+        let (inbox, stopper) = (self.news_inbox.clone(), Arc::clone(stopper));
+        let runtime = Handle::current();
+        move |process| {
+            // Of each transfer there is one.
+            let _ = stopper.set(process.stopper());
+            // Nobody listens any more when the session is over.
+            let wait = move || drop(inbox.send(News::ProcessEnded(process.wait())));
+            runtime.spawn_blocking(wait);
+        }
     }
 
     pub(super) async fn engine_says(&mut self, event: Event) {
@@ -157,8 +177,7 @@ impl Session {
     /// The process stopped reading before the stream ended: it knows why.
     pub(super) async fn reader_gone(&mut self) {
         if let Some(transfer) = &self.transfer
-            && transfer.process_ended().is_none()
-            && transfer.stopper.is_some()
+            && transfer.is_running()
         {
             let what = "the process that takes the stream does not read it any more";
             self.wait_for_reason(Failure::new(Side::Target, Class::Interrupted, what));

@@ -1,0 +1,152 @@
+#!/bin/bash
+# A client that sends something else than it announced gets nothing into the pool: `zfs receive` is not even started.
+# And what an honest one sends is harmless where it lands, whatever it is at home.
+. "$(dirname "$0")/lib.sh"
+
+# sends_instead WORDS...: from now on the client's host has a `zfs send` that does this, whatever it is asked for.
+sends_instead() {
+  mkdir -p "$work/bin"
+  {
+    echo '#!/bin/bash'
+    # shellcheck disable=SC2016 # for the script
+    echo '[[ $1 != send || " $* " == *" -n"* ]] || exec bash -c "$(tail -n 1 "$0")"'
+    echo "exec $(command -v zfs) \"\$@\""
+    echo 'exit 1'
+    echo "$*"
+  } >"$work/bin/zfs"
+  chmod 755 "$work/bin/zfs"
+}
+
+real_zfs=$(command -v zfs)
+
+# turned_away REASON [OPTION...] SRC DST: with the words of the server, and nothing happened on the target.
+turned_away() {
+  local reason=$1
+  shift
+  run 2 "${on_client[@]}" env "PATH=$work/bin:$PATH" "$zferry" replicate --retry-for 0 "$@" --plain
+  said "was turned away before .zfs receive. was started: .*$reason"
+  said 'to mend it: '
+  grep -q 'turned a stream away before zfs receive was started' "$work/server.log" || fail "the server's log does not tell"
+  inventory vault | cmp -s "$work/before" - || fail "the target was changed: $(inventory vault | paste -sd,)"
+  ! zpool history vault | grep -q 'zfs receive' || fail "zfs receive was run: $(zpool history vault | tail -n 1)"
+}
+
+case_other_streams_than_were_announced() {
+  make_small tank/data -o setuid=on
+  zfs snapshot tank/data@one
+  change_small 1
+  zfs snapshot tank/data@two
+  zfs create tank/other
+  zfs snapshot tank/other@one
+  zfs create -V 16M tank/volume
+  zfs snapshot tank/volume@one
+  serve
+  inventory vault >"$work/before"
+  local send="$real_zfs send" form
+  for form in -R -p -b -h; do
+    sends_instead "$send $form tank/data@one"
+    turned_away 'package stream' --snapshot one tank/data "$url/data"
+  done
+  sends_instead "$send -I @one tank/data@two"
+  turned_away 'package stream' --snapshot one tank/data "$url/data"
+  sends_instead "$send -L -c tank/other@one"
+  turned_away "guid $(property guid tank/other@one); announced was guid $(property guid tank/data@one)" --snapshot one tank/data "$url/data"
+  sends_instead "$send -L -c -i @one tank/data@two"
+  turned_away 'guid' --snapshot one tank/data "$url/data"
+  sends_instead "$send -L -c tank/volume@one"
+  turned_away 'it is of a volume; announced was a filesystem' --snapshot one tank/data "$url/data"
+  sends_instead "$send -L -c tank/data@one | tail -c +313"
+  turned_away 'does not begin as a stream' --snapshot one tank/data "$url/data"
+  sends_instead "head -c 3000000 /dev/urandom"
+  turned_away 'does not begin as a stream' --snapshot one tank/data "$url/data"
+  sends_instead "$send -L -c tank/data@one | head -c 200"
+  turned_away 'it ended after 200 bytes' --snapshot one tank/data "$url/data"
+  # By the lane on which nobody looks at a byte otherwise.
+  sends_instead "$send -R tank/data@one"
+  turned_away 'package stream' --checksum none --snapshot one tank/data "$url/data"
+  # An honest client is served as before, by either lane.
+  replicate 0 --snapshot one tank/data "$url/data"
+  replicate 0 --checksum none --snapshot two tank/data "$url/data"
+  replicated vault/in/data tank/data one two
+}
+
+# What was announced as encrypted must not arrive in clear.
+case_a_clear_stream_of_an_encrypted_dataset() {
+  head -c 32 /dev/urandom >"$work/key"
+  make_small tank/secret -o encryption=on -o keyformat=raw -o keylocation="file://$work/key"
+  zfs snapshot tank/secret@one
+  serve
+  inventory vault >"$work/before"
+  sends_instead "$real_zfs send -L -c tank/secret@one"
+  turned_away 'it is not raw; announced was one that is raw' --snapshot one tank/secret "$url/secret"
+}
+
+# is_harmless DATASET
+is_harmless() {
+  local expected
+  for expected in readonly=on canmount=noauto mounted=no setuid=off devices=off exec=off; do
+    [ "$(property "${expected%=*}" "$1")" = "${expected#*=}" ] || fail "${expected%=*} of $1: $(property "${expected%=*}" "$1")"
+  done
+}
+
+case_a_copy_of_etc_is_not_mounted_over_it() {
+  zfs create -o canmount=noauto -o mountpoint=/etc tank/etc
+  mkdir -p "$mnt/etc"
+  mount -t zfs -o zfsutil tank/etc "$mnt/etc"
+  echo 'root::0:0:root:/root:/bin/bash' >"$mnt/etc/passwd"
+  cp /usr/bin/id "$mnt/etc/id"
+  chmod 4755 "$mnt/etc/id"
+  umount "$mnt/etc"
+  zfs set canmount=on tank/etc
+  zfs snapshot tank/etc@one
+  zfs snapshot tank/etc@two
+  cp /etc/passwd "$work/passwd"
+  serve
+  replicate 0 --snapshot one tank/etc "$url/etc"
+  is_harmless vault/in/etc
+  [ "$(property mountpoint vault/in/etc)" != /etc ] || fail "the target is for /etc"
+  # As at the next boot.
+  stop_server
+  zfs set canmount=noauto tank/etc
+  zpool export vault
+  zpool import -d /tmp/pools vault
+  zfs mount -a
+  [ "$(property mounted vault/in/etc)" = no ] || fail "the target was mounted at boot"
+  ! mountpoint -q /etc || fail "something is mounted over /etc"
+  # Whoever looks into it all the same finds no way to become root there.
+  zfs set mountpoint="$mnt/etc" vault/in/etc
+  zfs mount vault/in/etc
+  grep -q '^root::' "$mnt/etc/passwd" || fail "the copy is not there"
+  ! setpriv --reuid nobody --regid nogroup --clear-groups "$mnt/etc/id" -u || fail "a program of another host runs here"
+  cmp -s /etc/passwd "$work/passwd" || fail "/etc/passwd is another host's"
+}
+
+case_what_an_operator_has_changed_stays() {
+  make_small tank/data
+  zfs snapshot tank/data@one
+  serve
+  replicate 0 --snapshot one tank/data "$url/data"
+  is_harmless vault/in/data
+  zfs set setuid=on exec=on canmount=off vault/in/data
+  change_small 1
+  zfs snapshot tank/data@two
+  replicate 0 --snapshot two tank/data "$url/data"
+  [ "$(property setuid vault/in/data) $(property exec vault/in/data) $(property canmount vault/in/data)" = 'on on off' ] ||
+    fail "the receive has set its properties again"
+}
+
+# What is in a volume may be a disk that this host would take for its own.
+case_nobody_looks_into_a_volume() {
+  zfs create -V 16M tank/volume
+  wait_until 20 "a device for tank/volume" test -b /dev/zvol/tank/volume
+  mkfs.ext4 -q -L hostile /dev/zvol/tank/volume
+  zfs snapshot tank/volume@one
+  serve
+  replicate 0 --snapshot one tank/volume "$url/volume"
+  udevadm settle || true
+  [ ! -e /dev/zvol/vault/in/volume ] || fail "there is a device for it"
+  [ "$(property volmode vault/in/volume) $(property readonly vault/in/volume)" = 'none on' ] ||
+    fail "volmode $(property volmode vault/in/volume), readonly $(property readonly vault/in/volume)"
+}
+
+run_cases "$@"
