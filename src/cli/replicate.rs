@@ -10,13 +10,14 @@ use sys::control::Runtime;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::watch;
 
+use super::config_folder::ConfigFolder;
 use super::engine::{Flags, SendFlags};
 use super::events::{self, Telling};
 use super::far::{Reached, SshFlags};
 use super::show;
 use super::spool::state_beside;
 use super::target::{Reach, Target, below_pool, resolve};
-use super::{machine, require_plain, security, signals, state, usage};
+use super::{machine, security, signals, state, usage};
 use crate::client::job::{Job, OnDeadToken, Outcome, Wanted};
 use crate::client::replicate::replicate;
 use crate::client::ssh::FarSide;
@@ -75,6 +76,8 @@ pub(super) struct Arguments {
     sending: SendFlags,
     #[command(flatten)]
     ssh: SshFlags,
+    #[command(flatten)]
+    config: ConfigFolder,
 }
 
 /// How [`OnDeadToken`] is typed.
@@ -106,8 +109,9 @@ fn copy(arguments: &Arguments, quiet: bool) -> Result<(), Failure> {
     let zfs = Zfs::find().map_err(|error| error.on(Side::Source))?;
     let engine = arguments.sending.apply(arguments.engine.settings(Side::Source)?)?;
     let engine = match target {
-        Target::Ssh { .. } => security::encrypted(Side::Source, engine)?,
-        Target::Server { .. } | Target::Local(_) => engine,
+        Target::Server { .. } if arguments.plain => engine,
+        Target::Ssh { .. } | Target::Server { .. } => security::encrypted(Side::Source, engine)?,
+        Target::Local(_) => engine,
     };
     let state = state_beside(arguments.state.as_deref(), engine.spool.as_ref());
     let records = state::records(Side::Source, state, engine.backend)?;
@@ -179,15 +183,11 @@ fn check_flags(arguments: &Arguments, target: &Target) -> Result<(), Failure> {
             Err(usage(Side::Source, what).with_remedy("leave out one of them"))
         }
         Target::Ssh { .. } => Ok(()),
-        Target::Server { .. } => {
-            arguments.ssh.require_none()?;
-            require_plain(Side::Source, arguments.plain)
-        }
         Target::Local(_) if limited => {
             let what = "--bwlimit limits what goes over a network; the target is on this host";
             Err(usage(Side::Source, what).with_remedy("leave it out"))
         }
-        Target::Local(_) => arguments.ssh.require_none(),
+        Target::Server { .. } | Target::Local(_) => arguments.ssh.require_none(),
     }
 }
 
@@ -245,7 +245,11 @@ fn route(
         }
         Target::Server { authority, dataset } => {
             let addresses = resolve(&authority)?;
-            let manner = Manner::Plain;
+            let manner = if arguments.plain {
+                Manner::Plain
+            } else {
+                security::with_keys(&arguments.config, &authority)?
+            };
             let dial = Dial::Network { name: authority, addresses, limit, manner };
             Ok((Route { dial, beside: Beside::Nothing }, dataset))
         }
@@ -280,6 +284,7 @@ impl LocalServer {
                         grace: Duration::ZERO,
                         // Those of the client say all there is to say.
                         records: None,
+                        revoked: None,
                     };
                     let destination = Destination::Pool(pool);
                     runtime.block_on(server::serve(

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use sys::control::Listener;
 
+use super::config_folder::ConfigFolder;
 use super::target::resolve;
 use super::{machine, usage};
 use crate::client::{Dial, Manner};
@@ -19,7 +20,7 @@ use crate::protocol::secret::{JOIN_SECRET_BYTES, JoinSecret};
 use crate::protocol::ticket::{TICKET_BYTES_MAX, Ticket};
 use crate::server::{Door, OneTicket};
 use crate::tls::{Agreement, Anybody};
-use crate::trust::OwnKey;
+use crate::trust::{OwnKey, servers};
 
 /// The door of a receiver: in clear, or for whoever gets the ticket that it writes.
 pub(super) fn door(
@@ -71,6 +72,14 @@ pub(super) fn with_ticket(ticket: &Ticket) -> Result<Manner, Failure> {
     Ok(Manner::Ticket(agreement, ticket.secret))
 }
 
+/// As the client that we are, to the server that is known by this name.
+pub(super) fn with_keys(config: &ConfigFolder, authority: &str) -> Result<Manner, Failure> {
+    let folder = config.folder(Side::Source)?;
+    let pin = folder.servers()?.pin(authority).ok_or_else(|| servers::unknown(authority))?;
+    let key = folder.key(Side::Source)?;
+    Ok(Manner::Keys(agreement(Side::Source, &key, Arc::new(pin))?))
+}
+
 /// What is encrypted has to be seen: it goes by the block lane.
 pub(super) fn encrypted(here: Side, settings: Settings) -> Result<Settings, Failure> {
     if settings.route == RouteChoice::Only(Route::Splice) {
@@ -104,7 +113,7 @@ pub(super) fn require_one(
     Err(usage(here, what).with_remedy(remedy))
 }
 
-fn agreement(
+pub(super) fn agreement(
     here: Side,
     key: &OwnKey,
     trusted: Arc<dyn crate::tls::Trusted>,

@@ -5,25 +5,34 @@ use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use sys::control::{Listener, Runtime};
+use sys::control::{self, Listener, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
+use super::config_folder::ConfigFolder;
 use super::engine::Flags;
+use super::security::{agreement, encrypted};
 use super::spool::{KeepFlags, state_beside};
-use super::{duration, machine, require_plain, show, signals, state};
+use super::{duration, machine, show, signals, state};
 use crate::dataset::DatasetName;
 use crate::engine::settings::Settings;
 use crate::error::{Class, Failure, Side};
 use crate::listing::TargetState;
-use crate::server::{Destination, Door, Incoming, Lasts, Options, Pool, Stopping, serve};
+use crate::server::{Destination, Door, Granted, Incoming, Lasts, Options, Pool, Stopping, serve};
+use crate::trust::Book;
 use crate::zfs::Zfs;
 
 /// The most data connections that a client gets.
 const CONNECTIONS_MAX: u16 = 64;
 
-/// Receive datasets from clients, below a root, until a signal comes
+/// Receive datasets from clients, each below its own root, until a signal comes
+///
+/// Clients are known by their keys, and may do what is granted to them: see `zferry keys`. SIGHUP:
+/// the list of clients is read again, and sessions of those it does not name any more end.
 ///
 /// SIGTERM or Ctrl-C: no new transfers; those that run are finished. A second one: stop now; ZFS
 /// keeps what it has of a transfer.
@@ -32,12 +41,15 @@ pub(super) struct Arguments {
     /// The address and port to listen on: 0.0.0.0:7001, [::]:7001; port 0 takes any free one
     #[arg(long, value_name = "ADDR:PORT")]
     listen: SocketAddr,
-    /// The dataset that clients' datasets land below; nothing else is ever touched
-    #[arg(long, value_name = "POOL/DS")]
-    root: DatasetName,
+    /// With --plain: the dataset that all datasets land below; nothing else is ever touched.
+    /// Without, each client has its own (see `zferry keys trust client`)
+    #[arg(long, value_name = "POOL/DS", requires = "plain", required_if_eq("plain", "true"))]
+    root: Option<DatasetName>,
     /// Talk without encryption: anybody who reaches the port can send, and read along
     #[arg(long)]
     plain: bool,
+    #[command(flatten)]
+    config: ConfigFolder,
     /// A folder of the server's own, held while it runs: a second server with the same one stops.
     /// Breakpoint records are kept there while a stream comes in: how far it is, for `zferry status
     /// --state` and after a crash [default: none are kept]
@@ -54,13 +66,16 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
-    require_plain(Side::Target, arguments.plain)?;
     let state = arguments.state.as_deref();
     let _lock = state.map(hold).transpose()?;
     let zfs = Zfs::find().map_err(|error| error.on(Side::Target))?;
     let spool = arguments.keep.place()?;
     let engine = Settings { spool, ..arguments.engine.settings(Side::Target)? };
-    check_root(&zfs, &arguments.root)?;
+    let engine = if arguments.plain { engine } else { encrypted(Side::Target, engine)? };
+    let access = match arguments.root {
+        Some(root) => Access::to_all(zfs, root)?,
+        None => Access::by_keys(zfs, &arguments.config)?,
+    };
     let backend = engine.backend;
     let beside = state_beside(state, engine.spool.as_ref());
     let records = state::records(Side::Target, beside, backend)?;
@@ -71,15 +86,20 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
         let stop = signals::listen(Stopping::Drained)
             .map_err(|error| machine(Side::Target, "listen for signals", &error))?;
         let listener = listen(arguments.listen).await?;
-        let destination = Destination::Pool(Pool { zfs, root: arguments.root });
+        let Access { door, destination, book } = access;
+        let revoked = book
+            .map(read_again_on_hangup)
+            .transpose()
+            .map_err(|error| machine(Side::Target, "listen for signals", &error))?;
         let options = Options {
             engine,
             connections_max: CONNECTIONS_MAX,
             lasts: Lasts::Forever,
             grace: arguments.grace,
             records,
+            revoked,
         };
-        let incoming = Incoming::Network { listener, door: Door::Plain };
+        let incoming = Incoming::Network { listener, door };
         serve(incoming, destination, options, stop).await
     })
 }
@@ -110,6 +130,57 @@ pub(super) async fn listen(address: SocketAddr) -> Result<Listener, Failure> {
     })?;
     show::say(&mut std::io::stderr(), &format!("listening on {}", listener.local_addr()));
     Ok(listener)
+}
+
+/// Who may come, and to what.
+struct Access {
+    door: Door,
+    destination: Destination,
+    /// The list of clients, where there is one.
+    book: Option<Arc<Book>>,
+}
+
+impl Access {
+    fn to_all(zfs: Zfs, root: DatasetName) -> Result<Access, Failure> {
+        check_root(&zfs, &root)?;
+        let destination = Destination::Pool(Pool { zfs, root });
+        Ok(Access { door: Door::Plain, destination, book: None })
+    }
+
+    fn by_keys(zfs: Zfs, config: &ConfigFolder) -> Result<Access, Failure> {
+        let folder = config.folder(Side::Target)?;
+        let key = folder.key(Side::Target)?;
+        let book = Arc::new(Book::open(folder.clone())?);
+        if book.clients().is_empty() {
+            let list = folder.clients_path();
+            tracing::warn!(
+                "nobody may come yet: {} names no client; see `zferry keys trust client`",
+                list.display()
+            );
+        }
+        let agreement = agreement(Side::Target, &key, Arc::clone(&book) as _)?;
+        let destination = Destination::Granted(Granted::new(zfs, Arc::clone(&book)));
+        Ok(Access { door: Door::Keys(agreement), destination, book: Some(book) })
+    }
+}
+
+/// Whoever changes the list says so by a signal.
+fn read_again_on_hangup(book: Arc<Book>) -> std::io::Result<watch::Receiver<()>> {
+    let mut hangups = signal(SignalKind::hangup())?;
+    let (tell, told) = watch::channel(());
+    control::spawn(async move {
+        while hangups.recv().await.is_some() {
+            match book.reload() {
+                Ok(clients) => {
+                    let count = clients.iter().count();
+                    tracing::info!(count, "read the list of clients again");
+                    tell.send_replace(());
+                }
+                Err(failure) => tracing::error!(%failure, "the former list of clients stays"),
+            }
+        }
+    });
+    Ok(told)
 }
 
 fn check_root(zfs: &Zfs, root: &DatasetName) -> Result<(), Failure> {

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::Command;
 
 use super::gate::Gate;
+use super::granted::Granted;
 use super::nowhere::Nowhere;
 use super::place::Place;
 use super::transfer::Kept;
@@ -17,13 +18,17 @@ use crate::listing::TargetState;
 use crate::process::{Ended, Process, Stderr};
 use crate::protocol::message::{DatasetStream, RelativeName, Stream};
 use crate::token::Token;
+use crate::trust::Fingerprint;
+use crate::trust::grants::Wish;
 use crate::zfs::{Zfs, ZfsError, failure};
 
 /// Where streams go.
 #[derive(Clone, Debug)]
 pub enum Destination {
-    /// Datasets below a root.
+    /// Datasets below a root, for everybody who is let in.
     Pool(Pool),
+    /// Datasets below what each client is granted.
+    Granted(Granted),
     /// A command or our own stdout.
     Pipe(Pipe),
 }
@@ -71,14 +76,46 @@ pub(super) enum Taker {
 }
 
 impl Destination {
-    /// Where a stream goes. Refuses what does not belong here.
+    /// As whoever has shown this key may use it.
+    pub(super) fn to(&self, client: Option<Fingerprint>) -> Destination {
+        match self {
+            Destination::Granted(granted) => Destination::Granted(granted.to(client)),
+            Destination::Pool(_) | Destination::Pipe(_) => self.clone(),
+        }
+    }
+
+    /// A client as people know it, for messages and the log.
+    pub(super) fn name_of(&self, address: String) -> String {
+        match self {
+            Destination::Granted(granted) => match granted.client() {
+                Ok(client) => format!("{} ({address})", client.name()),
+                Err(_unknown) => address,
+            },
+            Destination::Pool(_) | Destination::Pipe(_) => address,
+        }
+    }
+
+    /// Whether the client may have another transfer beside so many of its own.
+    pub(super) fn check_transfers(&self, stream: &Stream, running: usize) -> Result<(), Failure> {
+        match (self, stream) {
+            (Destination::Granted(granted), Stream::Dataset(stream)) => {
+                granted.check_transfers(stream, running)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Where a stream goes. Refuses what does not belong here, or is not granted.
     pub(super) fn place_of(&self, stream: &Stream) -> Result<Place, Failure> {
         match (self, stream) {
             (Destination::Pool(pool), Stream::Dataset(stream)) => {
                 pool.dataset(&stream.target).map(Place::Dataset)
             }
+            (Destination::Granted(granted), Stream::Dataset(stream)) => {
+                granted.place_of(stream).map(|place| Place::Dataset(place.dataset))
+            }
             (Destination::Pipe(pipe), Stream::Pipe) => Ok(Place::Pipe(pipe.name())),
-            (Destination::Pool(_), Stream::Pipe) => Err(refused(
+            (Destination::Pool(_) | Destination::Granted(_), Stream::Pipe) => Err(refused(
                 "this is `zferry serve`, which receives datasets; a bare stream was sent",
                 "send to a `zferry receive`, or use `zferry replicate`",
             )),
@@ -90,9 +127,14 @@ impl Destination {
     }
 
     /// The full name of a dataset that a client may name.
-    pub(super) fn dataset_named(&self, name: &RelativeName) -> Result<DatasetName, Failure> {
+    pub(super) fn dataset_named(
+        &self,
+        name: &RelativeName,
+        wish: Wish,
+    ) -> Result<DatasetName, Failure> {
         match self {
             Destination::Pool(pool) => pool.dataset(name),
+            Destination::Granted(granted) => granted.dataset(name, wish),
             Destination::Pipe(_) => Err(refused(
                 "this is `zferry receive`, which has no datasets",
                 "replicate to a `zferry serve`, or use `zferry send`",
@@ -103,8 +145,8 @@ impl Destination {
     /// What a target holds.
     pub(super) fn look_up(&self, dataset: &DatasetName) -> Result<TargetState, Failure> {
         match self {
-            Destination::Pool(pool) => {
-                pool.zfs.target_state(dataset).map_err(|error| error.on(Side::Target))
+            Destination::Pool(Pool { zfs, .. }) | Destination::Granted(Granted { zfs, .. }) => {
+                zfs.target_state(dataset).map_err(|error| error.on(Side::Target))
             }
             Destination::Pipe(_) => Ok(TargetState::Absent),
         }
@@ -113,7 +155,9 @@ impl Destination {
     /// Gives up what an interrupted receive has left in a dataset, if that still has `token`.
     pub(super) fn abort(&self, dataset: &DatasetName, token: &str) -> Result<(), Failure> {
         match self {
-            Destination::Pool(pool) => pool.abort(dataset, token),
+            Destination::Pool(Pool { zfs, .. }) | Destination::Granted(Granted { zfs, .. }) => {
+                abort(zfs, dataset, token)
+            }
             Destination::Pipe(_) => Ok(()),
         }
     }
@@ -122,7 +166,14 @@ impl Destination {
     /// session, was for the same dataset and has been read back.
     pub(super) fn prepare(&self, stream: &Stream, whole: bool) -> Result<Prepared, Failure> {
         match (self, stream) {
-            (Destination::Pool(pool), Stream::Dataset(stream)) => pool.prepare(stream, whole),
+            (Destination::Pool(pool), Stream::Dataset(stream)) => {
+                pool.prepare(pool.dataset(&stream.target)?, stream, whole)
+            }
+            (Destination::Granted(granted), Stream::Dataset(stream)) => {
+                granted.admit(stream)?;
+                let place = granted.place_of(stream)?;
+                place.pool.prepare(place.dataset, stream, whole)
+            }
             (Destination::Pipe(pipe), Stream::Pipe) => pipe.prepare(),
             _ => self.place_of(stream).and(Err(refused("no such stream is taken here", ""))),
         }
@@ -137,7 +188,11 @@ impl Destination {
     ) -> Result<Option<Guid>, Failure> {
         match (self, stream) {
             (Destination::Pool(pool), Stream::Dataset(stream)) => {
-                pool.verify(stream, ended).map(Some)
+                pool.verify(&pool.dataset(&stream.target)?, stream, ended).map(Some)
+            }
+            (Destination::Granted(granted), Stream::Dataset(stream)) => {
+                let place = granted.place_of(stream)?;
+                place.pool.verify(&place.dataset, stream, ended).map(Some)
             }
             _ => match ended.and_then(|ended| self.complaint(stream, ended)) {
                 Some(failure) => Err(failure),
@@ -149,8 +204,8 @@ impl Destination {
     /// The failure of a process that ended badly; `None` if it says that all went well.
     pub(super) fn complaint(&self, stream: &Stream, ended: &Ended) -> Option<Failure> {
         match (self, stream) {
-            (Destination::Pool(pool), Stream::Dataset(stream)) => {
-                let dataset = pool.dataset(&stream.target).ok()?;
+            (Destination::Pool(_) | Destination::Granted(_), Stream::Dataset(_)) => {
+                let Place::Dataset(dataset) = self.place_of(stream).ok()? else { return None };
                 failure::of_receive(&dataset, ended)
             }
             (Destination::Pipe(Pipe::Command(words)), _) if !ended.success() => {
@@ -169,8 +224,12 @@ impl Pool {
         })
     }
 
-    fn prepare(&self, stream: &DatasetStream, whole: bool) -> Result<Prepared, Failure> {
-        let dataset = self.dataset(&stream.target)?;
+    fn prepare(
+        &self,
+        dataset: DatasetName,
+        stream: &DatasetStream,
+        whole: bool,
+    ) -> Result<Prepared, Failure> {
         let on_target = |error: ZfsError| error.on(Side::Target);
         // One of many small steps takes hardly longer than to ask. If somebody else has left
         // partial state there in this moment, `zfs receive` refuses.
@@ -185,33 +244,21 @@ impl Pool {
         Ok(Prepared { taker, kept: None })
     }
 
-    /// Nothing but the partial state that the client was told of is ever thrown away: whatever
-    /// else is there by now belongs to somebody else. The caller has the dataset's claim.
-    fn abort(&self, dataset: &DatasetName, token: &str) -> Result<(), Failure> {
-        let on_target = |error: ZfsError| error.on(Side::Target);
-        if self.zfs.resume_token(dataset).map_err(on_target)?.as_deref() != Some(token) {
-            let what = format!(
-                "what an interrupted receive left in {dataset} has changed since it was listed, \
-                 and was not given up"
-            );
-            return Err(Failure::new(Side::Target, Class::Interrupted, what));
-        }
-        self.zfs.abort_receive(dataset).map_err(on_target)?;
-        tracing::warn!(%dataset, "gave up a part of a snapshot, as its client asked");
-        Ok(())
-    }
-
-    fn verify(&self, stream: &DatasetStream, ended: Option<&Ended>) -> Result<Guid, Failure> {
-        let dataset = self.dataset(&stream.target)?;
+    fn verify(
+        &self,
+        dataset: &DatasetName,
+        stream: &DatasetStream,
+        ended: Option<&Ended>,
+    ) -> Result<Guid, Failure> {
         let found =
-            self.zfs.guid_of(&dataset, &stream.snapshot).map_err(|error| error.on(Side::Target))?;
+            self.zfs.guid_of(dataset, &stream.snapshot).map_err(|error| error.on(Side::Target))?;
         if found == Some(stream.to) {
             for warning in ended.map(failure::warnings).unwrap_or_default() {
                 tracing::warn!(%dataset, warning, "zfs receive complained");
             }
             return Ok(stream.to);
         }
-        Err(ended.and_then(|ended| failure::of_receive(&dataset, ended)).unwrap_or_else(|| {
+        Err(ended.and_then(|ended| failure::of_receive(dataset, ended)).unwrap_or_else(|| {
             let name = dataset.at(&stream.snapshot);
             let what = match found {
                 Some(guid) => {
@@ -222,6 +269,22 @@ impl Pool {
             Failure::new(Side::Target, Class::Zfs, what)
         }))
     }
+}
+
+/// Nothing but the partial state that the client was told of is ever thrown away: whatever else is
+/// there by now belongs to somebody else. The caller has the dataset's claim.
+fn abort(zfs: &Zfs, dataset: &DatasetName, token: &str) -> Result<(), Failure> {
+    let on_target = |error: ZfsError| error.on(Side::Target);
+    if zfs.resume_token(dataset).map_err(on_target)?.as_deref() != Some(token) {
+        let what = format!(
+            "what an interrupted receive left in {dataset} has changed since it was listed, and \
+             was not given up"
+        );
+        return Err(Failure::new(Side::Target, Class::Interrupted, what));
+    }
+    zfs.abort_receive(dataset).map_err(on_target)?;
+    tracing::warn!(%dataset, "gave up a part of a snapshot, as its client asked");
+    Ok(())
 }
 
 impl Prepared {

@@ -6,6 +6,7 @@
 
 mod destination;
 mod gate;
+mod granted;
 mod incoming;
 mod lanes;
 mod nowhere;
@@ -24,6 +25,7 @@ use sys::control;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 pub use self::destination::{Destination, Pipe, Pool};
+pub use self::granted::Granted;
 pub use self::incoming::{Door, Incoming, OneTicket};
 use self::incoming::{Introduced, Stranger};
 pub use self::nowhere::Nowhere;
@@ -82,6 +84,8 @@ pub struct Options {
     pub grace: Duration,
     /// Where it keeps records of its transfers; `None` for nowhere.
     pub records: Option<Transfers>,
+    /// Changes whenever the list of clients was read again; `None` where there is no list.
+    pub revoked: Option<watch::Receiver<()>>,
 }
 
 /// What all sessions of a server share.
@@ -114,6 +118,7 @@ pub async fn serve(
         outcome,
     });
     session::restore_all(&shared).await;
+    let _listening = control::spawn(turn_out_the_revoked(Rc::downgrade(&shared)));
     let mut meeting = pin!(meet_all(incoming, &shared));
     let listening = tokio::select! {
         () = &mut meeting => false,
@@ -128,6 +133,19 @@ pub async fn serve(
     }
     let outcome = shared.outcome.borrow().clone();
     outcome.unwrap_or_else(|| shared.nothing_came())
+}
+
+/// Ends the sessions of clients that the list does not name any more, whenever it is read again.
+async fn turn_out_the_revoked(shared: std::rc::Weak<Shared>) {
+    let Some(mut news) = shared.upgrade().and_then(|shared| shared.options.revoked.clone()) else {
+        return;
+    };
+    while news.changed().await.is_ok() {
+        let Some(shared) = shared.upgrade() else { return };
+        if let Destination::Granted(granted) = &shared.destination {
+            shared.roster.turn_out(|key| granted.knows(key));
+        }
+    }
 }
 
 /// Ends when the only session has not begun in time.

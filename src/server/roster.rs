@@ -49,13 +49,24 @@ struct Expecting {
     session: UnboundedSender<Arrival>,
 }
 
-/// A connection that showed the secret of a session.
+/// A client, as the books have it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Who<'a> {
+    /// Its address, and its name where it has one.
+    pub peer: &'a str,
+    /// `None` in clear.
+    pub key: Option<Fingerprint>,
+}
+
+/// A connection that showed the secret of a session, or news of those who may.
 #[derive(Debug)]
 pub(super) enum Arrival {
     /// A data connection.
     Lane(Lane),
     /// The client, over a new control connection.
     Client(Box<Returning>),
+    /// Its key is not trusted any more.
+    Revoked,
 }
 
 /// A data connection.
@@ -88,6 +99,7 @@ pub(super) struct Presence {
 struct Receiving {
     place: Place,
     peer: String,
+    key: Option<Fingerprint>,
     since: jiff::Timestamp,
     presence: Rc<Presence>,
 }
@@ -122,11 +134,26 @@ impl Roster {
         }
     }
 
-    /// Claims a place for the client at `peer`, or says who receives into it already.
+    /// How many transfers a client has.
+    pub fn transfers_of(&self, key: Fingerprint) -> usize {
+        self.receiving.borrow().iter().filter(|one| one.key == Some(key)).count()
+    }
+
+    /// Ends the sessions of clients whose keys are not trusted any more.
+    pub fn turn_out(&self, is_trusted: impl Fn(&Fingerprint) -> bool) {
+        let sessions = self.sessions.borrow();
+        let revoked = |one: &&Expecting| one.key.is_some_and(|key| !is_trusted(&key));
+        for Expecting { session, .. } in sessions.iter().filter(revoked) {
+            // One that has ended by itself is gone all the same.
+            drop(session.send(Arrival::Revoked));
+        }
+    }
+
+    /// Claims a place for a client, or says who receives into it already.
     pub fn claim(
         &self,
         place: &Place,
-        peer: &str,
+        Who { peer, key }: Who<'_>,
         presence: &Rc<Presence>,
     ) -> Result<Claim, Failure> {
         let mut receiving = self.receiving.borrow_mut();
@@ -135,7 +162,7 @@ impl Roster {
         }
         let (place, peer) = (place.clone(), peer.to_owned());
         let (since, presence) = (jiff::Timestamp::now(), Rc::clone(presence));
-        receiving.push(Receiving { place: place.clone(), peer, since, presence });
+        receiving.push(Receiving { place: place.clone(), peer, key, since, presence });
         Ok(Claim { place, receiving: Rc::clone(&self.receiving) })
     }
 
@@ -181,16 +208,20 @@ mod tests {
 
     use super::*;
 
+    fn who(peer: &str) -> Who<'_> {
+        Who { peer, key: None }
+    }
+
     #[test]
     fn a_dataset_is_claimed_once_at_a_time() {
         let (roster, presence) = (Roster::default(), Rc::default());
         let place = Place::Dataset("backup/a".parse().unwrap());
-        let claim = roster.claim(&place, "10.0.0.1:5", &presence).unwrap();
-        let second = roster.claim(&place, "10.0.0.2:5", &presence).unwrap_err();
+        let claim = roster.claim(&place, who("10.0.0.1:5"), &presence).unwrap();
+        let second = roster.claim(&place, who("10.0.0.2:5"), &presence).unwrap_err();
         assert_eq!((second.class, second.exit_code()), (Class::Busy, 4));
         assert!(second.what.contains("10.0.0.1:5"), "{second}");
         drop(claim);
-        assert!(roster.claim(&place, "10.0.0.2:5", &presence).is_ok());
+        assert!(roster.claim(&place, who("10.0.0.2:5"), &presence).is_ok());
     }
 
     #[tokio::test]
@@ -198,7 +229,7 @@ mod tests {
         let (roster, presence) = (Roster::default(), Rc::<Presence>::default());
         let place = Place::Dataset("backup/a".parse().unwrap());
         roster.free(&place).await.unwrap();
-        let claim = roster.claim(&place, "10.0.0.1:5", &presence).unwrap();
+        let claim = roster.claim(&place, who("10.0.0.1:5"), &presence).unwrap();
         assert_eq!(roster.free(&place).await.unwrap_err().class, Class::Busy);
         presence.away.set(true);
         let holder = async {

@@ -21,9 +21,9 @@ pub(super) use self::restored::restore_all;
 use super::destination::Prepared;
 use super::lanes::Lanes;
 use super::place::Place;
-use super::roster::{Arrival, Claim, Presence};
+use super::roster::{Arrival, Claim, Presence, Who};
 use super::transfer::Transfer;
-use super::{Lasts, Shared, Stopping};
+use super::{Destination, Lasts, Shared, Stopping};
 use crate::breakpoint::identity::SessionId;
 use crate::breakpoint::record::Mark;
 use crate::dataset::{DatasetName, Guid};
@@ -38,6 +38,7 @@ use crate::protocol::receiver::{Input, Offer, Output, Receiver};
 use crate::protocol::secret::JoinSecret;
 use crate::protocol::version::Version;
 use crate::trust::Fingerprint;
+use crate::trust::grants::Wish;
 
 /// How often the client hears how far a transfer is.
 const ACKNOWLEDGE_EVERY: Duration = Duration::from_millis(200);
@@ -83,6 +84,8 @@ pub(super) struct Session {
     inputs: VecDeque<Input>,
     lanes: Lanes,
     secret: JoinSecret,
+    /// What it may be received into.
+    destination: Destination,
     /// What its records call it.
     id: SessionId,
     /// What was agreed with the client.
@@ -129,9 +132,9 @@ impl Session {
             secret,
         };
         let key = wire.peer();
+        let peer = shared.destination.to(key).name_of(peer);
         let line = Line::new(Link::new(wire));
-        let mut session = Session::new(Rc::clone(shared), line, peer, secret, id);
-        session.key = key;
+        let mut session = Session::new(Rc::clone(shared), line, (peer, key), secret, id);
         session.machine = Some(Receiver::new(offer));
         Ok(session)
     }
@@ -140,17 +143,18 @@ impl Session {
     fn new(
         shared: Rc<Shared>,
         line: Line,
-        peer: String,
+        (peer, key): (String, Option<Fingerprint>),
         secret: JoinSecret,
         id: SessionId,
     ) -> Session {
         let (event_inbox, events) = unbounded_channel();
         let (news_inbox, news) = unbounded_channel();
         Session {
+            destination: shared.destination.to(key),
             shared,
             line,
             peer,
-            key: None,
+            key,
             presence: Rc::default(),
             back_until: None,
             machine: None,
@@ -242,6 +246,10 @@ impl Session {
                 self.lanes.join(lane, self.engine.as_ref(), &self.peer);
             }
             Happening::Arrived(Arrival::Client(returning)) => self.take_back(*returning).await,
+            Happening::Arrived(Arrival::Revoked) => {
+                let what = "the key of this client was revoked on the server";
+                self.give_up(Failure::new(Side::Target, Class::Refused, what)).await;
+            }
             Happening::Engine(event) => self.engine_says(event).await,
             Happening::News(news) => self.learn(news).await,
             Happening::Tick => self.acknowledge(),
@@ -318,7 +326,7 @@ impl Session {
     /// Looks a target up. One that is being received shows the state of that receive, which is
     /// nobody's to plan from: that is said at once, unless whoever sends to it is away.
     async fn look_up(&mut self, name: &RelativeName) {
-        let dataset = match self.shared.destination.dataset_named(name) {
+        let dataset = match self.destination.dataset_named(name, Wish::List) {
             Ok(dataset) => dataset,
             Err(failure) => return self.give_up(failure).await,
         };
@@ -332,11 +340,11 @@ impl Session {
 
     /// Gives up a partial state, while nobody else can receive into its dataset.
     async fn abort(&mut self, name: &RelativeName, token: String) {
-        let named = self.shared.destination.dataset_named(name);
+        let named = self.destination.dataset_named(name, Wish::AbortPartial);
         let claimed = named.and_then(|dataset| {
             let claim = self.shared.roster.claim(
                 &Place::Dataset(dataset.clone()),
-                &self.peer,
+                self.who(),
                 &self.presence,
             )?;
             Ok((dataset, claim))
@@ -344,11 +352,16 @@ impl Session {
         match claimed {
             Ok((dataset, claim)) => {
                 self.claim = Some(claim);
-                let destination = self.shared.destination.clone();
+                let destination = self.destination.clone();
                 self.ask(move || News::Aborted(destination.abort(&dataset, &token)));
             }
             Err(failure) => self.give_up(failure).await,
         }
+    }
+
+    /// The client, for those who keep the books.
+    fn who(&self) -> Who<'_> {
+        Who { peer: &self.peer, key: self.key }
     }
 
     async fn say(&mut self, message: &Message) {

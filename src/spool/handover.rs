@@ -13,6 +13,7 @@ use crate::protocol::message::{Limits, Open};
 use crate::protocol::negotiate::Agreed;
 use crate::protocol::secret::JoinSecret;
 use crate::protocol::version::{Versions, agree};
+use crate::trust::Fingerprint;
 use crate::units::Sequence;
 
 /// A session, and the transfer that is under way in it.
@@ -20,6 +21,9 @@ use crate::units::Sequence;
 pub struct Handover {
     /// Who is at the other end, for messages to people.
     pub peer: String,
+    /// Its key, under TLS.
+    #[serde(default)]
+    pub key: Option<Fingerprint>,
     /// What those show who belong to the session.
     pub secret: JoinSecret,
     version: u16,
@@ -33,14 +37,14 @@ pub struct Handover {
 impl Handover {
     /// Of a session in which `open` was asked for, and whose next frame is `first_frame`.
     pub fn new(
-        peer: String,
+        (peer, key): (String, Option<Fingerprint>),
         secret: JoinSecret,
         agreed: &Agreed,
         open: Open,
         first_frame: Sequence,
     ) -> Handover {
         let Agreed { version, limits } = agreed.clone();
-        Handover { peer, secret, version: version.number(), limits, open, first_frame }
+        Handover { peer, key, secret, version: version.number(), limits, open, first_frame }
     }
 
     /// What was agreed. `None`: this process speaks other versions.

@@ -13,7 +13,7 @@ use rustls::{ClientConfig, ClientConnection, Error, ServerConfig, ServerConnecti
 
 use super::session::Session;
 use super::verify::PinnedKeys;
-use crate::trust::{Fingerprint, OwnKey};
+use crate::trust::{Book, Fingerprint, OwnKey};
 
 /// Says which peers may speak.
 pub trait Trusted: fmt::Debug + Send + Sync {
@@ -25,6 +25,13 @@ pub trait Trusted: fmt::Debug + Send + Sync {
 impl Trusted for Fingerprint {
     fn trusts(&self, peer: Fingerprint) -> bool {
         peer == *self
+    }
+}
+
+/// Those whom a server's list names.
+impl Trusted for Book {
+    fn trusts(&self, peer: Fingerprint) -> bool {
+        self.find(&peer).is_some()
     }
 }
 

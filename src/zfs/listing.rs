@@ -69,6 +69,17 @@ impl Zfs {
         self.guid(dataset.as_str())
     }
 
+    /// How many datasets there are below one.
+    pub fn count_below(&self, root: &DatasetName) -> Result<usize, ZfsError> {
+        let kinds = "filesystem,volume";
+        let answer =
+            self.run(&["list", "-H", "-r", "-t", kinds, "-o", "name", "--", root.as_str()])?;
+        if !answer.ended.success() {
+            return Err(answer.failed());
+        }
+        Ok(answer.text.lines().count().saturating_sub(1))
+    }
+
     /// The guid of one snapshot, or `None` if there is no such snapshot: the proof, after a stream,
     /// that it arrived.
     pub fn guid_of(

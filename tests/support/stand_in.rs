@@ -58,6 +58,11 @@ impl StandIn {
         fs::write(at.join("kind"), kind).unwrap();
     }
 
+    /// Another dataset has this name from now on.
+    pub fn becomes_another(&self, dataset: &str) {
+        fs::write(self.at(dataset).join("guid"), "7919").unwrap();
+    }
+
     /// Makes a dataset encrypted, with its key away: only raw streams can be sent.
     pub fn encrypt(&self, dataset: &str) {
         fs::write(self.at(dataset).join("encryption"), "aes-256-gcm").unwrap();

@@ -88,7 +88,7 @@ impl Session {
                 return (request, folder.begin(job, names, look), None);
             };
             let open = Open { transfer, request: request.clone() };
-            let handover = Handover::new(server, secret, &agreed, open, next_frame);
+            let handover = Handover::new((server, None), secret, &agreed, open, next_frame);
             let begun = folder.begin_kept(job, names, handover, look, &spool, follow);
             let (records, stream) = begun.unzip();
             (request, records, stream)

@@ -33,7 +33,7 @@ impl Session {
     /// A dataset was found free when it was listed; a stream for a pipe is asked for without that,
     /// and may have to wait until one whose client is away has ended.
     pub(super) async fn open(&mut self, open: Open) {
-        match self.shared.destination.place_of(&open.request.stream) {
+        match self.destination.place_of(&open.request.stream) {
             Ok(place @ Place::Pipe(_)) => {
                 let (shared, inbox) = (Rc::clone(&self.shared), self.news_inbox.clone());
                 control::spawn(async move {
@@ -51,7 +51,7 @@ impl Session {
             return self.give_up(failure).await;
         }
         self.preparing = true;
-        let destination = self.shared.destination.clone();
+        let destination = self.destination.clone();
         let begin_records = self.begin_records(&open);
         let whole =
             self.whole.take().is_some_and(|whole| target_of(&open.request.stream) == Some(whole));
@@ -64,8 +64,10 @@ impl Session {
 
     /// Checks that the transfer belongs here, claims its dataset, and has an engine running.
     pub(super) fn ready_for(&mut self, open: &Open) -> Result<(), Failure> {
-        let place = self.shared.destination.place_of(&open.request.stream)?;
-        self.claim = Some(self.shared.roster.claim(&place, &self.peer, &self.presence)?);
+        let place = self.destination.place_of(&open.request.stream)?;
+        let running = self.key.map_or(0, |key| self.shared.roster.transfers_of(key));
+        self.destination.check_transfers(&open.request.stream, running)?;
+        self.claim = Some(self.shared.roster.claim(&place, self.who(), &self.presence)?);
         let wanted = Agreed { codec: open.request.codec, block_bytes: open.request.block_bytes };
         match self.agreed {
             Some(agreed) if agreed == wanted => return Ok(()),
@@ -202,7 +204,7 @@ impl Session {
     pub(super) fn early_end(&self) -> Failure {
         let complaint = self.transfer.as_ref().and_then(|transfer| {
             let ended = transfer.process_ended()?;
-            self.shared.destination.complaint(&transfer.stream, ended)
+            self.destination.complaint(&transfer.stream, ended)
         });
         complaint.unwrap_or_else(|| {
             let what = "whatever takes the stream stopped reading before its end";
@@ -224,7 +226,7 @@ impl Session {
         };
         // Asked once: `fed` is what made it over.
         transfer.fed = false;
-        let destination = self.shared.destination.clone();
+        let destination = self.destination.clone();
         let stream = transfer.stream.clone();
         let ended = transfer.process_ended().cloned();
         let records = transfer.records.take();

@@ -38,7 +38,7 @@ impl Session {
 
     fn handover(&self, open: &Open) -> Option<Handover> {
         let (terms, engine) = (self.terms.as_ref()?, self.engine.as_ref()?);
-        let (peer, open) = (self.peer.clone(), open.clone());
+        let (peer, open) = ((self.peer.clone(), self.key), open.clone());
         Some(Handover::new(peer, self.secret, terms, open, engine.taken()))
     }
 
@@ -48,7 +48,7 @@ impl Session {
         let (role, cargo) = (Role::Server, Cargo::of(&request.stream)?);
         let (transfer, epoch) = (*transfer, request.epoch);
         let job = Job { role, session: self.id, transfer, epoch, cargo };
-        let place = self.shared.destination.place_of(&request.stream).ok()?;
+        let place = self.destination.place_of(&request.stream).ok()?;
         let transfer = match &request.stream {
             Stream::Dataset(stream) => format!("{place}@{} from {}", stream.snapshot, self.peer),
             Stream::Pipe => format!("a stream from {}", self.peer),

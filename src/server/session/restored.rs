@@ -71,11 +71,12 @@ async fn restore(
     left: Left,
 ) -> Result<Option<Session>, Failure> {
     let stream = left.handover.open.request.stream.clone();
-    let Ok(place) = shared.destination.place_of(&stream) else { return Ok(None) };
+    let destination = shared.destination.to(left.handover.key);
+    let Ok(place) = destination.place_of(&stream) else { return Ok(None) };
     if left.names.job != place.to_string() {
         return Ok(None);
     }
-    let (destination, to) = (shared.destination.clone(), place.clone());
+    let to = place.clone();
     let decision = blocking(move || decide_on(&destination, &to, &stream)).await?;
     if decision != Decision::Refeed {
         tracing::info!(%place, ?decision, "what was kept of a transfer is not needed any more");
@@ -122,17 +123,18 @@ impl Session {
         left: Left,
         place: &Place,
     ) -> Result<Session, Failure> {
-        let Handover { open, secret, peer, .. } = left.handover.clone();
+        let Handover { open, secret, peer, key, .. } = left.handover.clone();
         let terms = left.handover.agreed().ok_or_else(|| {
             let what = format!("a server of another version has left a transfer to {place}");
             Failure::new(Side::Target, Class::Refused, what)
         })?;
         let (kept, id) = (left.found.end.to, left.record.job.session);
-        let mut session = Session::new(Rc::clone(shared), Line::restored(), peer, secret, id);
-        session.claim = Some(shared.roster.claim(place, &session.peer, &session.presence)?);
+        let mut session =
+            Session::new(Rc::clone(shared), Line::restored(), (peer, key), secret, id);
+        session.claim = Some(shared.roster.claim(place, session.who(), &session.presence)?);
 
         let engine = session.restored_engine(&terms, &open.request, left.next_frame())?;
-        let (destination, to) = (shared.destination.clone(), open.clone());
+        let (destination, to) = (session.destination.clone(), open.clone());
         let (progress, follow) = (engine.progress().clone(), engine.follow());
         let refeed = move || refeed(&destination, &to, &spools, left, progress, follow);
         let prepared = blocking(refeed).await?;

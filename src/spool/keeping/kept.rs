@@ -80,7 +80,7 @@ fn handover() -> Handover {
     };
     let open = Open { transfer: TransferId(1), request };
     let agreed = Agreed { version: Version::V1, limits };
-    Handover::new("a peer".to_owned(), JoinSecret::new([7; 16]), &agreed, open, Sequence(0))
+    Handover::new(("a peer".to_owned(), None), JoinSecret::new([7; 16]), &agreed, open, Sequence(0))
 }
 
 /// Writes a block as an engine does.

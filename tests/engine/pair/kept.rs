@@ -45,7 +45,7 @@ fn handover() -> Handover {
     };
     let agreed = Agreement { version: Version::V1, limits };
     let open = Open { transfer: TRANSFER, request };
-    Handover::new("a peer".to_owned(), JoinSecret::new([7; 16]), &agreed, open, Sequence(0))
+    Handover::new(("a peer".to_owned(), None), JoinSecret::new([7; 16]), &agreed, open, Sequence(0))
 }
 
 impl Pair {
