@@ -227,11 +227,16 @@ impl<'a> Ring<'a> {
     }
 
     /// Whether a crash may have cut a write to this slot: the highest record itself, the one
-    /// behind it, or one that was left out when an earlier crash was recovered from.
+    /// behind it, or the last ones before an earlier crash. The first record after a crash stands
+    /// two behind the highest that was seen, and that may have been the one that was cut.
     fn may_be_torn(&self, slot: SlotIndex, highest: &Record) -> bool {
         let next = highest.sequence.next().slot(highest.ring);
-        let left_out = || self.after(slot, highest).is_some_and(|after| after.parent.is_none());
-        slot == highest.slot() || slot == next || left_out()
+        let begins = |record: Option<&Record>| record.is_some_and(|it| it.parent.is_none());
+        let second = || self.at(self.expected(slot, highest)?.after_crash());
+        slot == highest.slot()
+            || slot == next
+            || begins(self.after(slot, highest))
+            || begins(second())
     }
 
     /// The record behind the one that this slot should hold.

@@ -303,6 +303,23 @@ fn after_a_crash_the_left_out_slot_is_no_damage() {
     }
 }
 
+/// 21 was cut and seen, 22 is left out, 23 is the first record after the crash.
+#[test]
+fn a_write_that_was_seen_to_be_cut_is_no_damage_when_records_follow() {
+    let records = history(ring(8), 20);
+    let mut image = image_of(ring(8), &records);
+    let cut = record(ring(8), 21, Some(records[19].checksum()));
+    for arrived in [100, RECORD_BYTES, SLOT_BYTES - 1] {
+        slot_mut(&mut image, cut.slot())[..arrived].copy_from_slice(&cut.encode_slot()[..arrived]);
+        let first = record(ring(8), found(&image, ring(8)).next_sequence.get(), None);
+        assert_eq!(first.sequence, sequence(23), "{arrived} bytes arrived");
+        slot_mut(&mut image, first.slot()).copy_from_slice(&first.encode_slot());
+        let damage = found(&image, ring(8)).damage;
+        assert!(matches!(damage[..], [Damage::Torn { .. }]), "{arrived}: {damage:?}");
+        image = image_of(ring(8), &records);
+    }
+}
+
 #[test]
 fn a_sequence_of_which_only_remains_are_left_is_not_used_again() {
     let records = history(ring(8), 20);
