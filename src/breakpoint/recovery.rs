@@ -160,7 +160,10 @@ fn judge(slots: &[Slot], highest_seen: Option<RecordSequence>) -> Recovered {
     let next_sequence = highest_seen.map_or(RecordSequence::FIRST, RecordSequence::after_crash);
     let ring = Ring { slots };
     let Some(highest) = highest(slots) else {
-        let damage = ring.indexed().filter_map(|(slot, held)| told(slot, held, false));
+        // Where nothing was ever whole, a crash may have cut the first write of all.
+        let damage = ring.indexed().filter_map(|(slot, held)| {
+            told(slot, held, u64::from(slot.0) == RecordSequence::FIRST.get())
+        });
         return Recovered { newest: None, next_sequence, damage: damage.collect() };
     };
     let (newest, mut damage) = ring.believe(highest);
@@ -226,15 +229,16 @@ impl<'a> Ring<'a> {
         RecordSequence::new(highest.sequence.get().checked_sub(behind)?)
     }
 
-    /// Whether a crash may have cut a write to this slot: the highest record itself, the one
-    /// behind it, or the last ones before an earlier crash. The first record after a crash stands
-    /// two behind the highest that was seen, and that may have been the one that was cut.
+    /// Whether a crash may have cut a write to this slot: the highest record itself, the one that
+    /// follows it or would after a crash, or the last ones before an earlier crash. The first
+    /// record after a crash stands two behind the highest that was seen, and that may have been
+    /// the one that was cut.
     fn may_be_torn(&self, slot: SlotIndex, highest: &Record) -> bool {
-        let next = highest.sequence.next().slot(highest.ring);
+        let Record { sequence, ring, .. } = *highest;
+        let last = [sequence, sequence.next(), sequence.after_crash()];
         let begins = |record: Option<&Record>| record.is_some_and(|it| it.parent.is_none());
         let second = || self.at(self.expected(slot, highest)?.after_crash());
-        slot == highest.slot()
-            || slot == next
+        last.map(|sequence| sequence.slot(ring)).contains(&slot)
             || begins(self.after(slot, highest))
             || begins(second())
     }

@@ -321,6 +321,25 @@ fn a_write_that_was_seen_to_be_cut_is_no_damage_when_records_follow() {
 }
 
 #[test]
+fn a_first_write_after_a_crash_that_was_cut_is_no_damage() {
+    let mut image = image_of(ring(8), &history(ring(8), 20));
+    let first = record(ring(8), found(&image, ring(8)).next_sequence.get(), None);
+    slot_mut(&mut image, first.slot())[..100].copy_from_slice(&first.encode_slot()[..100]);
+    assert!(matches!(found(&image, ring(8)).damage[..], [Damage::Torn { .. }]));
+}
+
+#[test]
+fn a_first_write_that_was_cut_is_no_damage() {
+    let mut image = image_of(ring(8), &[]);
+    let cut = record(ring(8), 1, None).encode_slot();
+    slot_mut(&mut image, SlotIndex(1))[..100].copy_from_slice(&cut[..100]);
+    assert!(matches!(found(&image, ring(8)).damage[..], [Damage::Torn { .. }]));
+    slot_mut(&mut image, SlotIndex(2))[..100].copy_from_slice(&cut[..100]);
+    let damage = found(&image, ring(8)).damage;
+    assert!(matches!(damage[..], [Damage::Torn { .. }, Damage::Damaged { .. }]), "{damage:?}");
+}
+
+#[test]
 fn a_sequence_of_which_only_remains_are_left_is_not_used_again() {
     let records = history(ring(8), 20);
     let mut image = image_of(ring(8), &records);
