@@ -42,7 +42,7 @@ impl Zfs {
 }
 
 /// Reads `size<TAB>BYTES`, the last line, which sums up those above.
-fn read_size(line: &str) -> Option<Bytes> {
+pub(super) fn read_size(line: &str) -> Option<Bytes> {
     line.strip_prefix("size\t")?.parse().ok().map(Bytes)
 }
 

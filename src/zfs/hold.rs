@@ -99,7 +99,7 @@ impl Zfs {
 }
 
 /// Reads the middle of `pool/a@name<TAB>TAG<TAB>DATE`.
-fn read_tag(line: &str) -> Option<String> {
+pub(super) fn read_tag(line: &str) -> Option<String> {
     let mut columns = line.split('\t');
     let (_name, tag, _date) = (columns.next()?, columns.next()?, columns.next()?);
     Some(tag.to_owned())

@@ -102,7 +102,7 @@ fn listing<'a>(types: &'a str, columns: &'a str, within: Option<&'a DatasetName>
 }
 
 /// Reads `pool/a@name<TAB>TAG<TAB>SINCE`.
-fn read_hold(line: &str) -> Option<(DatasetName, SnapName, &str, &str)> {
+pub(super) fn read_hold(line: &str) -> Option<(DatasetName, SnapName, &str, &str)> {
     let mut columns = line.split('\t');
     let (name, tag, since) = (columns.next()?, columns.next()?, columns.next()?);
     let (dataset, snapshot) = name.split_once('@')?;
@@ -110,14 +110,14 @@ fn read_hold(line: &str) -> Option<(DatasetName, SnapName, &str, &str)> {
 }
 
 /// Seconds since 1970 as a time of day; any other text as it is.
-fn read_time(text: &str) -> String {
+pub(super) fn read_time(text: &str) -> String {
     let seconds = text.parse().ok();
     let time = seconds.and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
     time.map_or_else(|| text.to_owned(), |time| time.to_string())
 }
 
 /// Reads `pool/a<TAB>TOKEN`; the token is `-` where there is none.
-fn read_token(line: &str) -> Option<(DatasetName, &str)> {
+pub(super) fn read_token(line: &str) -> Option<(DatasetName, &str)> {
     let (dataset, token) = line.split_once('\t')?;
     (!token.is_empty()).then_some(())?;
     Some((dataset.parse().ok()?, token))

@@ -130,7 +130,7 @@ fn points_arguments<'a>(types: &'a str, dataset: &'a DatasetName) -> [&'a str; 1
 }
 
 /// Reads `filesystem<TAB>VALUE`.
-fn read_head(text: &str) -> Option<(Kind, String)> {
+pub(super) fn read_head(text: &str) -> Option<(Kind, String)> {
     let (kind, value) = text.strip_suffix('\n')?.split_once('\t')?;
     let kind = match kind {
         "filesystem" => Kind::Filesystem,
@@ -142,13 +142,13 @@ fn read_head(text: &str) -> Option<(Kind, String)> {
 
 /// A point in the history of a dataset.
 #[derive(Debug, PartialEq, Eq)]
-enum Point {
+pub(super) enum Point {
     Snapshot(Snapshot),
     Bookmark(Bookmark),
 }
 
 /// Reads `pool/a@name<TAB>GUID<TAB>CREATETXG`, or with `#` for a bookmark.
-fn read_point(line: &str, dataset: &DatasetName) -> Option<Point> {
+pub(super) fn read_point(line: &str, dataset: &DatasetName) -> Option<Point> {
     let mut columns = line.split('\t');
     let place = columns.next()?.strip_prefix(dataset.as_str())?;
     let guid: Guid = columns.next()?.parse().ok()?;
@@ -166,7 +166,7 @@ fn read_point(line: &str, dataset: &DatasetName) -> Option<Point> {
 
 /// Parts snapshots and bookmarks, each oldest first. `-s createtxg` has done that already; it is
 /// done again because everything hangs on it.
-fn sorted(points: Vec<Point>) -> (Vec<Snapshot>, Vec<Bookmark>) {
+pub(super) fn sorted(points: Vec<Point>) -> (Vec<Snapshot>, Vec<Bookmark>) {
     let (mut snapshots, mut bookmarks) = (Vec::new(), Vec::new());
     for point in points {
         match point {

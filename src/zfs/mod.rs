@@ -22,6 +22,8 @@ pub mod failure;
 pub mod hold;
 pub mod leftover;
 mod listing;
+#[doc(hidden)]
+pub mod printed;
 pub mod receive;
 pub mod send;
 pub mod snapshot;

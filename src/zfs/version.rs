@@ -43,7 +43,7 @@ impl Zfs {
     }
 }
 
-fn read_version(text: &str) -> Option<Version> {
+pub(super) fn read_version(text: &str) -> Option<Version> {
     let mut lines = text.lines();
     let userland = read_release(lines.next()?.strip_prefix("zfs-")?)?;
     let kernel = lines.next().and_then(|line| read_release(line.strip_prefix("zfs-kmod-")?));
