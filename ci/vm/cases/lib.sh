@@ -171,6 +171,14 @@ serve_as() {
   wait_until 20 "the server says that it listens" grep -q "listening on $address:$port" "$work/server.log"
 }
 
+# granted_on NAME: what docs/least-privilege.md grants on its dataset NAME, as `zfs allow` takes it.
+granted_on() {
+  local words
+  words=$(sed -n "s|^zfs allow -u zferry \([a-z,]*\) $1\$|\1|p" /host/docs/least-privilege.md)
+  [[ $words =~ ^[a-z]+(,[a-z]+)*$ ]] || fail "docs/least-privilege.md does not grant one list on $1: $words"
+  echo "$words"
+}
+
 stop_server() {
   kill -TERM "$server"
   server_ends 0

@@ -1,0 +1,167 @@
+#!/bin/bash
+# The units of docs/systemd, installed as docs/least-privilege.md says, in a guest whose first process is systemd
+# (INIT=systemd of ci/vm/run, which puts this file beside lib.sh): zferry serves without root and without privileges,
+# lets transfers end when it is stopped, and comes back when it was killed.
+. "$(dirname "$0")/lib.sh"
+
+unit=zferry-serve
+# The most that `systemd-analyze security` may say of the unit, of 10: below it are the network and /dev/zfs, without
+# which it would not be a server of ZFS.
+exposure_max=1.5
+
+# --- the unit as it is installed -------------------------------------------------------------------------------------
+
+# Fresh for each case; what no case changes is installed once.
+install_unit() {
+  systemctl stop $unit 2>/dev/null || true
+  systemctl reset-failed $unit 2>/dev/null || true
+  [ -e /usr/local/bin/zferry ] || install_program
+  rm -rf /etc/systemd/system/$unit.service.d /var/lib/zferry
+  install -m 644 /host/docs/systemd/zferry-serve.service /etc/systemd/system/
+  install -D -m 640 -g zferry /host/docs/systemd/serve.env /etc/zferry/serve.env
+  sed -i "s|^ZFERRY_LISTEN=.*|ZFERRY_LISTEN=$address:$port|; s|^ZFERRY_ROOT=.*|ZFERRY_ROOT=vault/in|" /etc/zferry/serve.env
+  zfs allow -u zferry "$(granted_on backup/hosts)" vault/in
+  # On the host of the other cases, so that the link to it can be narrowed.
+  drop_in 'NetworkNamespacePath=/run/netns/server' "$@"
+  since=@$EPOCHSECONDS
+  trap journal_to_report EXIT
+}
+
+install_program() {
+  install -D -m 644 /host/docs/systemd/zferry.sysusers /etc/sysusers.d/zferry.conf
+  systemd-sysusers
+  install -m 755 "$zferry" /usr/local/bin/zferry
+}
+
+# drop_in LINE...: lines of [Service], as `systemctl edit` would add them.
+drop_in() {
+  mkdir -p /etc/systemd/system/$unit.service.d
+  printf '%s\n' '[Service]' "$@" >/etc/systemd/system/$unit.service.d/override.conf
+  systemctl daemon-reload
+}
+
+start_unit() {
+  systemctl start $unit
+  wait_until 30 "the unit says that it listens" journal_says "listening on $address:$port"
+  server_pid=$(of_unit MainPID)
+}
+
+of_unit() { systemctl show --property "$1" --value $unit; }
+is() { [ "$(of_unit "$1")" = "$2" ]; }
+
+# Of this case.
+journal() { journalctl --quiet --output cat --since "$since" --unit $unit; }
+journal_says() { journal | grep -qE -- "$1"; }
+journal_to_report() { journal >"$work/server.log"; }
+
+# Stopped as it should be: by itself, with nothing left of it.
+stop_unit() {
+  systemctl stop $unit
+  is ActiveState inactive || fail "the unit is $(of_unit ActiveState)"
+  is Result success || fail "the unit was stopped with $(of_unit Result)"
+  is ExecMainStatus 0 || fail "the server ended with $(of_unit ExecMainStatus)"
+  ! pgrep -u zferry || fail "a process of the unit is left"
+  ! journal | grep 'panicked at' || fail "zferry panicked"
+}
+
+# --- cases -----------------------------------------------------------------------------------------------------------
+
+case_serves_without_privileges() {
+  local score
+  install_unit
+  start_unit
+  score=$(systemd-analyze security --no-pager $unit.service | tee "$work/security" | sed -n 's/.*exposure level .*: \([0-9.]*\) .*/\1/p')
+  # What it costs, for whoever reads this.
+  grep '✗' "$work/security"
+  echo "systemd-analyze security $unit.service: $score" | tee /run/exposure
+  awk -v score="$score" -v most=$exposure_max 'BEGIN { exit !(score > 0 && score <= most) }' ||
+    fail "its exposure is $score, at most $exposure_max is allowed"
+  [ "$(ps -o user= -p "$server_pid")" = zferry ] || fail "it runs as $(ps -o user= -p "$server_pid")"
+  grep -q '^CapBnd:[[:space:]]*0*$' "/proc/$server_pid/status" || fail "it could get privileges"
+  # It has not fallen back to plain calls.
+  readlink "/proc/$server_pid"/fd/* | grep -q io_uring || fail "it does without io_uring"
+  make_small tank/data
+  zfs snapshot tank/data@one
+  # Into a folder that is made for it, then by way of the workers that unpack.
+  replicate 0 --snapshot one tank/data "$url/made/for/data"
+  change_small 1
+  zfs snapshot tank/data@two
+  replicate 0 --snapshot two --compress zstd:3 tank/data "$url/made/for/data"
+  replicated vault/in/made/for/data tank/data one two
+  no_holds_left
+  [ "$(property readonly vault/in/made/for/data)" = on ] || fail "the target may be changed"
+  # Nothing was refused on the way that it does without, such as memory to register.
+  ! journal | grep -iE 'warn|error|permission|not permitted' || fail "the journal has complaints"
+  stop_unit
+}
+
+case_a_restart_lets_a_transfer_end() {
+  install_unit
+  start_unit
+  make_heavy tank/data 24
+  zfs snapshot tank/data@one
+  under_way --snapshot one tank/data "$url/data"
+  grep -q "in boot $(tr -d - </proc/sys/kernel/random/boot_id)" <("$zferry" inspect /var/lib/zferry/serve/*/*.breakpoint) ||
+    fail "its record does not know the boot"
+  systemctl restart --no-block $unit
+  wait_until 20 "the server is stopping" journal_says 'stopping when the last transfer ends'
+  pause 2
+  is MainPID "$server_pid" || fail "the server has ended before its transfer"
+  is ActiveState deactivating || fail "the unit is $(of_unit ActiveState)"
+  pgrep -u zferry -f '^[^ ]*zfs receive ' || fail "zfs receive was stopped, too"
+  ! has_ended "$client" || fail "the transfer ended with the restart: $(last_words)"
+  widen_link
+  replicate_ends 0
+  replicated vault/in/data tank/data one
+  wait_until 30 "the next server runs" is ActiveState active
+  ! is MainPID "$server_pid" || fail "it is the same server"
+  no_holds_left
+  stop_unit
+}
+
+case_a_transfer_that_outlasts_a_restart_goes_on() {
+  install_unit 'TimeoutStopSec=1s'
+  start_unit
+  make_heavy tank/data 24
+  zfs snapshot tank/data@one
+  retry_for=2m
+  under_way --snapshot one tank/data "$url/data"
+  systemctl restart $unit
+  is ActiveState active || fail "the unit is $(of_unit ActiveState)"
+  ! is MainPID "$server_pid" || fail "it is the same server"
+  journal_says 'timed out' || fail "it was not killed"
+  widen_link
+  replicate_ends 0
+  said 'had been sent before'
+  replicated vault/in/data tank/data one
+  no_holds_left
+  stop_unit
+}
+
+case_a_server_that_was_killed_comes_back() {
+  install_unit
+  start_unit
+  kill -9 "$server_pid"
+  wait_until 30 "it is started again" is NRestarts 1
+  wait_until 30 "it listens again" listens_again
+  stop_unit
+}
+
+listens_again() { [ "$(journal | grep -c 'listening on')" -eq 2 ]; }
+
+# What it would never do right is not tried over and over.
+case_a_wrong_setting_is_told_and_not_tried_again() {
+  install_unit
+  sed -i 's|^ZFERRY_OPTIONS=.*|ZFERRY_OPTIONS=--plain --no-such-option|' /etc/zferry/serve.env
+  # With Type=exec it has started, and then ends.
+  systemctl start $unit || true
+  wait_until 30 "it has failed" is ActiveState failed
+  is ExecMainStatus 3 || fail "it ended with $(of_unit ExecMainStatus)"
+  is NRestarts 0 || fail "it was started again"
+  journal_says 'no-such-option' || fail "the journal does not say why"
+}
+
+status=0
+run_cases "$@" || status=$?
+[ "${1:-}" = --case ] || cat /run/exposure
+exit $status
