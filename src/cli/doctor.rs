@@ -3,6 +3,7 @@
 //! Reads facts, has them judged ([`judge`]) and prints the findings. What must never happen here:
 //! a change to the machine, or a fact that cannot be read and hides the others.
 
+mod grants;
 mod judge;
 #[cfg(test)]
 mod tests;
@@ -13,7 +14,9 @@ use std::io::{self, Write};
 use clap::Args;
 use serde::Serialize;
 
+pub use self::grants::{Duty, Use};
 pub use self::judge::{Facts, Finding, Mark, judge};
+use crate::dataset::DatasetName;
 use crate::error::{Class, Failure, Side};
 use crate::zfs::Zfs;
 
@@ -26,13 +29,21 @@ const DEVICE: &str = "/dev/zfs";
 /// caution.
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
+    /// Tell as well whether this user may replicate or send from this dataset, and the `zfs allow`
+    /// that is missing; may be given several times
+    #[arg(long, value_name = "POOL/DS")]
+    source: Vec<DatasetName>,
+    /// The same of a dataset that is to be the --root of a server, or that streams are received
+    /// below; may be given several times
+    #[arg(long, value_name = "POOL/DS")]
+    target: Vec<DatasetName>,
     /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let findings = judge(&read());
+    let findings = judge(&read(arguments));
     // A reader that has gone needs no report; the exit code is for others.
     let _ = print(&findings, arguments.json, &mut io::stdout().lock());
     let obstacles: Vec<&str> = of_mark(&findings, Mark::Fail).map(|found| found.topic).collect();
@@ -44,12 +55,23 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 /// Asks the machine. None of the facts fails the others.
-fn read() -> Facts {
+fn read(arguments: &Arguments) -> Facts {
+    let uses = |duty: Duty, datasets: &[DatasetName]| -> Vec<Use> {
+        datasets.iter().map(|dataset| read_use(duty, dataset.clone())).collect()
+    };
+    let mut wanted = uses(Duty::Source, &arguments.source);
+    wanted.extend(uses(Duty::Target, &arguments.target));
     Facts {
         machine: sys::probe::Facts::read(),
         zfs: Zfs::find().and_then(|zfs| zfs.version()),
         device: File::options().read(true).write(true).open(DEVICE).map(drop),
+        uses: wanted,
     }
+}
+
+fn read_use(duty: Duty, dataset: DatasetName) -> Use {
+    let allowed = Zfs::find().and_then(|zfs| zfs.allowed(&dataset));
+    Use { duty, allowed: allowed.map_err(|error| error.on(duty.side())), dataset }
 }
 
 /// Writes the findings as text for people, or as one JSON object.

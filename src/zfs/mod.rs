@@ -16,6 +16,7 @@ use crate::dataset::DatasetName;
 use crate::error::{Class, Failure, Side};
 use crate::process::Ended;
 
+pub mod allow;
 mod command;
 pub mod estimate;
 pub mod failure;

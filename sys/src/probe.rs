@@ -10,7 +10,7 @@ use std::path::Path;
 
 use io_uring::{Builder, IoUring, Probe, opcode};
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
-use nix::unistd::geteuid;
+use nix::unistd::{self, Gid, getegid, geteuid, getgroups};
 
 use crate::backend::{self, DISABLED_KNOB, TRIAL_ENTRIES, WhyNot};
 use crate::cpu;
@@ -43,8 +43,28 @@ pub struct Facts {
     pub cores: Reading<Vec<usize>>,
     /// How TCP paces.
     pub congestion: Congestion,
-    /// The user whose rights we have: the effective one. 0 is root.
+    /// Whose rights we have.
+    pub account: Account,
+}
+
+/// The user and the groups whose rights we have: the effective ones.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// The number of the user; 0 is root.
     pub user: u32,
+    /// The name of the user, where one is known.
+    pub name: Option<String>,
+    /// All groups.
+    pub groups: Vec<Group>,
+}
+
+/// A group that a user is in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// Its number.
+    pub number: u32,
+    /// Its name, where one is known.
+    pub name: Option<String>,
 }
 
 /// What `io_uring` offers to this process.
@@ -125,7 +145,27 @@ impl Facts {
             huge_pages: HugePages::read(root),
             cores: cpu::allowed(),
             congestion: Congestion::read(root),
-            user: geteuid().as_raw(),
+            account: Account::read(),
+        }
+    }
+}
+
+impl Account {
+    /// A name that cannot be looked up is none.
+    fn read() -> Account {
+        let user = geteuid();
+        let mut numbers = getgroups().unwrap_or_default();
+        numbers.push(getegid());
+        numbers.sort_by_key(|group| group.as_raw());
+        numbers.dedup();
+        let group = |number: Gid| {
+            let name = unistd::Group::from_gid(number).ok().flatten().map(|group| group.name);
+            Group { number: number.as_raw(), name }
+        };
+        Account {
+            user: user.as_raw(),
+            name: unistd::User::from_uid(user).ok().flatten().map(|user| user.name),
+            groups: numbers.into_iter().map(group).collect(),
         }
     }
 }
@@ -285,6 +325,23 @@ mod tests {
         assert!(facts.memlock.is_ok());
         let available = facts.congestion.available.expect("available");
         assert!(available.contains(&facts.congestion.default.expect("default")));
+    }
+
+    #[test]
+    fn the_account_has_the_names_that_id_prints() {
+        let id = |flags: &str| {
+            let output = std::process::Command::new("id").arg(flags).output().expect("id");
+            String::from_utf8(output.stdout).expect("text").trim_end().to_owned()
+        };
+        let account = Account::read();
+        assert_eq!(account.user.to_string(), id("-u"));
+        assert_eq!(account.name.as_deref().unwrap_or(&id("-u")), id("-un"));
+        let numbers = id("-G");
+        let mut expected: Vec<u32> =
+            numbers.split(' ').map(|number| number.parse().expect("number")).collect();
+        expected.sort_unstable();
+        let found: Vec<u32> = account.groups.iter().map(|group| group.number).collect();
+        assert_eq!(found, expected);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use serde::Serialize;
 use sys::backend::WhyNot;
 use sys::probe::{Congestion, HugePages, Memlock, Pipes, Reading, Support, Uring};
 
+use super::grants::{self, Use};
 use crate::process::PIPE_BYTES;
 use crate::units::Bytes;
 use crate::zfs::ZfsError;
@@ -26,6 +27,8 @@ pub struct Facts {
     pub zfs: Result<Version, ZfsError>,
     /// Whether `/dev/zfs` opens for reading and writing.
     pub device: io::Result<()>,
+    /// The datasets that are to be used, and what is granted there.
+    pub uses: Vec<Use>,
 }
 
 /// How good a fact is.
@@ -57,7 +60,11 @@ pub struct Finding {
 }
 
 impl Finding {
-    fn ok(topic: &'static str, fact: impl Into<String>, meaning: impl Into<String>) -> Finding {
+    pub(super) fn ok(
+        topic: &'static str,
+        fact: impl Into<String>,
+        meaning: impl Into<String>,
+    ) -> Finding {
         Finding::new(Mark::Ok, topic, fact, meaning, None)
     }
 
@@ -70,7 +77,7 @@ impl Finding {
         Finding::new(Mark::Warn, topic, fact, meaning, Some(remedy.into()))
     }
 
-    fn fail(
+    pub(super) fn fail(
         topic: &'static str,
         fact: impl Into<String>,
         meaning: impl Into<String>,
@@ -79,7 +86,7 @@ impl Finding {
         Finding::new(Mark::Fail, topic, fact, meaning, Some(remedy.into()))
     }
 
-    fn new(
+    pub(super) fn new(
         mark: Mark,
         topic: &'static str,
         fact: impl Into<String>,
@@ -98,7 +105,7 @@ impl Finding {
 /// Judges all facts, in the order in which a person wants to read them.
 pub fn judge(facts: &Facts) -> Vec<Finding> {
     let machine = &facts.machine;
-    let findings = [
+    let mut findings = vec![
         kernel(&machine.kernel_release),
         rings(&machine.uring),
         memlock(&machine.memlock),
@@ -107,9 +114,11 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
         cores(&machine.cores),
         congestion(&machine.congestion),
         zfs(&facts.zfs),
-        rights(&facts.device, machine.user),
+        rights(&facts.device, machine.account.user, facts.uses.is_empty()),
     ];
-    findings.to_vec()
+    let grants = |wanted: &Use| grants::judge(wanted, &machine.account);
+    findings.extend(facts.uses.iter().map(grants));
+    findings
 }
 
 fn kernel(release: &Reading<String>) -> Finding {
@@ -368,22 +377,31 @@ fn known_trouble(userland: &Release, kernel: &Release) -> Option<(&'static str, 
     }
 }
 
-/// Whether this user may drive ZFS. What a pool grants is seen only when it is tried.
-fn rights(device: &io::Result<()>, user: u32) -> Finding {
+/// Whether this user may drive ZFS at all. What is granted on which dataset is another finding,
+/// where one was named.
+fn rights(device: &io::Result<()>, user: u32, none_named: bool) -> Finding {
     const TOPIC: &str = "rights";
     const MEANING: &str = "the zfs command cannot reach its kernel module";
     match device {
         Ok(()) if user == 0 => {
             Finding::ok(TOPIC, "root, and /dev/zfs opens", "all of ZFS may be used")
         }
+        Ok(()) if !none_named => Finding::ok(
+            TOPIC,
+            format!("user {user}, and /dev/zfs opens"),
+            "what was granted on each dataset is told below",
+        ),
         Ok(()) => Finding::warn(
             TOPIC,
             format!("user {user}, and /dev/zfs opens"),
             "only what was granted on a dataset may be done there",
-            "if not done yet, beside the local pool: sudo zfs allow -u \"$(id -un)\" \
-             send,hold,release,bookmark,snapshot POOL/DATASET; beside the backup pool: sudo zfs \
-             allow -u \"$(id -un)\" receive,create,mount,readonly,canmount,mountpoint,setuid,\
-             devices,exec,volmode POOL/DATASET",
+            format!(
+                "have it checked: zferry doctor --source POOL/DATASET --target POOL/DATASET. To \
+                 grant it, beside the local pool: sudo zfs allow -u \"$(id -un)\" {} POOL/DATASET; \
+                 beside the backup pool: sudo zfs allow -u \"$(id -un)\" {} POOL/DATASET",
+                grants::for_source(),
+                grants::for_target(),
+            ),
         ),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Finding::fail(
             TOPIC,

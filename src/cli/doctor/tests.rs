@@ -4,11 +4,12 @@ use std::io::{self, ErrorKind};
 
 use clap::CommandFactory;
 use sys::backend::WhyNot;
-use sys::probe::{Congestion, HugePages, Memlock, Pipes, Support, Uring};
+use sys::probe::{Account, Congestion, HugePages, Memlock, Pipes, Support, Uring};
 
 use super::judge::CACHE;
 use super::*;
 use crate::zfs::ZfsError;
+use crate::zfs::allow::Allowed;
 use crate::zfs::version::{Release, Version};
 
 fn support(name: &'static str) -> Support {
@@ -48,10 +49,11 @@ fn good() -> Facts {
                 available: Ok(vec!["reno".to_owned(), "cubic".to_owned()]),
                 allowed: Ok(vec!["reno".to_owned()]),
             },
-            user: 0,
+            account: Account { user: 0, name: Some("root".to_owned()), groups: Vec::new() },
         },
         zfs: Ok(version((2, 3, 9), (2, 3, 9))),
         device: Ok(()),
+        uses: Vec::new(),
     }
 }
 
@@ -216,7 +218,7 @@ const MACHINES: &[Case] = &[
     (|m| m.zfs = Ok(version((2, 1, 5), (2, 1, 5))), "zfs", Mark::Warn, "2.1.5", "to 2.1.8"),
     (|m| m.zfs = Ok(version((2, 3, 9), (2, 1, 11))), "zfs", Mark::Warn, "2.1.11", "to 2.1.12"),
     (|m| m.zfs = Ok(version((2, 2, 3), (2, 2, 3))), "zfs", Mark::Warn, "2.2.3", "to 2.2.4"),
-    (|m| m.machine.user = 1000, "rights", Mark::Warn, "user 1000", "sudo zfs allow -u"),
+    (|m| m.machine.account.user = 1000, "rights", Mark::Warn, "user 1000", "sudo zfs allow -u"),
     (
         |m| m.device = Err(io::ErrorKind::NotFound.into()),
         "rights",
@@ -247,6 +249,20 @@ fn each_bad_machine_is_told_by_one_finding_and_how_to_mend_it() {
         let told = found.remedy.as_deref().unwrap_or_default();
         assert!(told.contains(remedy), "case {number}: {found:#?}");
     }
+}
+
+#[test]
+fn datasets_that_are_named_are_judged_instead_of_told_about() {
+    let mut facts = good();
+    facts.machine.account.user = 1000;
+    for duty in [Duty::Source, Duty::Target] {
+        let allowed = Ok(Allowed::read("", &"tank/a".parse().unwrap()).unwrap());
+        facts.uses.push(Use { duty, dataset: "tank/a".parse().unwrap(), allowed });
+    }
+    let findings = judge(&facts);
+    let marks: Vec<_> = findings.iter().map(|found| (found.topic, found.mark)).collect();
+    let last = [("rights", Mark::Ok), ("source", Mark::Fail), ("target", Mark::Fail)];
+    assert!(marks.ends_with(&last), "{marks:?}");
 }
 
 #[test]
@@ -305,7 +321,8 @@ fn json_is_one_object_that_says_whether_something_fails() {
 
 #[test]
 fn this_machine_can_be_judged() {
-    let findings = judge(&read());
+    let nothing = Arguments { source: Vec::new(), target: Vec::new(), json: false };
+    let findings = judge(&read(&nothing));
     assert_eq!(findings.len(), judge(&good()).len());
 }
 
