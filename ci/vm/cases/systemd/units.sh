@@ -80,6 +80,8 @@ case_serves_without_privileges() {
   grep -q '^CapBnd:[[:space:]]*0*$' "/proc/$server_pid/status" || fail "it could get privileges"
   # It has not fallen back to plain calls.
   readlink "/proc/$server_pid"/fd/* | grep -q io_uring || fail "it does without io_uring"
+  # The filter lets it do what it does at its start.
+  grep -q '^Max open files *8192 ' "/proc/$server_pid/limits" || fail "it could not raise its limit of files"
   make_small tank/data
   zfs snapshot tank/data@one
   # Into a folder that is made for it, then by way of the workers that unpack.
@@ -90,7 +92,7 @@ case_serves_without_privileges() {
   replicated vault/in/made/for/data tank/data one two
   no_holds_left
   [ "$(property readonly vault/in/made/for/data)" = on ] || fail "the target may be changed"
-  # Nothing was refused on the way that it does without, such as memory to register.
+  # Nothing was refused on the way that it does without.
   ! journal | grep -iE 'warn|error|permission|not permitted' || fail "the journal has complaints"
   stop_unit
 }
@@ -152,7 +154,7 @@ listens_again() { [ "$(journal | grep -c 'listening on')" -eq 2 ]; }
 # What it would never do right is not tried over and over.
 case_a_wrong_setting_is_told_and_not_tried_again() {
   install_unit
-  sed -i 's|^ZFERRY_OPTIONS=.*|ZFERRY_OPTIONS=--plain --no-such-option|' /etc/zferry/serve.env
+  sed -i 's|^ZFERRY_OPTIONS=.*|& --no-such-option|' /etc/zferry/serve.env
   # With Type=exec it has started, and then ends.
   systemctl start $unit || true
   wait_until 30 "it has failed" is ActiveState failed
