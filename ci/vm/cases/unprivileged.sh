@@ -135,10 +135,18 @@ case_more_than_copies() {
   zfs allow -u carrier "$for_source" tank/secret
   run 0 "${as_carrier[@]}" "$zferry" replicate --snapshot one tank/secret "$url/secret" --plain
   has_snapshots vault/in/secret tank/secret one
-  # A pipe needs `send` alone.
+  # Between pipes, each side needs what its command needs.
   zfs snapshot tank/data@one
   zfs unallow -u carrier tank/data
+  zfs unallow -u keeper vault/in
   zfs allow -u carrier send tank/data
+  zfs allow -u keeper receive,create,mount vault/in
+  "${as_keeper[@]}" "$zferry" receive --listen "$address:7002" --plain -- zfs receive -s -u vault/in/piped >"$work/receive.log" 2>&1 &
+  receiver=$!
+  wait_until 20 "it listens" grep -q 'listening on' "$work/receive.log"
+  run 0 "${as_carrier[@]}" "$zferry" send "$address:7002" --plain -- zfs send tank/data@one
+  wait "$receiver"
+  has_snapshots vault/in/piped tank/data one
   "${as_carrier[@]}" zfs send tank/data@one | head -c 300000 >"$work/part" || true
   # To give up a part of a snapshot needs `destroy`.
   ! "${as_keeper[@]}" zfs receive -s -u vault/in/part <"$work/part" || fail "a part was taken for the whole"
