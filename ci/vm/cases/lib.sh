@@ -217,11 +217,15 @@ last_words() { sed '/./!d' "$work/out" "$work/err" | tail -n 1; }
 # For how many seconds a copy that is cut off is tried again: a case that wants to see the failure leaves it at 0.
 retry_for=0
 
+# How clients and servers talk: in clear, but where a case says otherwise.
+manner=--plain
+
+# shellcheck disable=SC2086 # a flag or none
 # replicate EXPECTED [OPTION...] SRC DST
 replicate() {
   local expected=$1
   shift
-  run "$expected" "${on_client[@]}" "$zferry" replicate --retry-for "$retry_for" "$@" --plain
+  run "$expected" "${on_client[@]}" "$zferry" replicate --retry-for "$retry_for" "$@" $manner
 }
 
 # start_replicate [OPTION...] SRC DST: in the background; $client is its process.
@@ -230,7 +234,7 @@ start_replicate() {
   (
     trap - ERR
     exec >"$work/out" 2>"$work/err"
-    exec "${on_client[@]}" "$zferry" replicate --retry-for "$retry_for" "$@" --plain
+    exec "${on_client[@]}" "$zferry" replicate --retry-for "$retry_for" "$@" $manner
   ) &
   client=$!
 }
@@ -297,8 +301,10 @@ same_trees() {
   umount "${folders[@]}"
 }
 
-# blocks DATASET@SNAPSHOT: a hash of a volume's whole snapshot. The device appears when udev has seen snapdev=visible.
+# blocks DATASET@SNAPSHOT: a hash of a volume's whole snapshot. The device appears when udev has seen snapdev=visible,
+# and where a volume was received, only once somebody wants it to be one (volmode).
 blocks() {
+  zfs set volmode=default "${1%@*}"
   zfs set snapdev=visible "${1%@*}"
   wait_until 20 "a device for $1" test -b "/dev/zvol/$1"
   sha256sum <"/dev/zvol/$1"

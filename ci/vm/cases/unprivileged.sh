@@ -51,6 +51,11 @@ case_delegated_on_both_sides() {
   carry 0 data
   second=$(snapshots tank/data | cut -f 1 | tail -n 1)
   replicated vault/in/data tank/data one "$second"
+  # Properties that may not be set are no failure to `zfs receive`.
+  for expected in readonly=on canmount=noauto setuid=off devices=off exec=off; do
+    [ "$(property "${expected%=*}" vault/in/data)" = "${expected#*=}" ] || fail "${expected%=*} of the target is not ${expected#*=}"
+  done
+  ! grep -q 'zfs receive complained' "$work/server.log" || fail "zfs receive complained"
   no_holds_left
   # What was not granted is refused by ZFS, and zferry says so.
   zfs create tank/other
@@ -115,6 +120,16 @@ case_each_grant_on_the_target_is_needed() {
       readonly)
         carry 0 "$word" --snapshot one
         [ "$(property readonly "vault/in/$word")" = off ] || fail "it is read-only without the grant"
+        judged=0
+        ;;
+      setuid | devices | exec)
+        carry 0 "$word" --snapshot one
+        [ "$(property "$word" "vault/in/$word")" = on ] || fail "it is off without the grant"
+        judged=0
+        ;;
+      # Of a volume, which this is not.
+      volmode)
+        carry 0 "$word" --snapshot one
         judged=0
         ;;
       *) fail "no case for $word" ;;

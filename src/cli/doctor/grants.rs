@@ -77,6 +77,16 @@ const TARGET: &[Need] = &[
         without: Mark::Warn,
         consequence: "what is received can be changed, and takes no incremental then",
     },
+    Need {
+        permissions: &["setuid", "devices", "exec"],
+        without: Mark::Warn,
+        consequence: "programs and device nodes in what is received work here, once it is mounted",
+    },
+    Need {
+        permissions: &["volmode"],
+        without: Mark::Warn,
+        consequence: "volumes that are received appear as disks of this host",
+    },
 ];
 
 /// All that [`Duty::Source`] needs, as `zfs allow` takes it.

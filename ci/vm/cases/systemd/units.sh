@@ -18,14 +18,26 @@ install_unit() {
   [ -e /usr/local/bin/zferry ] || install_program
   rm -rf /etc/systemd/system/$unit.service.d /var/lib/zferry
   install -m 644 /host/docs/systemd/zferry-serve.service /etc/systemd/system/
-  install -D -m 640 -g zferry /host/docs/systemd/serve.env /etc/zferry/serve.env
-  sed -i "s|^ZFERRY_LISTEN=.*|ZFERRY_LISTEN=$address:$port|; s|^ZFERRY_ROOT=.*|ZFERRY_ROOT=vault/in|" /etc/zferry/serve.env
+  rm -rf /etc/zferry
+  install -d -m 755 -o zferry -g zferry /etc/zferry
+  install -m 644 /host/docs/systemd/serve.env /etc/zferry/serve.env
+  sed -i "s|^ZFERRY_LISTEN=.*|ZFERRY_LISTEN=$address:$port|" /etc/zferry/serve.env
+  as_zferry keys trust client carrier "$(key_of_client)" --root vault/in >/dev/null
+  "$zferry" keys trust server "$address:$port" "$(as_zferry keys show | grep -o 'SHA256:[^ ]*' | head -n 1)" >/dev/null
   zfs allow -u zferry "$(granted_on backup/hosts)" vault/in
   # On the host of the other cases, so that the link to it can be narrowed.
   drop_in 'NetworkNamespacePath=/run/netns/server' "$@"
   since=@$EPOCHSECONDS
   trap journal_to_report EXIT
 }
+
+as_zferry() { setpriv --reuid zferry --regid zferry --clear-groups "$zferry" "$@" --config /etc/zferry; }
+
+# Clients of the unit are known by their keys.
+manner=
+# The client's key and list lie in a folder of its own.
+export ZFERRY_CONFIG=$work/client
+key_of_client() { "$zferry" keys show | grep -o 'SHA256:[^ ]*' | head -n 1; }
 
 install_program() {
   install -D -m 644 /host/docs/systemd/zferry.sysusers /etc/sysusers.d/zferry.conf
