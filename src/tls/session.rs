@@ -99,9 +99,13 @@ impl Session {
 }
 
 impl Cipher for Session {
-    fn encrypt(&mut self, plain: &[u8], wire: &mut Vec<u8>) -> io::Result<()> {
+    fn encrypt(&mut self, plain: &[u8], wire: &mut dyn Write) -> io::Result<()> {
         self.connection.writer().write_all(plain)?;
-        self.flush(wire);
+        while self.connection.wants_write() {
+            if self.connection.write_tls(&mut &mut *wire)? == 0 {
+                return Err(ErrorKind::WriteZero.into());
+            }
+        }
         Ok(())
     }
 

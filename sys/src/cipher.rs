@@ -5,15 +5,14 @@
 //! read from, past it.
 
 use std::fmt;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 /// Both directions of one connection.
 pub trait Cipher: Send + fmt::Debug {
-    /// Appends to `wire` what `plain` travels as, and before it whatever else has to be said; with
-    /// no bytes only that.
-    fn encrypt(&mut self, plain: &[u8], wire: &mut Vec<u8>) -> io::Result<()>;
+    /// Writes to `wire` all that `plain` travels as, in few large calls.
+    fn encrypt(&mut self, plain: &[u8], wire: &mut dyn Write) -> io::Result<()>;
 
     /// Takes bytes off the front of `wire` and fills `plain` with what they mean, until one of both
     /// is used up. Fails for good on bytes that the peer has not sent so.

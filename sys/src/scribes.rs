@@ -4,14 +4,14 @@
 //! connections are worked on by several cores, and no stage waits for arithmetic. What waits for a
 //! socket to end is still the backend's: a sender is told nothing, so anything is the end.
 
-use std::io;
+use std::io::{self, IoSlice, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, Shutdown, recv, send, shutdown};
+use nix::sys::socket::{MsgFlags, Shutdown, recv, sendmsg, shutdown};
 
 use crate::cipher::Cipher;
 use crate::operation::{Act, Completion, Request};
@@ -47,8 +47,10 @@ struct Desk {
     incoming: Vec<u8>,
     /// Bytes of `incoming` that the cipher has taken.
     taken: usize,
-    outgoing: Vec<u8>,
 }
+
+/// Where encrypted bytes go: straight from where they were encrypted.
+struct Outgoing<'a>(&'a OwnedFd);
 
 impl Scribes {
     pub(crate) fn new(waker: &Arc<Waker>) -> Scribes {
@@ -63,7 +65,7 @@ impl Scribes {
     ) -> io::Result<()> {
         // Those whose sockets are closed have no more to do: their threads end.
         self.each.retain(|scribe| scribe.socket.strong_count() > 0);
-        let mut desk = Desk { cipher, incoming: Vec::new(), taken: 0, outgoing: Vec::new() };
+        let mut desk = Desk { cipher, incoming: Vec::new(), taken: 0 };
         let (orders, inbox) = channel();
         let thread = std::thread::Builder::new().name("zferry-tls".into()).spawn({
             let (done, waker) = (Arc::clone(&self.done), Arc::clone(&self.waker));
@@ -134,9 +136,7 @@ fn work(inbox: &Receiver<Request>, desk: &mut Desk, done: &Mutex<Vec<Completion>
 impl Desk {
     fn send(&mut self, socket: &OwnedFd, plain: &[u8]) -> io::Result<usize> {
         for piece in plain.chunks(PIECE_BYTES) {
-            self.outgoing.clear();
-            self.cipher.encrypt(piece, &mut self.outgoing)?;
-            send_all(socket, &self.outgoing)?;
+            self.cipher.encrypt(piece, &mut Outgoing(socket))?;
         }
         Ok(plain.len())
     }
@@ -155,7 +155,8 @@ impl Desk {
         }
     }
 
-    /// Waits for bytes of the socket, once all that came before were taken.
+    /// Waits for bytes of the socket, once all that came before were taken. As many as there are:
+    /// how many more will come nobody knows, for the cipher holds a part of a record.
     fn fetch(&mut self, socket: &OwnedFd) -> io::Result<usize> {
         self.taken = 0;
         self.incoming.resize(INCOMING_BYTES, 0);
@@ -170,16 +171,24 @@ impl Desk {
     }
 }
 
-fn send_all(socket: &OwnedFd, bytes: &[u8]) -> io::Result<()> {
-    let mut sent = 0;
-    while sent < bytes.len() {
-        match send(socket.as_raw_fd(), &bytes[sent..], MsgFlags::MSG_NOSIGNAL) {
-            Ok(count) => sent += count,
-            Err(Errno::EINTR) => {}
-            Err(error) => return Err(error.into()),
+impl Write for Outgoing<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_vectored(&[IoSlice::new(bytes)])
+    }
+
+    fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        loop {
+            let flags = MsgFlags::MSG_NOSIGNAL;
+            match sendmsg::<()>(self.0.as_raw_fd(), pieces, &[], flags, None) {
+                Err(Errno::EINTR) => {}
+                sent => return Ok(sent?),
+            }
         }
     }
-    Ok(())
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

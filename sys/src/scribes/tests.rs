@@ -23,12 +23,13 @@ struct Toy {
 const PIECE: usize = 1000;
 
 impl Cipher for Toy {
-    fn encrypt(&mut self, plain: &[u8], wire: &mut Vec<u8>) -> io::Result<()> {
+    fn encrypt(&mut self, plain: &[u8], wire: &mut dyn Write) -> io::Result<()> {
+        let mut whole = Vec::new();
         for piece in plain.chunks(PIECE) {
-            wire.extend(u16::try_from(piece.len()).unwrap().to_le_bytes());
-            wire.extend(piece.iter().map(|byte| byte ^ 0x5a));
+            whole.extend(u16::try_from(piece.len()).unwrap().to_le_bytes());
+            whole.extend(piece.iter().map(|byte| byte ^ 0x5a));
         }
-        Ok(())
+        wire.write_all(&whole)
     }
 
     fn decrypt(&mut self, wire: &mut &[u8], plain: &mut [u8]) -> io::Result<Decrypted> {
