@@ -158,9 +158,21 @@ impl Access {
                 list.display()
             );
         }
+        tell_what_is_not_applied(&book);
         let agreement = agreement(Side::Target, &key, Arc::clone(&book) as _)?;
         let destination = Destination::Granted(Granted::new(zfs, Arc::clone(&book)));
         Ok(Access { door: Door::Keys(agreement), destination, book: Some(book) })
+    }
+}
+
+/// A limit that is read and does nothing must not be relied on.
+fn tell_what_is_not_applied(book: &Book) {
+    for client in book.clients().iter() {
+        let limits = client.grants().iter().map(|grant| grant.limits);
+        if limits.into_iter().any(|limits| limits.spool.is_some() || limits.bandwidth.is_some()) {
+            let client = client.name();
+            tracing::warn!(%client, "`spool` and `bandwidth` of a client are not applied yet");
+        }
     }
 }
 

@@ -64,6 +64,9 @@ targets! {
     nvlist,
     zfs_output,
     zfs_failure,
+    begin,
+    ticket,
+    clients,
 }
 
 /// Panics unless `words`, which a person may be shown, are short and on one line, and no terminal

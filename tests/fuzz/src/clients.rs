@@ -1,0 +1,25 @@
+//! The lists of clients and servers, as somebody has edited them.
+
+use zferry::trust::clients::Clients;
+use zferry::trust::servers::Servers;
+
+use crate::Target;
+
+/// Many times the input: the text is parsed with all its places.
+pub const TARGET: Target = Target { run, allocated_bytes_max: 16 << 20 };
+
+fn run(input: &[u8]) {
+    let Ok(text) = str::from_utf8(input) else { return };
+    match Clients::parse(text) {
+        Ok(clients) => {
+            for client in clients.iter() {
+                let found = clients.find(&client.fingerprint()).expect("it is in the list");
+                assert_eq!(found.name(), client.name());
+            }
+        }
+        Err(mistake) => assert!(!mistake.to_string().is_empty()),
+    }
+    if let Ok(servers) = Servers::parse(text) {
+        assert!(servers.iter().all(|(at, pin)| servers.pin(&at.to_string()) == Some(pin)));
+    }
+}
