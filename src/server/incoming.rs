@@ -10,6 +10,7 @@ use sys::control::{Listener, Stream};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::PREAMBLE_LIMIT;
+use super::doorman::Source;
 use super::roster::Shown;
 use crate::error::{Class, Failure, Side};
 use crate::link::{self, HandshakeError, Link, NoPreamble, Wire, read_preamble};
@@ -102,6 +103,8 @@ pub(super) enum Introduced {
 pub(super) struct Stranger {
     pub stream: Stream,
     pub peer: String,
+    /// `None` for this process.
+    pub source: Option<Source>,
     pub door: Door,
 }
 
@@ -116,8 +119,9 @@ impl Incoming {
             Incoming::Network { listener, door } => loop {
                 match listener.accept().await {
                     Ok((stream, peer)) => {
+                        let source = Some(Source::of(peer.ip()));
                         let (peer, door) = (peer.to_string(), door.clone());
-                        return Some(Stranger { stream, peer, door });
+                        return Some(Stranger { stream, peer, source, door });
                     }
                     Err(error) => {
                         tracing::warn!(%error, "accept a connection");
@@ -129,7 +133,8 @@ impl Incoming {
                 match Stream::from_unix(sockets.recv().await?) {
                     Ok(stream) => {
                         let peer = "this host".to_owned();
-                        return Some(Stranger { stream, peer, door: Door::Plain });
+                        let door = Door::Plain;
+                        return Some(Stranger { stream, peer, source: None, door });
                     }
                     Err(error) => tracing::warn!(%error, "take over a socket pair"),
                 }
@@ -140,7 +145,7 @@ impl Incoming {
 
 /// Hears what a connection is. A stranger is told nothing and costs one line in the log.
 pub(super) async fn introduce(stranger: Stranger) -> Option<Introduced> {
-    let Stranger { stream, peer, door } = stranger;
+    let Stranger { stream, peer, door, .. } = stranger;
     if let Err(error) = link::prepare(&stream) {
         tracing::warn!(peer, %error, "socket options are not set");
     }

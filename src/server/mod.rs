@@ -5,6 +5,7 @@
 //! server wait, or that a stopping server cuts a transfer it could finish.
 
 mod destination;
+mod doorman;
 mod gate;
 mod granted;
 mod incoming;
@@ -18,13 +19,13 @@ mod transfer;
 use std::cell::Cell;
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sys::control;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 
 pub use self::destination::{Destination, Pipe, Pool};
+use self::doorman::{Doorman, Pass};
 pub use self::granted::Granted;
 pub use self::incoming::{Door, Incoming, OneTicket};
 use self::incoming::{Introduced, Stranger};
@@ -43,8 +44,8 @@ use crate::spool::transfers::Transfers;
 /// How long a connection may take to say what it is.
 const PREAMBLE_LIMIT: Duration = Duration::from_secs(5);
 
-/// Connections that have not said what they are; more than these wait in the kernel's queue.
-const STRANGERS_MAX: usize = 64;
+/// Connections that are closed at the door are not told of more often.
+const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// How often a server that stops looks whether its last session has ended.
 const DRAIN_EVERY: Duration = Duration::from_millis(20);
@@ -93,6 +94,7 @@ struct Shared {
     options: Options,
     destination: Destination,
     roster: Roster,
+    doorman: Doorman,
     stop: watch::Receiver<Stopping>,
     /// Sessions that are running.
     sessions: Cell<usize>,
@@ -113,6 +115,7 @@ pub async fn serve(
         options,
         destination,
         roster: Roster::default(),
+        doorman: Doorman::default(),
         stop: stop.clone(),
         sessions: Cell::new(0),
         outcome,
@@ -159,25 +162,49 @@ async fn nobody(shared: &Shared) {
     }
 }
 
-/// Hears everybody out who comes, until nobody can come any more.
+/// Hears everybody out who comes and is let stand at the door, until nobody can come any more.
 async fn meet_all(mut incoming: Incoming, shared: &Rc<Shared>) {
-    let strangers = Arc::new(Semaphore::new(STRANGERS_MAX));
-    while let Some((stranger, place)) = next_connection(&mut incoming, &strangers).await {
+    let mut turned_away = TurnedAway::default();
+    while let Some(stranger) = incoming.next().await {
+        // Whoever is in this process already needs none.
+        let place = stranger.source.map(|source| shared.doorman.knock(source, lot()));
+        let Some(place) = place.map_or(Some(None), |knocked| knocked.map(Some)) else {
+            turned_away.tell(&stranger.peer);
+            continue;
+        };
         control::spawn(meet(Rc::clone(shared), stranger, place));
     }
 }
 
-async fn next_connection(
-    incoming: &mut Incoming,
-    strangers: &Arc<Semaphore>,
-) -> Option<(Stranger, OwnedSemaphorePermit)> {
-    let place = Arc::clone(strangers).acquire_owned().await.ok()?;
-    let stranger = incoming.next().await?;
-    Some((stranger, place))
+/// A number that nobody outside can foretell; without random bytes everybody loses.
+fn lot() -> u32 {
+    getrandom::u32().unwrap_or(0)
 }
 
-async fn meet(shared: Rc<Shared>, stranger: Stranger, place: OwnedSemaphorePermit) {
-    let peer = stranger.peer.clone();
+/// Connections that were closed at the door; told of now and then, for they may be many.
+#[derive(Debug, Default)]
+struct TurnedAway {
+    count: u64,
+    told: Option<Instant>,
+}
+
+impl TurnedAway {
+    fn tell(&mut self, peer: &str) {
+        self.count += 1;
+        if self.told.is_none_or(|told| told.elapsed() > TELL_EVERY) {
+            self.told = Some(Instant::now());
+            let count = std::mem::take(&mut self.count);
+            tracing::warn!(
+                count,
+                peer,
+                "turned away: too many connections have not said who they are"
+            );
+        }
+    }
+}
+
+async fn meet(shared: Rc<Shared>, stranger: Stranger, place: Option<Pass>) {
+    let (peer, source) = (stranger.peer.clone(), stranger.source);
     let introduced = incoming::introduce(stranger).await;
     drop(place);
     match introduced {
@@ -195,7 +222,10 @@ async fn meet(shared: Rc<Shared>, stranger: Stranger, place: OwnedSemaphorePermi
         }
         Some(Introduced::Control { version, wire }) => {
             match Session::greeting(&shared, wire, version, peer) {
-                Ok(session) => shared.run(session).await,
+                Ok(session) => {
+                    let _known = source.map(|source| shared.doorman.know(source));
+                    shared.run(session).await;
+                }
                 Err(error) => tracing::error!(%error, "no random bytes for a session"),
             }
         }

@@ -145,14 +145,12 @@ fn without_zfs_the_package_is_named() {
 
 #[test]
 fn encryption_is_not_silently_left_out() {
-    for words in [
-        ["send", "127.0.0.1:1", "", ""],
-        ["receive", "--listen", "127.0.0.1:0", ""],
-        ["replicate", "tank/a", "zferry://127.0.0.1:1/a", ""],
+    for (words, ticket) in [
+        (["send", "127.0.0.1:1"].as_slice(), "--ticket FILE"),
+        (&["receive", "--listen", "127.0.0.1:0"], "--ticket-out FILE"),
     ] {
-        let words: Vec<_> = words.into_iter().filter(|word| !word.is_empty()).collect();
-        let ended = Running::start(&mut zferry(&words)).ended();
-        ended.failed_with(3, &["no encryption", "--plain"]);
+        let ended = Running::start(&mut zferry(words)).ended();
+        ended.failed_with(3, &["is not said", ticket, "--plain"]);
     }
 }
 

@@ -1,12 +1,15 @@
 //! Whatever else can sit at the other end of a connection, on both sides.
 
 use std::io::Write;
+use std::time::{Duration, Instant};
 
 use zferry::protocol::message::Message;
 use zferry::protocol::secret::JoinSecret;
 
 use super::host::{Server, send, wait_for_words};
-use super::peer::{self, BLOCK_BYTES, Peer, dial, frame, full_stream, header, hear_out, stranger};
+use super::peer::{
+    self, BLOCK_BYTES, Peer, dial, dial_from, frame, full_stream, header, hear_out, stranger,
+};
 use super::stand_in::StandIn;
 use super::{content, hosts, stream_of};
 
@@ -61,17 +64,30 @@ fn a_server_survives_whatever_connects_to_it() {
     assert_eq!(server.stopped().succeeded().stderr.matches("panicked").count(), 0);
 }
 
+/// From five addresses; loopback has as many as there are.
 #[test]
 fn strangers_that_say_nothing_do_not_keep_real_clients_out() {
     let target = StandIn::new();
     let server = Server::serve(&target, &[]);
-    let idle: Vec<_> = (0..50).map(|_| dial(server.address, b"\x89zfe")).collect();
+    let idle: Vec<_> = (0..300_u16)
+        .map(|number| {
+            let source = [127, 0, 0, 2 + (number % 5).to_le_bytes()[0]];
+            dial_from(source, server.address, b"\x89zfe")
+        })
+        .collect();
+    let began = Instant::now();
     server.still_serves();
-    // After a while they are sent away.
+    assert!(began.elapsed() < Duration::from_secs(4), "it did not wait until they were sent away");
+    // Four of each are heard out for a while, the others are closed at once.
+    let mut heard_out = 0;
     for stream in idle {
+        let before = Instant::now();
         assert!(hear_out(stream).is_empty());
+        heard_out += usize::from(before.elapsed() > Duration::from_millis(50));
     }
+    assert!(heard_out <= 20, "{heard_out}");
     wait_for_words(&server.running, "did not say what it is in time");
+    wait_for_words(&server.running, "turned away: too many connections");
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
+use socket2::{Domain, Socket, Type};
 use zferry::dataset::{Guid, Kind};
 use zferry::error::Failure;
 use zferry::protocol::envelope::{Decoder, encode};
@@ -37,6 +38,18 @@ pub struct Peer {
     decoder: Decoder,
     inbox: Vec<u8>,
     pub secret: JoinSecret,
+}
+
+/// A connection from an address of our choice, which says so much.
+pub fn dial_from(source: [u8; 4], address: SocketAddr, said: &[u8]) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from((source, 0)).into()).unwrap();
+    socket.connect(&address.into()).unwrap();
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(HEAR_LIMIT)).unwrap();
+    // It may be closed already.
+    let _ = (&stream).write_all(said);
+    stream
 }
 
 /// Connects and says `preamble`.
