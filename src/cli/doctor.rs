@@ -3,6 +3,7 @@
 //! Reads facts, has them judged ([`judge`]) and prints the findings. What must never happen here:
 //! a change to the machine, or a fact that cannot be read and hides the others.
 
+mod finding;
 mod grants;
 mod judge;
 #[cfg(test)]
@@ -14,8 +15,9 @@ use std::io::{self, Write};
 use clap::Args;
 use serde::Serialize;
 
+pub use self::finding::{Finding, Mark};
 pub use self::grants::{Duty, Use};
-pub use self::judge::{Facts, Finding, Mark, judge};
+pub use self::judge::{Facts, judge};
 use crate::dataset::DatasetName;
 use crate::error::{Class, Failure, Side};
 use crate::zfs::Zfs;

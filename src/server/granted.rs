@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::destination::Pool;
+use super::pool::Pool;
 use crate::dataset::DatasetName;
 use crate::error::{Class, Failure, Side};
 use crate::protocol::message::{DatasetStream, RelativeName};

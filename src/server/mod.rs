@@ -12,8 +12,10 @@ mod incoming;
 mod lanes;
 mod nowhere;
 mod place;
+mod pool;
 mod roster;
 mod session;
+mod taker;
 mod transfer;
 
 use std::cell::Cell;
@@ -24,13 +26,14 @@ use std::time::{Duration, Instant};
 use sys::control;
 use tokio::sync::watch;
 
-pub use self::destination::{Destination, Pipe, Pool};
+pub use self::destination::{Destination, Pipe};
 use self::doorman::{Doorman, Pass};
 pub use self::granted::Granted;
 pub use self::incoming::{Door, Incoming, OneTicket};
 use self::incoming::{Introduced, Stranger};
 pub use self::nowhere::Nowhere;
 use self::place::Place;
+pub use self::pool::Pool;
 use self::roster::{Arrival, Lane, Returning, Roster, Shown};
 use self::session::Session;
 use crate::breakpoint::record::Role;

@@ -18,10 +18,10 @@ use sys::control;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 pub(super) use self::restored::restore_all;
-use super::destination::Prepared;
 use super::lanes::Lanes;
 use super::place::Place;
 use super::roster::{Arrival, Claim, Presence, Who};
+use super::taker::Prepared;
 use super::transfer::Transfer;
 use super::{Destination, Lasts, Shared, Stopping};
 use crate::breakpoint::identity::SessionId;

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use sys::probe::Account;
 
-use super::judge::{Finding, Mark};
+use super::finding::{Finding, Mark};
 use crate::dataset::{DatasetName, typed};
 use crate::error::{Failure, Side};
 use crate::zfs::allow::{Allowed, Place};
