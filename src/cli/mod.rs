@@ -134,15 +134,6 @@ fn log_to_stderr(arguments: &Arguments) {
     let _ = subscriber.try_init();
 }
 
-/// The words of everything that would go over the network, until TLS is the default.
-fn require_plain(here: Side, plain: bool) -> Result<(), Failure> {
-    if plain {
-        return Ok(());
-    }
-    Err(usage(here, "this version has no encryption on the wire yet")
-        .with_remedy("add --plain on both sides if the network between them is trusted"))
-}
-
 fn usage(here: Side, what: impl Into<String>) -> Failure {
     Failure::new(here, Class::Usage, what)
 }

@@ -20,7 +20,7 @@ use self::report::Report;
 use super::engine::Flags;
 use super::serve::listen;
 use super::target::resolve;
-use super::{machine, require_plain, signals, usage};
+use super::{machine, signals, usage};
 use crate::client::{Dial, Manner, Stop};
 use crate::error::{Failure, Side};
 use crate::server::{Nowhere, Stopping};
@@ -145,6 +145,15 @@ fn once(nowhere: Nowhere, mut stop: watch::Receiver<Stopping>) -> watch::Receive
         std::future::pending::<()>().await;
     });
     stopping
+}
+
+/// What is measured is the network, and the sample is nobody's secret.
+fn require_plain(here: Side, plain: bool) -> Result<(), Failure> {
+    if plain {
+        return Ok(());
+    }
+    Err(usage(here, "two hosts are measured in clear, and nobody proves who they are")
+        .with_remedy("add --plain on both sides, if that will do for the sample"))
 }
 
 fn dial(far: &str, plain: bool) -> Result<Dial, Failure> {
