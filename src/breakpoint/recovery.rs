@@ -230,17 +230,20 @@ impl<'a> Ring<'a> {
     }
 
     /// Whether a crash may have cut a write to this slot: the highest record itself, the one that
-    /// follows it or would after a crash, or the last ones before an earlier crash. The first
-    /// record after a crash stands two behind the highest that was seen, and that may have been
-    /// the one that was cut.
+    /// follows it or would after a crash, or one before an earlier crash. Of those between a record
+    /// and the next that is there, where that begins anew, each was cut, or never given out and
+    /// what it would have covered was.
     fn may_be_torn(&self, slot: SlotIndex, highest: &Record) -> bool {
         let Record { sequence, ring, .. } = *highest;
         let last = [sequence, sequence.next(), sequence.after_crash()];
-        let begins = |record: Option<&Record>| record.is_some_and(|it| it.parent.is_none());
-        let second = || self.at(self.expected(slot, highest)?.after_crash());
         last.map(|sequence| sequence.slot(ring)).contains(&slot)
-            || begins(self.after(slot, highest))
-            || begins(second())
+            || self.next_there(slot, highest).is_some_and(|record| record.parent.is_none())
+    }
+
+    /// The first record that is there of those behind the one that this slot should hold.
+    fn next_there(&self, slot: SlotIndex, highest: &Record) -> Option<&'a Record> {
+        let behind = std::iter::successors(self.expected(slot, highest), |it| Some(it.next()));
+        behind.skip(1).take_while(|it| *it <= highest.sequence).find_map(|it| self.at(it))
     }
 
     /// The record behind the one that this slot should hold.
