@@ -1,6 +1,6 @@
 //! The record that a stream begins with: a client's bytes, before anything takes them.
 
-use zferry::stream::Begin;
+use zferry::stream::{Begin, PAYLOAD_BYTES_MAX};
 
 use crate::{Target, assert_fit_to_be_shown};
 
@@ -24,6 +24,7 @@ const MAGIC: u64 = 0x2_F5BA_CBAC;
 fn check(stream: &[u8]) {
     match Begin::read(stream) {
         Ok(Some(begin)) => {
+            assert!(begin.payload.0 <= u64::from(PAYLOAD_BYTES_MAX), "{begin:?}");
             // What follows is of no interest.
             let longer = [stream, &[0xff; 64]].concat();
             assert_eq!(Begin::read(&longer).unwrap().as_ref(), Some(&begin));
