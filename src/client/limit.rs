@@ -12,6 +12,10 @@ use crate::units::{Bytes, Rate};
 /// The most that may be sent; `None` for no limit. May change at any time.
 pub type Limit = watch::Receiver<Option<Rate>>;
 
+/// The kernel sends a segment and then rests for as long as that takes at the limit: a block begins
+/// after the rest for the one before. Within one host segments are this long, elsewhere shorter.
+const SEGMENT_BYTES_MAX: u64 = 64 << 10;
+
 /// A task that passes a limit on; dropped, it ends, and the limit stays as it is.
 #[derive(Debug)]
 pub(super) struct Limiter {
@@ -35,10 +39,11 @@ impl Limiter {
         Limiter { limit: told, task }
     }
 
-    /// How long a block is on the wire at least, over one of so many connections.
+    /// How long a block is on the wire, over one of so many connections, if nothing is wrong.
     pub fn block_takes(&self, block_bytes: Bytes, connections: u16) -> Duration {
         let share = self.limit.borrow().map(|rate| rate.shared_by(connections.into()));
-        share.map_or(Duration::ZERO, |share| share.takes(block_bytes))
+        let waits = Bytes(block_bytes.0.saturating_add(SEGMENT_BYTES_MAX));
+        share.map_or(Duration::ZERO, |share| share.takes(waits))
     }
 }
 

@@ -206,11 +206,10 @@ impl TurnedAway {
     }
 }
 
+/// Hears one connection out and leads it where it belongs; until then it has its place at the door.
 async fn meet(shared: Rc<Shared>, stranger: Stranger, place: Option<Pass>) {
     let (peer, source) = (stranger.peer.clone(), stranger.source);
-    let introduced = incoming::introduce(stranger).await;
-    drop(place);
-    match introduced {
+    match incoming::introduce(stranger).await {
         Some(Introduced::Lane { lane, shown, connection }) => {
             let delivered = shared.roster.deliver(&shown, Arrival::Lane(Lane { lane, connection }));
             if delivered.is_err() {
@@ -226,6 +225,7 @@ async fn meet(shared: Rc<Shared>, stranger: Stranger, place: Option<Pass>) {
         Some(Introduced::Control { version, wire }) => {
             match Session::greeting(&shared, wire, version, peer) {
                 Ok(session) => {
+                    drop(place);
                     let _known = source.map(|source| shared.doorman.know(source));
                     shared.run(session).await;
                 }
