@@ -1,13 +1,15 @@
 //! zferry carries ZFS snapshots from one Linux host to another and never starts over.
 //!
 //! Modules stand on each other in this order, and name only what stands below them:
-//! `units, error, dataset, listing, token, stream, trust < protocol < breakpoint < plan < spool <
-//! process < zfs < engine < tls < link < ...`
+//! `units, error, small_file, dataset, listing, token, stream, trust < protocol < breakpoint < plan
+//! < spool < process < zfs < engine < tls < link < ...`
 #![forbid(unsafe_code)]
 
 pub mod units;
 
 pub mod error;
+
+pub mod small_file;
 
 pub mod dataset;
 

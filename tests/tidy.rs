@@ -17,6 +17,7 @@ use source::{Token, paths, tokens};
 const LAYERS: &[&str] = &[
     "units",
     "error",
+    "small_file",
     "dataset",
     "listing",
     "token",

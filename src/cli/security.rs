@@ -1,9 +1,8 @@
 //! Who talks with whom: from flags and files to what the two sides are started with.
 
-use std::fs::File;
-use std::io::{Read, Write};
+use std::fs::{self, File, Metadata};
+use std::io::Write;
 use std::net::SocketAddr;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,6 +18,7 @@ use crate::error::{Class, Failure, Side};
 use crate::protocol::secret::{JOIN_SECRET_BYTES, JoinSecret};
 use crate::protocol::ticket::{TICKET_BYTES_MAX, Ticket};
 use crate::server::{Door, OneTicket};
+use crate::small_file::{self, Aside, Distrust, check_secret, read_text};
 use crate::tls::{Agreement, Anybody};
 use crate::trust::{OwnKey, servers};
 
@@ -143,12 +143,18 @@ fn of_ticket(address: SocketAddr) -> Result<String, Failure> {
 
 /// For nobody but us, if it is a file.
 fn write_ticket(path: &Path, ticket: &Ticket) -> std::io::Result<()> {
-    let mut options = File::options();
-    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    if file.metadata()?.is_file() {
-        file.set_permissions(PermissionsExt::from_mode(0o600))?;
+    let text = ticket.encode();
+    match fs::metadata(path) {
+        Ok(metadata) if !metadata.is_file() => {
+            File::options().write(true).open(path)?.write_all(text.as_bytes())
+        }
+        // Behind a link, as /dev/stdout is one, lies what is meant.
+        Ok(_) => Aside::write(&fs::canonicalize(path)?, text.as_bytes())?.replace(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Aside::write(path, text.as_bytes())?.replace()
+        }
+        Err(error) => Err(error),
     }
-    file.write_all(ticket.encode().as_bytes())
 }
 
 fn read_ticket(path: &Path) -> Result<Ticket, Failure> {
@@ -156,14 +162,44 @@ fn read_ticket(path: &Path) -> Result<Ticket, Failure> {
     let failed = |error| machine(Side::Source, &format!("read the ticket {shown}"), &error);
     let file = File::open(path).map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
-    let mode = metadata.permissions().mode() & 0o777;
-    if metadata.is_file() && mode & 0o077 != 0 {
-        let what = format!("the ticket {shown} can be read by others (mode {mode:03o})");
-        return Err(usage(Side::Source, what)
+    let user = small_file::user().map_err(failed)?;
+    if let Err(why) = check_secret(&metadata, user).or_else(|why| unless_pipe(&metadata, why)) {
+        let what = match why {
+            Distrust::Mode(mode) => format!("can be read by others (mode {mode:03o})"),
+            Distrust::Owner(owner) => format!("belongs to user {owner}"),
+        };
+        return Err(usage(Side::Source, format!("the ticket {shown} {what}"))
             .with_remedy("use one that nobody else has seen; then: chmod 600 FILE"));
     }
-    let mut text = String::new();
-    let most = TICKET_BYTES_MAX as u64 + 1;
-    file.take(most).read_to_string(&mut text).map_err(failed)?;
+    let text = match read_text(&file, TICKET_BYTES_MAX as u64) {
+        Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+            return Err(usage(Side::Source, format!("{shown} is no ticket: {error}")));
+        }
+        read => read.map_err(failed)?,
+    };
     Ticket::decode(&text).map_err(|error| usage(Side::Source, format!("{shown}: {error}")))
+}
+
+/// Who else may read from a pipe gets what we do not.
+fn unless_pipe(metadata: &Metadata, why: Distrust) -> Result<(), Distrust> {
+    if metadata.is_file() { Err(why) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ticket_is_not_seen_by_who_had_its_file_open_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ticket");
+        fs::write(&path, "old").unwrap();
+        let reader = File::open(&path).unwrap();
+        let key = OwnKey::generate().unwrap();
+        let address = "127.0.0.1:7001".parse().unwrap();
+        let ticket = Ticket::new(address, key.fingerprint(), new_secret().unwrap());
+        write_ticket(&path, &ticket).unwrap();
+        assert_eq!(std::io::read_to_string(reader).unwrap(), "old");
+        assert_eq!(read_ticket(&path).unwrap().encode(), ticket.encode());
+    }
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::small_file::{read_json, write_json};
+use super::json::{read_json, write_json};
 use crate::protocol::message::{Limits, Open};
 use crate::protocol::negotiate::Agreed;
 use crate::protocol::secret::JoinSecret;

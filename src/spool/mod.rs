@@ -8,12 +8,12 @@
 pub mod fault;
 pub mod folder;
 pub mod handover;
+mod json;
 pub mod keeping;
 pub mod left;
 pub mod names;
 mod notes;
 pub mod record_file;
 pub mod segments;
-mod small_file;
 pub mod trail;
 pub mod transfers;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::folder;
-use super::small_file::{read_json, write_json};
+use super::json::{read_json, write_json};
 use crate::breakpoint::record::Role;
 
 /// What a record file is about.

@@ -162,12 +162,11 @@ impl Transfers {
     fn remove_lonely_names(&self) -> io::Result<()> {
         for file in fs::read_dir(&self.path)? {
             let path = file?.path();
-            let ends = [".names", ".names.new", ".session", ".session.new"];
-            let is_names = ends.iter().any(|end| {
-                let id = path.file_name().and_then(|name| name.to_str()?.strip_suffix(end));
-                id.is_some_and(|id| {
-                    FileId::parse(id).is_some_and(|id| !self.records_of(id).exists())
-                })
+            // What was not put in its place any more has further ends.
+            let parts = path.file_name().and_then(|name| name.to_str()?.split_once('.'));
+            let is_names = parts.is_some_and(|(id, end)| {
+                ["names", "session"].iter().any(|names| end.starts_with(names))
+                    && FileId::parse(id).is_some_and(|id| !self.records_of(id).exists())
             });
             if is_names {
                 let _ = fs::remove_file(path);

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 
 use super::clients::Clients;
 use super::key::OwnKey;
-use super::list;
 use super::servers::Servers;
 use crate::error::{Class, Failure, Side};
+use crate::small_file;
 
 /// Where key and lists lie.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +32,7 @@ impl Folder {
 
     /// The folder of whoever runs this: root's is the host's, a user has one of his own.
     pub fn usual(side: Side) -> Result<Folder, Failure> {
-        let user = list::user().map_err(|error| {
+        let user = small_file::user().map_err(|error| {
             Failure::new(side, Class::Machine, format!("find out which user this is: {error}"))
         })?;
         let [settings, home] = ["XDG_CONFIG_HOME", "HOME"].map(std::env::var_os);

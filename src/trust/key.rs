@@ -2,8 +2,8 @@
 
 use std::fmt;
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::encoding::AsDer;
@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 
 use super::fingerprint::Fingerprint;
 use crate::error::{Class, Failure, Side};
+use crate::small_file::{self, Aside, Distrust, check_secret, folder_of, read_text};
 
 /// An Ed25519 key pair. Its private half is wiped from memory with it, and never printed.
 pub struct OwnKey {
@@ -40,6 +41,14 @@ pub enum KeyError {
         path: PathBuf,
         /// Its permissions.
         mode: u32,
+    },
+    /// It belongs to somebody who is neither root nor us, and may be known to him.
+    #[error("the key {} belongs to user {owner}", path.display())]
+    Foreign {
+        /// Where it is.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
     },
     /// It is no Ed25519 key in PEM.
     #[error("{} holds no Ed25519 key in PEM form", path.display())]
@@ -85,17 +94,21 @@ impl OwnKey {
     /// The key of a file.
     pub fn load(path: &Path) -> Result<OwnKey, KeyError> {
         let failed = |error| KeyError::File { path: path.to_owned(), error };
-        let file = File::open(path).map_err(failed)?;
-        let mode = file.metadata().map_err(failed)?.permissions().mode() & 0o777;
-        if mode & 0o077 != 0 {
-            return Err(KeyError::Exposed { path: path.to_owned(), mode });
-        }
-        let mut text = Zeroizing::new(String::new());
         let malformed = || KeyError::Malformed { path: path.to_owned() };
-        match file.take(FILE_MAX).read_to_string(&mut text) {
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => return Err(malformed()),
-            read => read.map_err(failed)?,
-        };
+        // Before it is opened: to open a pipe is to wait for its writer.
+        if !fs::metadata(path).map_err(failed)?.is_file() {
+            return Err(malformed());
+        }
+        let file = File::open(path).map_err(failed)?;
+        let user = small_file::user().map_err(failed)?;
+        check_secret(&file.metadata().map_err(failed)?, user).map_err(|why| match why {
+            Distrust::Mode(mode) => KeyError::Exposed { path: path.to_owned(), mode },
+            Distrust::Owner(owner) => KeyError::Foreign { path: path.to_owned(), owner },
+        })?;
+        let text = read_text(&file, FILE_MAX).map_err(|error| match error.kind() {
+            io::ErrorKind::InvalidData => malformed(),
+            _ => failed(error),
+        })?;
         decode(&text).and_then(OwnKey::from_pkcs8).ok_or_else(malformed)
     }
 
@@ -103,19 +116,12 @@ impl OwnKey {
     fn create(path: &Path) -> Result<OwnKey, KeyError> {
         let failed = |error| KeyError::File { path: path.to_owned(), error };
         let key = OwnKey::generate()?;
-        let folder = path.parent().unwrap_or(Path::new("."));
-        DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
-        let mut aside = path.as_os_str().to_owned();
-        aside.push(format!(".{}", std::process::id()));
-        let aside = PathBuf::from(aside);
-        let linked = write_new(&aside, &key.encode()).and_then(|()| fs::hard_link(&aside, path));
-        let _left_over_at_worst = fs::remove_file(&aside);
-        match linked {
-            Ok(()) => File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?,
+        DirBuilder::new().recursive(true).mode(0o700).create(folder_of(path)).map_err(failed)?;
+        match Aside::write(path, key.encode().as_bytes()).and_then(Aside::put) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 return OwnKey::load(path);
             }
-            Err(error) => return Err(failed(error)),
+            written => written.map_err(failed)?,
         }
         Ok(key)
     }
@@ -139,12 +145,6 @@ impl OwnKey {
     pub fn pkcs8(&self) -> &[u8] {
         &self.pkcs8
     }
-}
-
-fn write_new(path: &Path, text: &str) -> io::Result<()> {
-    let mut file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()
 }
 
 /// What stands between head and foot; whatever else is in the file is for people.
@@ -172,6 +172,11 @@ impl KeyError {
                  the other hosts must be told of",
                 path.display()
             )),
+            KeyError::Foreign { path, .. } => failure.with_remedy(format!(
+                "remove {}: a new one is made, which the other hosts must be told of; or run this \
+                 as its owner",
+                path.display()
+            )),
             KeyError::Malformed { path } => failure.with_remedy(format!(
                 "restore {} from a backup, or remove it: a new one is made, which the other hosts \
                  must be told of",
@@ -184,6 +189,8 @@ impl KeyError {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]

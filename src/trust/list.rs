@@ -3,24 +3,19 @@
 //! Below `clients` and `servers`, which know what the lines mean. What must never happen here:
 //! that a list counts which somebody else could have written, or that a reader finds half of one.
 
-use std::fs::{self, File, Permissions};
-use std::io::{self, Read, Write};
+use std::fs::{self, File, Metadata, Permissions};
+use std::io;
 use std::ops::Range;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
 use crate::error::{Class, Failure, Side};
+use crate::small_file::{self, Aside, Distrust, check_writers, folder_of, read_text};
 
 /// Room for ten thousand clients.
 const FILE_BYTES_MAX: u64 = 4 << 20;
-
-/// Who besides its owner may write.
-const WRITABLE_BY_OTHERS: u32 = 0o022;
-
-/// In a folder with this bit nobody replaces the files of others.
-const STICKY: u32 = 0o1000;
 
 /// What a new list may be read by: it holds no secret.
 const NEW_MODE: u32 = 0o644;
@@ -111,53 +106,28 @@ pub fn read(path: &Path) -> Result<String, ListError> {
         Err(error) => return Err(failed(error)),
     }
     let file = File::open(path).map_err(failed)?;
-    let user = user().map_err(failed)?;
+    let user = small_file::user().map_err(failed)?;
     check(path, &file.metadata().map_err(failed)?, user)?;
+    // Whoever can put another link in the place of this one writes the list as well.
     let true_path = fs::canonicalize(path).map_err(failed)?;
-    let folder = true_path.parent().unwrap_or(Path::new("/"));
-    check(folder, &fs::metadata(folder).map_err(failed)?, user)?;
-    let mut text = String::new();
-    match file.take(FILE_BYTES_MAX).read_to_string(&mut text) {
-        Ok(_) => Ok(text),
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-            let mistake = Mistake { line: 1, column: 1, what: "this is no UTF-8 text".to_owned() };
-            Err(ListError::Wrong { path: path.to_owned(), mistake })
-        }
-        Err(error) => Err(failed(error)),
+    for folder in [folder_of(path), folder_of(&true_path)] {
+        check(folder, &fs::metadata(folder).map_err(failed)?, user)?;
     }
-}
-
-/// A list counts only if nobody else can have written it.
-fn check(path: &Path, metadata: &fs::Metadata, user: u32) -> Result<(), ListError> {
-    judge(metadata.mode(), metadata.is_dir(), metadata.uid(), user).map_err(|why| match why {
-        Distrust::Mode => {
-            ListError::Exposed { path: path.to_owned(), mode: metadata.mode() & 0o7777 }
+    read_text(&file, FILE_BYTES_MAX).map(|text| text.to_string()).map_err(|error| {
+        if error.kind() != io::ErrorKind::InvalidData {
+            return failed(error);
         }
-        Distrust::Owner => ListError::Foreign { path: path.to_owned(), owner: metadata.uid() },
+        let mistake = Mistake { line: 1, column: 1, what: "this is no UTF-8 text".to_owned() };
+        ListError::Wrong { path: path.to_owned(), mistake }
     })
 }
 
-#[derive(Debug, PartialEq, Eq)]
-enum Distrust {
-    Mode,
-    Owner,
-}
-
-fn judge(mode: u32, is_folder: bool, owner: u32, user: u32) -> Result<(), Distrust> {
-    let is_sticky = is_folder && mode & STICKY != 0;
-    if mode & WRITABLE_BY_OTHERS != 0 && !is_sticky {
-        return Err(Distrust::Mode);
-    }
-    if owner != 0 && owner != user { Err(Distrust::Owner) } else { Ok(()) }
-}
-
-/// The user whose rights this process has.
-pub(super) fn user() -> io::Result<u32> {
-    let status = fs::read_to_string("/proc/self/status")?;
-    let ids = status.lines().find_map(|line| line.strip_prefix("Uid:"));
-    // Real, effective, saved, for files.
-    let effective = ids.and_then(|ids| ids.split_whitespace().nth(1)?.parse().ok());
-    effective.ok_or_else(|| io::Error::other("no Uid in /proc/self/status"))
+/// A list counts only if nobody else can have written it.
+fn check(path: &Path, metadata: &Metadata, user: u32) -> Result<(), ListError> {
+    check_writers(metadata, user).map_err(|why| match why {
+        Distrust::Mode(mode) => ListError::Exposed { path: path.to_owned(), mode },
+        Distrust::Owner(owner) => ListError::Foreign { path: path.to_owned(), owner },
+    })
 }
 
 /// Puts a text in the place of a list, or makes one: durable when this returns, and whole for
@@ -170,36 +140,28 @@ pub fn replace(path: &Path, text: &str) -> Result<(), ListError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => path.to_owned(),
         Err(error) => return Err(failed(error)),
     };
-    let mut aside = path.as_os_str().to_owned();
-    aside.push(format!(".{}", std::process::id()));
-    let aside = PathBuf::from(aside);
-    let written = write_like(path, &aside, text).and_then(|()| fs::rename(&aside, path));
-    if let Err(error) = written {
-        let _left_over_at_worst = fs::remove_file(&aside);
-        return Err(failed(error));
-    }
-    let folder = path.parent().unwrap_or(Path::new("."));
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
+    let written = Aside::write(path, text.as_bytes()).and_then(|aside| {
+        look_like(path, aside.file())?;
+        aside.replace()
+    });
+    written.map_err(failed)
 }
 
-/// Writes a new file that looks like another, if that exists.
-fn write_like(model: &Path, path: &Path, text: &str) -> io::Result<()> {
+/// Gives a new file the owner and mode of another, if that exists.
+fn look_like(model: &Path, file: &File) -> io::Result<()> {
     let model = match fs::metadata(model) {
         Ok(model) => Some(model),
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(error),
     };
-    let mut file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(text.as_bytes())?;
     if let Some(model) = &model {
         let own = file.metadata()?;
         if (own.uid(), own.gid()) != (model.uid(), model.gid()) {
-            std::os::unix::fs::fchown(&file, Some(model.uid()), Some(model.gid()))?;
+            std::os::unix::fs::fchown(file, Some(model.uid()), Some(model.gid()))?;
         }
     }
     let mode = model.map_or(NEW_MODE, |model| model.mode() & 0o7777);
-    file.set_permissions(Permissions::from_mode(mode))?;
-    file.sync_all()
+    file.set_permissions(Permissions::from_mode(mode))
 }
 
 impl ListError {
@@ -268,17 +230,6 @@ mod tests {
     }
 
     #[test]
-    fn only_root_and_we_ourselves_write_what_is_believed() {
-        assert_eq!(judge(0o644, false, 0, 1000), Ok(()));
-        assert_eq!(judge(0o644, false, 1000, 1000), Ok(()));
-        assert_eq!(judge(0o644, false, 1001, 1000), Err(Distrust::Owner));
-        assert_eq!(judge(0o755, true, 1001, 0), Err(Distrust::Owner));
-        assert_eq!(judge(0o1666, false, 0, 0), Err(Distrust::Mode), "sticky is for folders");
-        let folder = tempfile::tempdir().unwrap();
-        assert_eq!(fs::metadata(folder.path()).unwrap().uid(), user().unwrap());
-    }
-
-    #[test]
     fn what_is_no_list_is_not_read() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("clients.toml");
@@ -311,6 +262,9 @@ mod tests {
         replace(&file, "one").unwrap();
         symlink(&file, &link).unwrap();
         replace(&link, "two").unwrap();
+        assert_eq!(read(&link).unwrap(), "two");
+        fs::set_permissions(here.path(), Permissions::from_mode(0o777)).unwrap();
+        assert!(matches!(read(&link), Err(ListError::Exposed { .. })), "the link could be another");
         assert_eq!(fs::read_to_string(&file).unwrap(), "two");
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
     }
