@@ -8,16 +8,17 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
-use zferry_chaos::{Ending, Fault, Proxy, Rule, Who};
+use zferry_chaos::{Crowd, Ending, Fault, Proxy, Rule, Who};
 
 #[path = "support/host.rs"]
 mod host;
 #[path = "support/stand_in.rs"]
 mod stand_in;
 
-use host::{Running, Server, send, wait_for, zferry};
+use host::{Running, Server, send, wait_for, wait_for_words, zferry};
 
 const SMALL: [&str; 2] = ["--cache", "8MiB"];
 
@@ -167,7 +168,7 @@ fn a_receiver_with_another_key_gets_nothing() {
     let (here, there) = (receiver.server.address.to_string(), other.server.address.to_string());
     let sender = send_with(&receiver.forged(&here, &there), content(100), &[]).ended();
     sender.failed_with(2, &["shows the key SHA256:", "somebody may sit in between"]);
-    assert!(other.server.running.said().contains("refused a connection"));
+    wait_for_words(&other.server.running, "refused a connection");
     assert!(other.server.running.stdout().is_empty());
 }
 
@@ -203,7 +204,7 @@ fn both_sides_must_agree_on_plain() {
     let forged = receiver.forged(&here, &plain.address.to_string());
     let sender = send_with(&forged, content(100), &[]).ended();
     sender.failed_with(2, &["without --plain"]);
-    assert!(plain.running.said().contains("speaks TLS"), "{}", plain.running.said());
+    wait_for_words(&plain.running, "speaks TLS");
     receiver.send(content(100), &[]).ended().succeeded();
     assert!(receiver.got() == content(100));
 }
@@ -261,4 +262,42 @@ fn strangers_are_turned_away_from_outside() {
     }
     receiver.send(content(100), &[]).ended().succeeded();
     assert!(receiver.got() == content(100));
+}
+
+/// What the kernel counts of a process.
+fn memory_and_descriptors(pid: u32) -> (u64, usize) {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let kib: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
+    (kib << 10, fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count())
+}
+
+/// As many as 10,000 a minute, of every kind.
+#[test]
+fn a_crowd_at_the_door_costs_little_memory_and_does_not_keep_the_ticket_out() {
+    let receiver = Receiver::start(&["--io", "threads"]);
+    let (to, pid) = (receiver.server.address, receiver.server.running.pid());
+    let (memory, descriptors) = memory_and_descriptors(pid);
+    let crowd = Crowd { to, each_minute: 10_000, all: 1000, seed: 1 };
+    let crowd = thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(crowd.come(std::future::pending()))
+    });
+    let (began, mut most) = (Instant::now(), (0, 0));
+    while began.elapsed() < Duration::from_secs(4) {
+        let (memory, descriptors) = memory_and_descriptors(pid);
+        most = (most.0.max(memory), most.1.max(descriptors));
+        thread::sleep(Duration::from_millis(50));
+    }
+    assert!(most.0 < memory + (8 << 20), "{memory} bytes became {}", most.0);
+    // At most 64 stand at the door, and each has one.
+    let more = most.1 - descriptors;
+    assert!((8..=66).contains(&more), "{descriptors} descriptors became {}", most.1);
+    let sent = content(1 << 20);
+    receiver.send(sent.clone(), &[]).ended().succeeded();
+    assert!(!crowd.is_finished(), "they come all the time");
+    assert!(receiver.got() == sent);
+    let welcome = crowd.join().unwrap();
+    assert_eq!((welcome.came, welcome.left), (1000, 0), "{welcome}");
+    assert!(welcome.answered > 10, "{welcome}");
 }

@@ -3,6 +3,8 @@
 use std::pin::pin;
 use std::time::Duration;
 
+use sys::control::Stream;
+
 use super::dial::Dial;
 use super::reconnect::{Back, Patience, Reconnect};
 use crate::error::{Class, Failure, Side};
@@ -62,9 +64,32 @@ impl From<Failure> for NotBack {
 }
 
 impl Conversation {
-    /// Says hello to the server at the other end of a fresh control connection.
-    pub async fn greet(mut dial: Dial, hello: Hello, retry_for: Duration) -> Result<Self, Failure> {
-        let line = Line::new(Link::new(dial.control().await?));
+    /// Connects, says hello to the server, and waits for its welcome.
+    pub async fn begin(
+        mut dial: Dial,
+        hello: Hello,
+        retry_for: Duration,
+    ) -> Result<(Conversation, Agreed, JoinSecret), Failure> {
+        let mut patience = Patience::begin(dial.door_patience().min(retry_for));
+        let mut last = None;
+        while patience.next().await {
+            let stream = dial.connect().await?;
+            match Conversation::meet(dial.clone(), stream, hello.clone(), retry_for).await {
+                Err(closed) if closed.class == Class::Interrupted => last = Some(closed),
+                met => return met,
+            }
+        }
+        Err(last.unwrap_or_else(|| patience.exhausted(None)))
+    }
+
+    /// The same over one connection.
+    async fn meet(
+        dial: Dial,
+        stream: Stream,
+        hello: Hello,
+        retry_for: Duration,
+    ) -> Result<(Conversation, Agreed, JoinSecret), Failure> {
+        let line = Line::new(Link::new(dial.control(stream).await?));
         let mut output = Vec::new();
         let machine = Some(Sender::start(Versions::OURS, hello, &mut output));
         let mut conversation = Conversation {
@@ -78,7 +103,8 @@ impl Conversation {
             over: None,
         };
         conversation.say_all(&mut output).await?;
-        Ok(conversation)
+        let (agreed, secret) = conversation.welcome().await?;
+        Ok((conversation, agreed, secret))
     }
 
     /// Goes on where a process led the conversation that has died: `line` has heard the server's
@@ -107,7 +133,7 @@ impl Conversation {
     }
 
     /// Waits for the server's welcome. Whoever is no zferry may never say anything.
-    pub async fn welcome(&mut self) -> Result<(Agreed, JoinSecret), Failure> {
+    async fn welcome(&mut self) -> Result<(Agreed, JoinSecret), Failure> {
         let limit = self.dial.limit();
         match tokio::time::timeout(limit, self.hear_welcome()).await {
             Ok(welcome) => welcome,

@@ -21,6 +21,8 @@ use crate::tls::{self, Agreement};
 /// How long the server of this process may take to answer: it starts beside us.
 const LOCAL_LIMIT: Duration = Duration::from_secs(10);
 
+const DOOR_PATIENCE: Duration = Duration::from_secs(2);
+
 /// What may be the matter with a server that does not speak TLS.
 const PLAIN_THERE: &str = "check the address and port, and that it is a zferry that listens there \
                            without --plain";
@@ -101,18 +103,31 @@ impl Dial {
         }
     }
 
-    /// Opens the control connection. Afterwards only the address that worked is dialled.
-    pub(super) async fn control(&mut self) -> Result<Wire, Failure> {
-        let stream = match self {
+    /// How long a connection that was closed before the welcome is tried again: the server may have
+    /// given its place at a crowded door to another. Longer would hide what a user has to mend.
+    pub(super) fn door_patience(&self) -> Duration {
+        match self {
+            Dial::Network { limit, .. } => DOOR_PATIENCE.min(*limit),
+            Dial::Tunnel { .. } | Dial::Local(_) => Duration::ZERO,
+        }
+    }
+
+    /// Connects to the server. Afterwards only the address that worked is dialled.
+    pub(super) async fn connect(&mut self) -> Result<Stream, Failure> {
+        match self {
             Dial::Network { name, addresses, limit, .. } => {
                 let (stream, address) = connect_first(name, addresses, *limit).await?;
                 *addresses = vec![address];
-                stream
+                Ok(stream)
             }
             Dial::Tunnel { .. } | Dial::Local(_) => {
-                self.connect_nearer().map_err(|error| self.broken(&error))?
+                self.connect_nearer().map_err(|error| self.broken(&error))
             }
-        };
+        }
+    }
+
+    /// Makes a fresh connection the control connection.
+    pub(super) async fn control(&self, stream: Stream) -> Result<Wire, Failure> {
         let mut wire = self.secure(stream).await?;
         let proof = self.ticket().map(|secret| self.proof(&wire, secret));
         let proof = proof.transpose()?.unwrap_or(Proof::NONE);

@@ -93,8 +93,8 @@ impl Session {
                 codecs: [Codec::Raw, codec].into(),
             },
         };
-        let mut conversation = Conversation::greet(dial, hello, options.retry_for).await?;
-        let (agreed, secret) = conversation.welcome().await?;
+        let (conversation, agreed, secret) =
+            Conversation::begin(dial, hello, options.retry_for).await?;
         if !agreed.limits.codecs.contains(&codec) {
             return Err(cannot_take(codec, conversation.server()));
         }

@@ -1,23 +1,24 @@
 //! How many connections may stand at the door that have not said yet who they are.
 //!
 //! Pure. Each costs a descriptor, a few KiB and at most five seconds; whoever opens thousands must
-//! not keep others out. So there is a limit for all, one for each source, and as the first fills,
-//! newcomers are turned away by lot (as sshd does with `MaxStartups`): of many, the few real ones
-//! get through soon. A source that has a session is known, and may open as many as that has.
+//! not keep others out. So there is a limit for all and one for each source; where it is reached, a
+//! newcomer takes the place of somebody who stands there already, by lot. (sshd turns newcomers
+//! away by lot, `MaxStartups`: then whoever fills the door and says nothing keeps nearly everybody
+//! out for five seconds each. Here a client needs its place for two round trips only.) A source
+//! that has a session is known: it may open as many as that has, and gives way last.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::rc::Rc;
 
-/// All together.
-const STRANGERS_MAX: u32 = 64;
+use tokio::sync::Notify;
 
-/// From here on the lot decides.
-const STRANGERS_FREE: u32 = 32;
+/// All together.
+const STRANGERS_MAX: usize = 64;
 
 /// Of one source that has no session.
-const OF_ONE_SOURCE_MAX: u32 = 4;
+const OF_ONE_SOURCE_MAX: usize = 4;
 
 /// Whose connections count together: an IPv4 address, or the /64 that one IPv6 host may have to
 /// itself.
@@ -35,17 +36,28 @@ pub(super) struct Doorman {
 
 #[derive(Debug, Default)]
 struct Books {
-    strangers: BTreeMap<Source, u32>,
+    strangers: Vec<Place>,
     sessions: BTreeMap<Source, u32>,
-    all: u32,
 }
 
-/// A place at the door, or a session's being known; given back when dropped.
+#[derive(Debug)]
+struct Place {
+    source: Source,
+    taken: Rc<Notify>,
+}
+
+/// A place at the door; given back when dropped.
 #[derive(Debug)]
 pub(super) struct Pass {
     books: Rc<RefCell<Books>>,
+    taken: Rc<Notify>,
+}
+
+/// A session's being known; forgotten when dropped.
+#[derive(Debug)]
+pub(super) struct Known {
+    books: Rc<RefCell<Books>>,
     source: Source,
-    is_session: bool,
 }
 
 impl Source {
@@ -62,47 +74,71 @@ impl Source {
 }
 
 impl Doorman {
-    /// A stranger's place; `None`: it is turned away. `lot` is a random number.
-    pub fn knock(&self, source: Source, lot: u32) -> Option<Pass> {
+    /// A stranger's place, for which another may have to go. `lot` is a random number.
+    pub fn knock(&self, source: Source, lot: u32) -> Pass {
         let mut books = self.books.borrow_mut();
-        let of_source = books.strangers.get(&source).copied().unwrap_or(0);
-        let is_known = books.sessions.contains_key(&source);
-        if books.all >= STRANGERS_MAX || (of_source >= OF_ONE_SOURCE_MAX && !is_known) {
-            return None;
+        if let Some(leaves) = books.who_leaves_for(source, lot) {
+            books.strangers.swap_remove(leaves).taken.notify_one();
         }
-        let crowd = books.all.saturating_sub(STRANGERS_FREE);
-        if !is_known && lot % (STRANGERS_MAX - STRANGERS_FREE) < crowd {
-            return None;
-        }
-        *books.strangers.entry(source).or_default() += 1;
-        books.all += 1;
-        Some(self.pass(source, false))
+        let taken = Rc::new(Notify::new());
+        books.strangers.push(Place { source, taken: Rc::clone(&taken) });
+        Pass { books: Rc::clone(&self.books), taken }
     }
 
-    /// A session from this source has begun, and goes on as long as the pass.
-    pub fn know(&self, source: Source) -> Pass {
+    /// A session from this source has begun, and goes on until that is dropped.
+    pub fn know(&self, source: Source) -> Known {
         *self.books.borrow_mut().sessions.entry(source).or_default() += 1;
-        self.pass(source, true)
+        Known { books: Rc::clone(&self.books), source }
+    }
+}
+
+impl Books {
+    /// Where a stranger stands who has to go for one from `source`.
+    fn who_leaves_for(&self, source: Source, lot: u32) -> Option<usize> {
+        let is_known = self.sessions.contains_key(&source);
+        let of_source = self.those(|stranger| stranger.source == source);
+        if !is_known && of_source.len() >= OF_ONE_SOURCE_MAX {
+            return drawn(&of_source, lot);
+        }
+        if self.strangers.len() < STRANGERS_MAX {
+            return None;
+        }
+        let unknown = self.those(|stranger| !self.sessions.contains_key(&stranger.source));
+        drawn(&unknown, lot).or_else(|| drawn(&self.those(|_| true), lot))
     }
 
-    fn pass(&self, source: Source, is_session: bool) -> Pass {
-        Pass { books: Rc::clone(&self.books), source, is_session }
+    fn those(&self, are: impl Fn(&Place) -> bool) -> Vec<usize> {
+        let strangers = self.strangers.iter().enumerate();
+        strangers.filter(|(_, stranger)| are(stranger)).map(|(at, _)| at).collect()
+    }
+}
+
+fn drawn(among: &[usize], lot: u32) -> Option<usize> {
+    let count = u32::try_from(among.len()).ok().filter(|&count| count > 0)?;
+    among.get(usize::try_from(lot % count).ok()?).copied()
+}
+
+impl Pass {
+    /// Waits until another has taken this place.
+    pub async fn taken(&self) {
+        self.taken.notified().await;
     }
 }
 
 impl Drop for Pass {
     fn drop(&mut self) {
         let mut books = self.books.borrow_mut();
-        let counts = if self.is_session {
-            &mut books.sessions
-        } else {
-            books.all -= 1;
-            &mut books.strangers
-        };
-        if let Some(count) = counts.get_mut(&self.source) {
+        books.strangers.retain(|stranger| !Rc::ptr_eq(&stranger.taken, &self.taken));
+    }
+}
+
+impl Drop for Known {
+    fn drop(&mut self) {
+        let sessions = &mut self.books.borrow_mut().sessions;
+        if let Some(count) = sessions.get_mut(&self.source) {
             *count -= 1;
             if *count == 0 {
-                counts.remove(&self.source);
+                sessions.remove(&self.source);
             }
         }
     }
@@ -110,53 +146,69 @@ impl Drop for Pass {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+
     use super::*;
 
     fn source(number: u32) -> Source {
         Source::V4(number.to_be_bytes())
     }
 
-    /// Wins against any crowd, and loses against every.
-    const LUCKY: u32 = STRANGERS_MAX - STRANGERS_FREE - 1;
-    const UNLUCKY: u32 = 0;
-
-    #[test]
-    fn one_source_has_few_places_and_gets_them_back() {
-        let doorman = Doorman::default();
-        let mut places: Vec<_> = (0..4).map(|_| doorman.knock(source(1), LUCKY).unwrap()).collect();
-        assert!(doorman.knock(source(1), LUCKY).is_none());
-        assert!(doorman.knock(source(2), LUCKY).is_some(), "another is not kept out by it");
-        places.pop();
-        assert!(doorman.knock(source(1), LUCKY).is_some());
+    fn fill(doorman: &Doorman, sources: std::ops::Range<u32>) -> Vec<Pass> {
+        sources.map(|number| doorman.knock(source(number), 0)).collect()
     }
 
-    #[test]
-    fn as_the_door_fills_the_lot_decides_and_in_the_end_nobody_is_let_in() {
-        let doorman = Doorman::default();
-        let fill = |count: u32, from: u32| -> Vec<Pass> {
-            (0..count).map(|at| doorman.knock(source(from + at), LUCKY).unwrap()).collect()
+    /// Which places have been taken by others.
+    fn gone(places: &[Pass]) -> Vec<usize> {
+        let is_gone = |place: &Pass| {
+            pin!(place.taken()).poll(&mut Context::from_waker(Waker::noop())).is_ready()
         };
-        let half = fill(STRANGERS_FREE, 0);
-        assert!(doorman.knock(source(500), UNLUCKY).is_some(), "there is room for all");
-        let rest = fill(STRANGERS_FREE, 100);
-        assert!(doorman.knock(source(501), LUCKY).is_none(), "it is full");
-        drop(rest);
-        let some = fill(8, 200);
-        let admitted = (0..32).filter(|&lot| doorman.knock(source(600), lot).is_some()).count();
-        assert_eq!(admitted, 24, "a quarter of the crowd, a quarter turned away");
-        drop((half, some));
+        (0..places.len()).filter(|&at| is_gone(&places[at])).collect()
+    }
+
+    fn standing(doorman: &Doorman) -> usize {
+        doorman.books.borrow().strangers.len()
     }
 
     #[test]
-    fn a_source_with_a_session_may_open_what_the_session_has() {
+    fn one_source_has_few_places_and_its_newcomers_take_those_of_its_own() {
+        let doorman = Doorman::default();
+        let other = fill(&doorman, 2..3);
+        let mut places: Vec<_> = (0..4).map(|_| doorman.knock(source(1), 0)).collect();
+        assert_eq!(gone(&places), [0; 0]);
+        places.push(doorman.knock(source(1), 6));
+        assert_eq!((gone(&places), gone(&other)), (vec![2], vec![]));
+        assert_eq!(standing(&doorman), 5);
+        drop(places);
+        assert_eq!(standing(&doorman), 1, "they get their places back");
+    }
+
+    #[test]
+    fn where_all_places_are_taken_the_lot_decides_who_leaves() {
+        let doorman = Doorman::default();
+        let crowd = fill(&doorman, 0..64);
+        assert_eq!(gone(&crowd), [0; 0]);
+        let newcomer = doorman.knock(source(500), 64 + 9);
+        assert_eq!(gone(&crowd), [9]);
+        assert_eq!((gone(&[newcomer]).len(), standing(&doorman)), (0, 63));
+    }
+
+    #[test]
+    fn a_source_with_a_session_may_open_what_the_session_has_and_gives_way_last() {
         let doorman = Doorman::default();
         let known = doorman.know(source(1));
-        let lanes: Vec<_> = (0..60).map(|_| doorman.knock(source(1), UNLUCKY).unwrap()).collect();
+        let lanes: Vec<_> = (0..60).map(|_| doorman.knock(source(1), 0)).collect();
+        let mut crowd = fill(&doorman, 2..6);
+        for lot in 0..200 {
+            crowd.push(doorman.knock(source(100 + lot), lot));
+        }
+        assert_eq!((gone(&lanes), standing(&doorman)), (vec![], 64));
         drop(known);
-        assert!(doorman.knock(source(1), LUCKY).is_none());
-        drop(lanes);
-        assert_eq!(doorman.books.borrow().all, 0);
-        assert!(doorman.books.borrow().strangers.is_empty());
+        doorman.knock(source(1), 3);
+        assert_eq!(gone(&lanes), [3], "it is a stranger again");
+        drop((lanes, crowd));
+        assert_eq!(standing(&doorman), 0);
         assert!(doorman.books.borrow().sessions.is_empty());
     }
 

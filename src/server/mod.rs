@@ -18,7 +18,7 @@ mod session;
 mod taker;
 mod transfer;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -40,8 +40,9 @@ use crate::breakpoint::record::Role;
 use crate::dataset::DatasetName;
 use crate::engine::settings::{Settings, Spool, When};
 use crate::error::{Class, Failure, Side};
-use crate::link::{self, Link};
+use crate::link::{self, Link, Wire};
 use crate::listing::TargetState;
+use crate::protocol::version::Version;
 use crate::spool::transfers::Transfers;
 
 /// How long a connection may take to say what it is.
@@ -98,6 +99,7 @@ struct Shared {
     destination: Destination,
     roster: Roster,
     doorman: Doorman,
+    turned_away: RefCell<TurnedAway>,
     stop: watch::Receiver<Stopping>,
     /// Sessions that are running.
     sessions: Cell<usize>,
@@ -119,6 +121,7 @@ pub async fn serve(
         destination,
         roster: Roster::default(),
         doorman: Doorman::default(),
+        turned_away: RefCell::default(),
         stop: stop.clone(),
         sessions: Cell::new(0),
         outcome,
@@ -165,26 +168,21 @@ async fn nobody(shared: &Shared) {
     }
 }
 
-/// Hears everybody out who comes and is let stand at the door, until nobody can come any more.
+/// Hears everybody out who comes, until nobody can come any more.
 async fn meet_all(mut incoming: Incoming, shared: &Rc<Shared>) {
-    let mut turned_away = TurnedAway::default();
     while let Some(stranger) = incoming.next().await {
-        // Whoever is in this process already needs none.
+        // Whoever is in this process already needs no place.
         let place = stranger.source.map(|source| shared.doorman.knock(source, lot()));
-        let Some(place) = place.map_or(Some(None), |knocked| knocked.map(Some)) else {
-            turned_away.tell(&stranger.peer);
-            continue;
-        };
         control::spawn(meet(Rc::clone(shared), stranger, place));
     }
 }
 
-/// A number that nobody outside can foretell; without random bytes everybody loses.
+/// A number that nobody outside can foretell. Without random bytes there are no sessions either.
 fn lot() -> u32 {
     getrandom::u32().unwrap_or(0)
 }
 
-/// Connections that were closed at the door; told of now and then, for they may be many.
+/// Connections whose places others took; told of now and then, for they may be many.
 #[derive(Debug, Default)]
 struct TurnedAway {
     count: u64,
@@ -209,30 +207,47 @@ impl TurnedAway {
 /// Hears one connection out and leads it where it belongs; until then it has its place at the door.
 async fn meet(shared: Rc<Shared>, stranger: Stranger, place: Option<Pass>) {
     let (peer, source) = (stranger.peer.clone(), stranger.source);
-    match incoming::introduce(stranger).await {
-        Some(Introduced::Lane { lane, shown, connection }) => {
+    let taken = async {
+        match &place {
+            Some(place) => place.taken().await,
+            None => std::future::pending().await,
+        }
+    };
+    let newcomer = tokio::select! {
+        newcomer = lead(&shared, stranger) => newcomer,
+        () = taken => return shared.turned_away.borrow_mut().tell(&peer),
+    };
+    drop(place);
+    let Some((version, wire)) = newcomer else { return };
+    match Session::greeting(&shared, wire, version, peer) {
+        Ok(session) => {
+            let _known = source.map(|source| shared.doorman.know(source));
+            shared.run(session).await;
+        }
+        Err(error) => tracing::error!(%error, "no random bytes for a session"),
+    }
+}
+
+/// Leads a connection to the session that it belongs to; comes back with one that wants a new one.
+async fn lead(shared: &Rc<Shared>, stranger: Stranger) -> Option<(Version, Wire)> {
+    let peer = stranger.peer.clone();
+    match incoming::introduce(stranger).await? {
+        Introduced::Lane { lane, shown, connection } => {
             let delivered = shared.roster.deliver(&shown, Arrival::Lane(Lane { lane, connection }));
             if delivered.is_err() {
                 tracing::warn!(peer, "refused a data connection that belongs to no session");
             }
+            None
         }
-        Some(Introduced::Return { shown, wire }) => {
-            take_back(&shared, &shown, Link::new(wire), peer).await;
+        Introduced::Return { shown, wire } => {
+            take_back(shared, &shown, Link::new(wire), peer).await;
+            None
         }
-        Some(Introduced::Control { wire, .. }) if shared.is_over() => {
+        Introduced::Control { wire, .. } if shared.is_over() => {
             incoming::refuse(Link::new(wire), session::stopping(), &peer).await;
+            None
         }
-        Some(Introduced::Control { version, wire }) => {
-            match Session::greeting(&shared, wire, version, peer) {
-                Ok(session) => {
-                    drop(place);
-                    let _known = source.map(|source| shared.doorman.know(source));
-                    shared.run(session).await;
-                }
-                Err(error) => tracing::error!(%error, "no random bytes for a session"),
-            }
-        }
-        None => {}
+        Introduced::Control { version, wire } => Some((version, wire)),
     }
 }
 

@@ -5,6 +5,8 @@
 //! each connection to know what it is for, and nothing else of what passes. What must never happen
 //! here: that a byte is harmed which the plan does not name.
 //!
+//! And a [`Crowd`] of strangers that stand at a server's door.
+//!
 //! ```no_run
 //! let plan = "lane:0#1 up 4096 cut rst\ncontrol down 300 hole-both 3s".parse().unwrap();
 //! let proxy = zferry_chaos::Proxy::start("127.0.0.1:7001".parse().unwrap(), &plan).unwrap();
@@ -13,6 +15,7 @@
 
 mod counters;
 mod course;
+mod crowd;
 mod delay;
 mod opening;
 mod plan;
@@ -23,6 +26,7 @@ mod text;
 mod throttle;
 
 pub use self::counters::{Counters, Traffic};
+pub use self::crowd::{Crowd, Welcome};
 pub use self::opening::Role;
 pub use self::plan::{Ending, Fault, Plan, Rule, Way, Who};
 pub use self::proxy::Proxy;
