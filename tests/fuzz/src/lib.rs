@@ -5,9 +5,10 @@
 //! reader takes, mostly with the right checksums put in place, for no fuzzer guesses those, and
 //! panics where a promise is broken: what decodes encodes to the same bytes, recovery finds nothing
 //! that was not written, what is told to a person is short and obeyed by no terminal. `ci/fuzz`
-//! runs the targets under libFuzzer, as does `cargo fuzz run NAME --fuzz-dir tests/fuzz -s none`;
-//! the inputs that were worth keeping are in `corpus/`, and [`corpora`] plays them on any
-//! toolchain. What must never happen here: a target that cannot fail.
+//! runs the targets under libFuzzer, as does
+//! `cargo fuzz run NAME --fuzz-dir tests/fuzz --features libfuzzer -s none`; the inputs that were
+//! worth keeping are in `corpus/`, and [`corpora`] plays them on any toolchain. What must never
+//! happen here: a target that cannot fail.
 
 use std::alloc::System;
 

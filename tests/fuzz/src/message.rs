@@ -1,7 +1,8 @@
 //! Control messages, in whatever pieces they come.
 
+use zferry::error::Failure;
 use zferry::protocol::envelope::{self, Decoder, MESSAGE_BYTES_MAX, MessageError};
-use zferry::protocol::message::Message;
+use zferry::protocol::message::{Ending, Hello, Message, Outcome, Welcome};
 
 use crate::{Target, assert_fit_to_be_shown};
 
@@ -52,9 +53,34 @@ fn check(said: &Result<Message, MessageError>) {
         Err(error) => return assert_fit_to_be_shown(&error.to_string(), 500),
     };
     assert!(Message::NAMES.contains(&message.name()));
+    check_words(message);
     // A peer may have said it shorter than we would.
     if serde_json::to_vec(message).expect("it is plain data").len() <= MESSAGE_BYTES_MAX {
         let bytes = envelope::encode(message);
         assert_eq!(Decoder::default().take(&mut &bytes[..]), Ok(Some(message.clone())));
     }
+}
+
+/// What its sender chose freely and people are shown; in lines, as `zfs` explains itself.
+fn check_words(message: &Message) {
+    match message {
+        Message::Hello(Hello { software, .. }) | Message::Welcome(Welcome { software, .. }) => {
+            assert_fit_to_be_shown(software, 80);
+        }
+        Message::Refused(failure)
+        | Message::End { ending: Ending::Failed(failure), .. }
+        | Message::Result { outcome: Outcome::Failed(failure), .. } => {
+            let Failure { side: _, class: _, what, remedy } = failure;
+            for words in [what, remedy.as_ref().unwrap_or(what)] {
+                assert_fit_to_be_shown(&words.replace('\n', " "), 4096);
+                assert!(!words.contains(turns_the_reading), "{words:?}");
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Of the characters that are no controls, those that make a terminal show others elsewhere.
+fn turns_the_reading(c: char) -> bool {
+    matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
