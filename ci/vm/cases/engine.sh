@@ -2,39 +2,16 @@
 # `zferry send` and `zferry receive`: the engine alone, between pipes or around a command.
 . "$(dirname "$0")/lib.sh"
 
-engine_port=7002
-
-# receive COMMAND...: what the shell runs on the server, listening; $receiver is its process.
-start_receive() {
-  (
-    trap - ERR
-    exec 2>"$work/receive.log"
-    exec "${on_server[@]}" "$zferry" receive --listen "$address:$engine_port" --plain "$@"
-  ) >"$work/received" &
-  receiver=$!
-  wait_until 20 "zferry receive listens" receive_listens
-}
-receive_listens() { [ -n "$("${on_server[@]}" ss -Hltn "sport = :$engine_port")" ]; }
-
-# receive_ends EXPECTED
-receive_ends() {
-  local status=0
-  wait_until 60 "zferry receive ends" has_ended "$receiver"
-  wait "$receiver" || status=$?
-  cat "$work/receive.log"
-  [ "$status" -eq "$1" ] || fail "zferry receive ended with $status, expected $1: $(tail -n 1 "$work/receive.log")"
-}
-
 case_around_zfs() {
   make_small tank/data
   zfs snapshot tank/data@one
   change_small 1
   zfs snapshot tank/data@two
   start_receive -- zfs receive -u vault/in/data
-  run 0 "${on_client[@]}" "$zferry" send "$address:$engine_port" --plain -- zfs send -L -c tank/data@one
+  run 0 "${on_client[@]}" "$zferry" send "$address:$port" --plain -- zfs send -L -c tank/data@one
   receive_ends 0
   start_receive -- zfs receive -u vault/in/data
-  run 0 "${on_client[@]}" "$zferry" send "$address:$engine_port" --plain -- zfs send -L -c -i @one tank/data@two
+  run 0 "${on_client[@]}" "$zferry" send "$address:$port" --plain -- zfs send -L -c -i @one tank/data@two
   receive_ends 0
   replicated vault/in/data tank/data one two
 }
@@ -45,14 +22,14 @@ case_between_pipes() {
   zfs send -L -c tank/data@one >"$work/stream"
   start_receive
   # shellcheck disable=SC2016 # for the inner shell
-  run 0 bash -c 'zfs send -L -c tank/data@one | "$@"' - "${on_client[@]}" "$zferry" send "$address:$engine_port" --plain
+  run 0 bash -c 'zfs send -L -c tank/data@one | "$@"' - "${on_client[@]}" "$zferry" send "$address:$port" --plain
   receive_ends 0
   cmp "$work/stream" "$work/received" || fail "what came out is not what went in"
 }
 
 case_nothing_at_all() {
   start_receive
-  run 0 bash -c '"$@" </dev/null' - "${on_client[@]}" "$zferry" send "$address:$engine_port" --plain
+  run 0 bash -c '"$@" </dev/null' - "${on_client[@]}" "$zferry" send "$address:$port" --plain
   receive_ends 0
   [ ! -s "$work/received" ] || fail "something came out of nothing"
 }
@@ -62,21 +39,21 @@ case_slow_drip() {
   # Less than a block, and then a pause: the far side must not wait for the block to fill.
   # shellcheck disable=SC2016 # for the inner shell
   run 0 bash -c '(echo first; for _ in $(seq 100); do grep -q first "$0" && break; sleep 0.1; done; grep -q first "$0" && echo second) | "$@"' \
-    "$work/received" "${on_client[@]}" "$zferry" send "$address:$engine_port" --plain
+    "$work/received" "${on_client[@]}" "$zferry" send "$address:$port" --plain
   receive_ends 0
   [ "$(cat "$work/received")" = $'first\nsecond' ] || fail "the first line did not arrive before the second was written"
 }
 
 case_sending_command_fails() {
   start_receive
-  run 2 "${on_client[@]}" "$zferry" send "$address:$engine_port" --plain -- sh -c 'head -c 3000000 /dev/urandom; exit 5'
+  run 2 "${on_client[@]}" "$zferry" send "$address:$port" --plain -- sh -c 'head -c 3000000 /dev/urandom; exit 5'
   said '5'
   receive_ends 2
 }
 
 case_receiving_command_fails() {
   start_receive -- sh -c 'head -c 100000 >/dev/null; exit 6'
-  run 2 "${on_client[@]}" "$zferry" send "$address:$engine_port" --plain -- head -c 30000000 /dev/urandom
+  run 2 "${on_client[@]}" "$zferry" send "$address:$port" --plain -- head -c 30000000 /dev/urandom
   receive_ends 2
 }
 

@@ -1,6 +1,7 @@
 #!/bin/bash
 # A client that sends something else than it announced gets nothing into the pool: `zfs receive` is not even started.
-# And what an honest one sends is harmless where it lands, whatever it is at home.
+# What an honest one sends is harmless where it lands, whatever it is at home. And a server cannot make a client send
+# what was not meant for it.
 . "$(dirname "$0")/lib.sh"
 
 # sends_instead WORDS...: from now on the client's host has a `zfs send` that does this, whatever it is asked for.
@@ -9,7 +10,7 @@ sends_instead() {
   {
     echo '#!/bin/bash'
     # shellcheck disable=SC2016 # for the script
-    echo '[[ $1 != send || " $* " == *" -n"* ]] || exec bash -c "$(tail -n 1 "$0")"'
+    echo '[[ $1 != send || " $* " == *" -n"* ]] || exec bash -c "$(tail -n 1 "$0")" "$0" "$@"'
     echo "exec $(command -v zfs) \"\$@\""
     echo 'exit 1'
     echo "$*"
@@ -28,7 +29,14 @@ turned_away() {
   said 'to mend it: '
   grep -q 'turned a stream away before zfs receive was started' "$work/server.log" || fail "the server's log does not tell"
   inventory vault | cmp -s "$work/before" - || fail "the target was changed: $(inventory vault | paste -sd,)"
-  ! zpool history vault | grep -q 'zfs receive' || fail "zfs receive was run: $(zpool history vault | tail -n 1)"
+  ! something_was_received || fail "zfs receive was run: $(tail -n 1 "$work/history")"
+}
+
+# As the pool itself remembers.
+something_was_received() {
+  # To a file first: a grep that has found something would cut it off.
+  zpool history -i vault >"$work/history"
+  grep -qiE 'receiv|recv' "$work/history"
 }
 
 case_other_streams_than_were_announced() {
@@ -68,6 +76,7 @@ case_other_streams_than_were_announced() {
   replicate 0 --snapshot one tank/data "$url/data"
   replicate 0 --checksum none --snapshot two tank/data "$url/data"
   replicated vault/in/data tank/data one two
+  something_was_received || fail "the pool's history does not tell of what is received"
 }
 
 # What was announced as encrypted must not arrive in clear.
@@ -100,8 +109,12 @@ case_a_copy_of_etc_is_not_mounted_over_it() {
   zfs set canmount=on tank/etc
   zfs snapshot tank/etc@one
   zfs snapshot tank/etc@two
-  cp /etc/passwd "$work/passwd"
+  etc_here >"$work/etc"
   serve
+  # A client that sends the property along, with a package.
+  inventory vault >"$work/before"
+  sends_instead "$real_zfs send -p tank/etc@one"
+  turned_away 'package stream' --snapshot one tank/etc "$url/etc"
   replicate 0 --snapshot one tank/etc "$url/etc"
   is_harmless vault/in/etc
   [ "$(property mountpoint vault/in/etc)" != /etc ] || fail "the target is for /etc"
@@ -118,8 +131,11 @@ case_a_copy_of_etc_is_not_mounted_over_it() {
   zfs mount vault/in/etc
   grep -q '^root::' "$mnt/etc/passwd" || fail "the copy is not there"
   ! setpriv --reuid nobody --regid nogroup --clear-groups "$mnt/etc/id" -u || fail "a program of another host runs here"
-  cmp -s /etc/passwd "$work/passwd" || fail "/etc/passwd is another host's"
+  etc_here | cmp -s "$work/etc" - || fail "/etc is another one now: $(etc_here | differences "$work/etc" -)"
 }
+
+# All files of this host's own /etc, but for what zfs itself writes there.
+etc_here() { find /etc -xdev \( -path /etc/zfs -o -path /etc/exports.d \) -prune -o -type f -print0 | sort -z | xargs -0 sha256sum; }
 
 case_what_an_operator_has_changed_stays() {
   make_small tank/data
@@ -133,6 +149,72 @@ case_what_an_operator_has_changed_stays() {
   replicate 0 --snapshot two tank/data "$url/data"
   [ "$(property setuid vault/in/data) $(property exec vault/in/data) $(property canmount vault/in/data)" = 'on on off' ] ||
     fail "the receive has set its properties again"
+}
+
+# shows_token TOKEN: from now on the server's host has a `zfs` that shows this as what the target has a part of.
+shows_token() {
+  mkdir -p "$work/liar"
+  {
+    echo '#!/bin/bash'
+    # shellcheck disable=SC2016 # for the script
+    echo "[[ \" \$* \" != *receive_resume_token* ]] || exec printf 'filesystem\t%s\n' '$1'"
+    echo "exec $real_zfs \"\$@\""
+  } >"$work/liar/zfs"
+  chmod 755 "$work/liar/zfs"
+}
+
+# token_of_part SNAPSHOT: as ZFS makes it, of a receive of that snapshot that was cut.
+token_of_part() {
+  "$real_zfs" send "$1" | head -c 2000000 >"$work/part" || true
+  ! "$real_zfs" receive -s -u vault/part <"$work/part" 2>/dev/null || fail "a part was taken for the whole"
+  token=$(token_of vault/part)
+  [ "$token" != - ] || fail "there is no part"
+  "$real_zfs" receive -A vault/part
+}
+
+# sends_nothing REASON [OPTION...] SRC DST: whatever is to become of a part that cannot be finished.
+sends_nothing() {
+  local reason=$1 policy before
+  shift
+  inventory vault >"$work/before"
+  for policy in ask abort-and-restart; do
+    before=$(bytes_over_wire)
+    run 2 "${on_client[@]}" env "PATH=$work/bin:$PATH" "$zferry" replicate --retry-for 0 --on-dead-token $policy "$@" --plain
+    said "$reason"
+    [ ! -e "$work/sent" ] || fail "zfs send was run: $(cat "$work/sent")"
+    [ $(($(bytes_over_wire) - before)) -lt 100000 ] || fail "$(($(bytes_over_wire) - before)) bytes were sent"
+    inventory vault | cmp -s "$work/before" - || fail "the target was changed: $(inventory vault | paste -sd,)"
+  done
+}
+
+case_a_token_cannot_make_a_client_send_something_else() {
+  local token
+  head -c 32 /dev/urandom >"$work/key"
+  make_small tank/data
+  zfs snapshot tank/data@one
+  make_heavy tank/secret 4 -o encryption=on -o keyformat=raw -o keylocation="file://$work/key"
+  zfs snapshot tank/secret@one
+  zfs create vault/in/data
+  zfs create vault/in/secret
+  # Whatever it is asked to send, it says so and does it.
+  sends_instead "echo \"\$*\" >>$work/sent; exec $real_zfs \"\$@\""
+  # A dataset that nobody has asked for.
+  token_of_part tank/secret@one
+  shows_token "$token"
+  PATH=$work/liar:$PATH serve
+  sends_nothing "belongs to tank/secret@one \(guid $(property guid tank/secret@one)\), not to tank/data" \
+    --snapshot one tank/data "$url/data"
+  # The one that was asked for, in clear.
+  sends_nothing 'not raw, but tank/secret is encrypted and never leaves this host in clear' --snapshot one tank/secret "$url/secret"
+  # Whatever this is.
+  shows_token 1-0-0-0
+  sends_nothing 'resume token cannot be read' --snapshot one tank/data "$url/data"
+  # What an honest server says leads to a copy.
+  stop_server
+  serve
+  zfs destroy vault/in/data
+  replicate 0 --snapshot one tank/data "$url/data"
+  replicated vault/in/data tank/data one
 }
 
 # What is in a volume may be a disk that this host would take for its own.

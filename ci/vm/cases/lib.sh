@@ -72,6 +72,7 @@ report() {
   printf 'not ok %s: %s\n%s\n' "$1" "$why" "$(
     tail -n 40 /tmp/case.log | sed 's/^/# /'
     [ ! -s "$work/server.log" ] || tail -n 15 "$work/server.log" | sed 's/^/# server: /'
+    [ ! -s "$work/receive.log" ] || tail -n 15 "$work/receive.log" | sed 's/^/# receiver: /'
   )"
 }
 
@@ -83,7 +84,7 @@ one_case() {
   make_pools
   "$1"
   [ -z "$server" ] || stop_server
-  ! grep -hs 'panicked at' "$work/server.log" "$work/out" "$work/err" || fail "zferry panicked"
+  ! grep -hs 'panicked at' "$work"/{server.log,receive.log,out,err} || fail "zferry panicked"
 }
 
 # --- hosts and pools -------------------------------------------------------------------------------------------------
@@ -171,6 +172,28 @@ serve_as() {
   wait_until 20 "the server says that it listens" grep -q "listening on $address:$port" "$work/server.log"
 }
 
+# Of hosts that know each other by keys: where each keeps its own, and whom it trusts.
+server_config=$work/server-config
+client_config=$work/client-config
+
+keys_of_server() { ZFERRY_CONFIG=$server_config "$zferry" keys "$@"; }
+# fingerprint CONFIG: of the key there, which is made if there is none.
+fingerprint() { ZFERRY_CONFIG=$1 "$zferry" keys show | grep -o 'SHA256:[^ ]*' | head -n 1; }
+
+# serve_by_keys [GRANT...]: a server that knows one client, `carrier`, whose root is vault/in; and who runs this (at
+# ZFERRY_CONFIG) knows it.
+serve_by_keys() {
+  keys_of_server trust client carrier "$(fingerprint "$client_config")" --root vault/in "$@"
+  "$zferry" keys trust server "$address:$port" "$(fingerprint "$server_config")"
+  (
+    trap - ERR
+    exec >"$work/server.log" 2>&1
+    ZFERRY_CONFIG=$server_config exec "${on_server[@]}" "$zferry" -v serve --listen "$address:$port"
+  ) &
+  server=$!
+  wait_until 20 "the server says that it listens" grep -q "listening on $address:$port" "$work/server.log"
+}
+
 # granted_on NAME: what docs/least-privilege.md grants on its dataset NAME, as `zfs allow` takes it.
 granted_on() {
   local words
@@ -219,6 +242,42 @@ retry_for=0
 
 # How clients and servers talk: in clear, but where a case says otherwise.
 manner=--plain
+
+# start_receive [OPTION...] [-- COMMAND...]: `zferry receive` on the server's host, at the same port; $receiver is its
+# process. What it says is in $work/receive.log, and what came in $work/received, where no COMMAND takes it.
+# shellcheck disable=SC2086 # a flag or none
+start_receive() {
+  # Here: the log of another must not be taken for its own.
+  : >"$work/receive.log"
+  (
+    trap - ERR
+    exec >"$work/received" 2>>"$work/receive.log"
+    exec "${on_server[@]}" "$zferry" receive --listen "$address:$port" $manner "$@"
+  ) &
+  receiver=$!
+  wait_until 20 "zferry receive listens" grep -q "listening on $address:$port" "$work/receive.log"
+}
+
+# receive_ends EXPECTED
+receive_ends() {
+  local status=0
+  wait_until 60 "zferry receive ends" has_ended "$receiver"
+  wait "$receiver" || status=$?
+  cat "$work/receive.log"
+  [ "$status" -eq "$1" ] || fail "zferry receive ended with $status, expected $1: $(tail -n 1 "$work/receive.log")"
+}
+
+# start_sshd [PORT]: on the server's host, for whoever has $work/key. The end of the case finds it in its namespace.
+start_sshd() {
+  local key ssh_port=${1:-22}
+  for key in "$work/host" "$work/key"; do
+    ssh-keygen -q -t ed25519 -N '' -f "$key"
+  done
+  "${on_server[@]}" /usr/sbin/sshd -f /dev/null -p "$ssh_port" -h "$work/host" -E "$work/sshd.log" -o StrictModes=no \
+    -o UsePAM=no -o PermitRootLogin=prohibit-password -o AuthorizedKeysFile="$work/key.pub" -o PidFile=none
+  wait_until 30 "sshd listens" listens_on "$ssh_port"
+}
+listens_on() { [ -n "$("${on_server[@]}" ss -Hltn "sport = :$1")" ]; }
 
 # shellcheck disable=SC2086 # a flag or none
 # replicate EXPECTED [OPTION...] SRC DST

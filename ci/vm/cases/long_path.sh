@@ -29,24 +29,14 @@ rate_now() {
   bytes_before=$bytes before=$now
 }
 
-# start_pouring [FLAG...]: sends zeros without end.
+# start_pouring [FLAG...]: sends zeros until the case ends.
 start_pouring() {
-  (
-    trap - ERR
-    exec "${on_server[@]}" "$zferry" receive --listen "$address:$port" --plain -- sh -c 'exec cat >/dev/null' 2>"$work/server.log"
-  ) &
-  wait_until 20 "the receiver listens" grep -q "listening on" "$work/server.log"
+  start_receive -- sh -c 'exec cat >/dev/null'
   (
     trap - ERR
     exec "${on_client[@]}" "$zferry" -v send "$address:$port" --plain "$@" </dev/zero >"$work/out" 2>"$work/err"
   ) &
   client=$!
-}
-
-stop_pouring() {
-  kill -9 "$client"
-  wait "$client" 2>/dev/null || true
-  pkill -9 -x zferry || true
 }
 
 # has_window BYTES
@@ -58,7 +48,6 @@ case_four_connections_are_offered_a_full_path() {
   lengthen_link
   start_pouring --connections 4
   wait_until 30 "four connections may fill the path" has_window $path
-  stop_pouring
 }
 
 case_long_auto_fills_a_path_of_100_ms() {
@@ -74,7 +63,6 @@ case_long_auto_fills_a_path_of_100_ms() {
     echo "$second s: $window bytes"
   done
   rate=$(rate_now)
-  stop_pouring
   echo "$rate Mbit/s of 400, window $largest of $path"
   [ "$largest" -ge $((2 * path)) ] || fail "a window of $largest bytes, less than twice $path"
   [ "$rate" -ge 360 ] || fail "$rate Mbit/s of 400"

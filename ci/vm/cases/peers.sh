@@ -12,20 +12,6 @@ cut_at=$((36 << 20))
 
 figure() { printf '%s\t%s\n' "$1" "$2" | tee -a /share/figures; }
 
-start_sshd() {
-  local key
-  for key in "$work/host" "$work/key"; do
-    ssh-keygen -q -t ed25519 -N '' -f "$key"
-  done
-  (
-    trap - ERR
-    exec "${on_server[@]}" /usr/sbin/sshd -D -f /dev/null -p $ssh_port -h "$work/host" -E "$work/sshd.log" -o StrictModes=no \
-      -o UsePAM=no -o PermitRootLogin=prohibit-password -o AuthorizedKeysFile="$work/key.pub" -o PidFile=none
-  ) &
-  wait_until 30 "sshd listens" sshd_listens
-}
-sshd_listens() { [ -n "$("${on_server[@]}" ss -Hltn "sport = :$ssh_port")" ]; }
-
 # start_relay PORT [RULE]: on the client's host, to that port of the server's.
 start_relay() {
   echo "${2:-}" >"$work/plan"
@@ -91,7 +77,7 @@ case_long_beside_syncoid_at_the_same_cut() {
   zfs snapshot tank/data@one
   narrow_link 160mbit
   serve
-  start_sshd
+  start_sshd $ssh_port
   beside zferry "lane:0#1 up $cut_at cut-all rst"
   beside syncoid "any#1 up $cut_at cut-all rst"
 }

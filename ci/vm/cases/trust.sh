@@ -3,27 +3,8 @@
 # (tests/trusted.rs, tests/tickets.rs, tests/ssh.rs) is said here of ZFS.
 . "$(dirname "$0")/lib.sh"
 
-# Each host has a key of its own.
-server_config=$work/server-config
-client_config=$work/client-config
 export ZFERRY_CONFIG=$client_config
 manner=
-
-keys_of_server() { ZFERRY_CONFIG=$server_config "$zferry" keys "$@"; }
-fingerprint() { ZFERRY_CONFIG=$1 "$zferry" keys show | grep -o 'SHA256:[^ ]*' | head -n 1; }
-
-# serve_by_keys [GRANT...]: a server that knows one client, `carrier`, whose root is vault/in.
-serve_by_keys() {
-  keys_of_server trust client carrier "$(fingerprint "$client_config")" --root vault/in "$@"
-  "$zferry" keys trust server "$address:$port" "$(fingerprint "$server_config")"
-  (
-    trap - ERR
-    exec >"$work/server.log" 2>&1
-    ZFERRY_CONFIG=$server_config exec "${on_server[@]}" "$zferry" -v serve --listen "$address:$port"
-  ) &
-  server=$!
-  wait_until 20 "the server says that it listens" grep -q "listening on $address:$port" "$work/server.log"
-}
 
 read_the_list_again() {
   kill -HUP "$server"
@@ -72,8 +53,49 @@ case_a_client_that_is_revoked_is_turned_out_in_the_middle() {
   under_way --snapshot one tank/data "$url/data"
   keys_of_server revoke client carrier
   read_the_list_again
+  wait_until 10 "it is turned out at once" has_ended "$client"
   replicate_ends 2
   said 'was revoked'
+  ! exists vault/in/data@one || fail "the rest was let in"
+  replicate 2 --snapshot one tank/data "$url/data"
+  said 'does not trust our key'
+}
+
+# Somebody whom both sides take for the other passes on what is said, and speaks for himself where that is of more use.
+case_somebody_in_between_is_found_out() {
+  local between=7009 middle=$work/middle-config
+  make_small tank/data
+  zfs snapshot tank/data@one
+  zfs create vault/middle
+  serve_by_keys
+  # He has a key of his own, and would take whatever the client sends.
+  ZFERRY_CONFIG=$middle "$zferry" keys trust client victim "$(fingerprint "$client_config")" --root vault/middle
+  (
+    trap - ERR
+    exec >"$work/receive.log" 2>&1
+    ZFERRY_CONFIG=$middle exec "${on_server[@]}" "$zferry" -v serve --listen "$address:7010"
+  ) &
+  wait_until 20 "he listens" grep -q 'listening on' "$work/receive.log"
+  "$zferry" keys trust server "$address:$between" "$(fingerprint "$server_config")"
+  inventory vault >"$work/before"
+  pass_on $between 7010
+  replicate 2 --snapshot one tank/data "zferry://$address:$between/data"
+  said "shows the key $(fingerprint "$middle").*somebody may sit in between"
+  inventory vault | cmp -s "$work/before" - || fail "the target was changed"
+  ! grep -q 'victim' "$work/receive.log" || fail "the client has said who it is: $(grep -m 1 victim "$work/receive.log")"
+  # It was the key: who only passes on bytes is no more than a wire.
+  kill "$relay"
+  wait "$relay" || true
+  pass_on $between "$port"
+  replicate 0 --snapshot one tank/data "zferry://$address:$between/data"
+  replicated vault/in/data tank/data one
+}
+
+# pass_on PORT TO: whatever comes to that port of the server's host; $relay does it.
+pass_on() {
+  "${on_server[@]}" socat "TCP-LISTEN:$1,bind=$address,reuseaddr,fork" "TCP:$address:$2" &
+  relay=$!
+  wait_until 20 "socat listens" listens_on "$1"
 }
 
 case_nothing_outside_the_root_is_reached() {
@@ -103,34 +125,42 @@ case_what_is_not_granted_is_refused() {
   [ "$(zfs list -H -r -o name vault/in)" = vault/in ] || fail "something was received"
 }
 
-# The client's own stream is what zfs makes of a token: it must be of its own job.
 case_a_ticket_lets_one_sender_in_once() {
   local ticket=$work/ticket
-  make_small tank/data
+  make_heavy tank/data 8
   zfs snapshot tank/data@one
-  (
-    trap - ERR
-    exec 2>"$work/server.log"
-    exec "${on_server[@]}" "$zferry" receive --listen "$address:$port" --ticket-out "$ticket" -- zfs receive -u vault/in/data
-  ) &
-  server=$!
+  start_receive --ticket-out "$ticket" -- zfs receive -u vault/in/data
   wait_until 20 "the ticket" test -s "$ticket"
   [ "$(stat -c %a "$ticket")" = 600 ] || fail "others can read the ticket"
   cp -p "$ticket" "$work/copy"
-  run 0 "${on_client[@]}" "$zferry" send --ticket "$ticket" -- zfs send tank/data@one
-  server_ends 0
+  # Whoever shows it again in the middle is not let in, and does no harm to the one who was.
+  narrow_link 32mbit
+  start_send "$ticket"
+  wait_until 60 "zfs receive has 1 MB" receive_has_taken 1000000
+  change_link 1mbit 64kb
+  run 2 "${on_client[@]}" "$zferry" send --ticket "$work/copy" -- zfs send tank/data@one
+  said 'the ticket was used already'
+  widen_link
+  wait "$sender"
+  receive_ends 0
   replicated vault/in/data tank/data one
-  # Whoever shows it again finds nobody, or one who does not know it.
+  # Whoever shows it afterwards finds one who does not know it.
+  start_receive --ticket-out "$ticket" -- zfs receive -u vault/in/other
+  run 2 "${on_client[@]}" "$zferry" send --ticket "$work/copy" -- zfs send tank/data@one
+  said 'somebody may sit in between'
+  kill -TERM "$receiver"
+  receive_ends 2
+  ! exists vault/in/other || fail "an old ticket was let in"
+}
+
+# start_send TICKET: tank/data@one, in the background; $sender is its process.
+start_send() {
   (
     trap - ERR
-    exec 2>"$work/server.log"
-    exec "${on_server[@]}" "$zferry" receive --listen "$address:$port" --ticket-out "$ticket" -- zfs receive -u vault/in/other
+    exec >"$work/sender.log" 2>&1
+    exec "${on_client[@]}" "$zferry" send --ticket "$1" -- zfs send tank/data@one
   ) &
-  server=$!
-  wait_until 20 "another ticket" grep -q "listening on" "$work/server.log"
-  run 2 "${on_client[@]}" "$zferry" send --ticket "$work/copy" -- zfs send tank/data@one
-  kill -TERM "$server"
-  server_ends 2
+  sender=$!
 }
 
 case_by_ssh_to_a_host_without_a_server() {
@@ -147,18 +177,6 @@ case_by_ssh_to_a_host_without_a_server() {
 }
 
 no_attendant() { ! pgrep -f 'zferry attend'; }
-
-start_sshd() {
-  local key
-  mkdir -p /run/sshd
-  for key in host key; do
-    ssh-keygen -q -t ed25519 -N '' -f "$work/$key"
-  done
-  printf '%s\n' "ListenAddress $address:22" "HostKey $work/host" "AuthorizedKeysFile $work/key.pub" 'StrictModes no' \
-    'UsePAM no' 'PidFile none' 'PermitRootLogin prohibit-password' >"$work/sshd_config"
-  "${on_server[@]}" /usr/sbin/sshd -f "$work/sshd_config"
-  # It has gone into the background, in its namespace, where the end of the case finds it.
-}
 
 by_ssh() {
   local expected=$1

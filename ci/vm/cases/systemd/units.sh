@@ -22,7 +22,7 @@ install_unit() {
   install -d -m 755 -o zferry -g zferry /etc/zferry
   install -m 644 /host/docs/systemd/serve.env /etc/zferry/serve.env
   sed -i "s|^ZFERRY_LISTEN=.*|ZFERRY_LISTEN=$address:$port|" /etc/zferry/serve.env
-  as_zferry keys trust client carrier "$(key_of_client)" --root vault/in >/dev/null
+  as_zferry keys trust client carrier "$(fingerprint "$client_config")" --root vault/in >/dev/null
   "$zferry" keys trust server "$address:$port" "$(as_zferry keys show | grep -o 'SHA256:[^ ]*' | head -n 1)" >/dev/null
   zfs allow -u zferry "$(granted_on backup/hosts)" vault/in
   # On the host of the other cases, so that the link to it can be narrowed.
@@ -35,9 +35,7 @@ as_zferry() { setpriv --reuid zferry --regid zferry --clear-groups "$zferry" "$@
 
 # Clients of the unit are known by their keys.
 manner=
-# The client's key and list lie in a folder of its own.
-export ZFERRY_CONFIG=$work/client
-key_of_client() { "$zferry" keys show | grep -o 'SHA256:[^ ]*' | head -n 1; }
+export ZFERRY_CONFIG=$client_config
 
 install_program() {
   install -D -m 644 /host/docs/systemd/zferry.sysusers /etc/sysusers.d/zferry.conf
