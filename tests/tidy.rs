@@ -105,21 +105,65 @@ fn every_test_that_the_architecture_names_exists() {
     let page = fs::read_to_string("ARCHITECTURE.md").unwrap();
     let rules = page.split("## The rules, and the test of each").nth(1).expect("the section");
     let rules = rules.split("\n## ").next().unwrap_or_default();
-    let named: Vec<&str> =
-        rules.split('`').skip(1).step_by(2).filter(|word| is_name(word)).collect();
-    let sources: Vec<String> = ["src", "tests"]
-        .iter()
-        .flat_map(|folder| rust_files(Path::new(folder)))
-        .map(|path| fs::read_to_string(path).unwrap())
-        .collect();
+    assert_all_exist(rules, &test_sources());
+}
+
+/// So would a promise.
+#[test]
+fn every_test_that_the_promises_of_security_name_exists() {
+    let page = fs::read_to_string("SECURITY.md").unwrap();
+    assert_all_exist(&page, &test_sources());
+}
+
+/// Files and folders, where a page says them from the top.
+#[test]
+fn every_file_that_the_pages_name_exists() {
+    let mut named = 0;
+    for page in ["README.md", "ARCHITECTURE.md", "SECURITY.md", "docs/least-privilege.md"] {
+        let text = fs::read_to_string(page).unwrap();
+        for path in quoted(&text).filter(|words| is_path(words)) {
+            assert!(Path::new(path).exists(), "{page} names {path}");
+            named += 1;
+        }
+    }
+    assert!(named > 50, "{named}");
+}
+
+/// Where tests are declared, those of the guest too.
+fn test_sources() -> Vec<String> {
+    let mut files: Vec<PathBuf> =
+        ["src", "tests"].iter().flat_map(|folder| rust_files(Path::new(folder))).collect();
+    files.extend(fs::read_dir("ci/vm/cases").unwrap().map(|entry| entry.unwrap().path()));
+    let scripts = files.into_iter().filter(|path| path.is_file());
+    scripts.map(|path| fs::read_to_string(path).unwrap()).collect()
+}
+
+#[track_caller]
+fn assert_all_exist(page: &str, sources: &[String]) {
     let exists = |name: &str| {
-        let declared = [format!("fn {name}("), format!("    {name},\n"), format!("({name})")];
+        let declared = [
+            format!("fn {name}("),
+            format!("    {name},\n"),
+            format!("({name})"),
+            format!("\ncase_{name}() {{"),
+        ];
         let is_there = |source: &String| declared.iter().any(|text| source.contains(text));
         sources.iter().any(is_there)
     };
+    let named: Vec<&str> = quoted(page).filter(|word| is_name(word)).collect();
     let missing: Vec<&str> = named.iter().copied().filter(|name| !exists(name)).collect();
-    assert!(named.len() > 20, "the section names its tests");
+    assert!(named.len() > 20, "the page names its tests");
     assert_eq!(missing, [""; 0]);
+}
+
+/// What stands between backticks.
+fn quoted(page: &str) -> impl Iterator<Item = &str> {
+    page.split('`').skip(1).step_by(2)
+}
+
+fn is_path(words: &str) -> bool {
+    let tops = ["src/", "sys/", "tests/", "benches/", "ci/", "docs/"];
+    tops.iter().any(|top| words.starts_with(top)) && !words.contains([' ', '{', '*'])
 }
 
 fn is_name(word: &str) -> bool {
