@@ -1,6 +1,7 @@
 #!/bin/bash
 # The main job, on real input: a filesystem with real files goes from one pool to another, first whole and then what
-# has changed, through `zferry serve` and `zferry replicate`; afterwards both sides are listed and compared. ci/demo
+# has changed, through `zferry serve` and `zferry replicate`, which know each other by their keys and speak TLS; afterwards
+# both sides are listed and compared. ci/demo
 # runs this on a host with ZFS, or in the guest of ci/vm/run. Its pools stand on files in a folder of its own and are
 # gone when it ends; it must never touch another pool, and it stops if there is one with its names.
 #
@@ -10,15 +11,18 @@ set -euo pipefail
 
 zferry=${ZFERRY:-/host/zferry}
 input=${INPUT:-/usr/bin /usr/share}
-here=$(cd "$(dirname "$0")" && pwd)
+cases=$(cd "$(dirname "$0")" && pwd)
 source_pool=zferry_demo_source
 target_pool=zferry_demo_target
 
 say() { printf '\n=== %s\n' "$*"; }
 show() {
-  echo "\$ $*"
+  echo "\$ ${*/#$zferry/zferry}"
   "$@"
 }
+# here COMMAND..., there COMMAND...: as the host beside the source, as the one beside the target. Each has a key of its own.
+here() { ZFERRY_CONFIG=$work/here "$@"; }
+there() { ZFERRY_CONFIG=$work/there "$@"; }
 
 for pool in $source_pool $target_pool; do
   if zpool list -H "$pool" >/dev/null 2>&1; then
@@ -52,10 +56,14 @@ zfs create $target_pool/backup
 cp -a $input "$work/files/"
 zfs snapshot $source_pool/data@monday
 
+say "the server's side: who may send here, and below which dataset"
+key=$(here "$zferry" keys show | grep -o 'SHA256:[^ ]*' | head -n 1)
+show there "$zferry" keys trust client laptop "$key" --root $target_pool/backup
+
 say "the server, resident beside the target pool"
 # Port 0: whichever is free here. The server says which one it got.
-echo "\$ zferry serve --listen 127.0.0.1:0 --root $target_pool/backup --plain &"
-"$zferry" serve --listen 127.0.0.1:0 --root $target_pool/backup --plain 2>"$work/server.log" &
+echo "\$ zferry serve --listen 127.0.0.1:0 &"
+ZFERRY_CONFIG=$work/there "$zferry" serve --listen 127.0.0.1:0 2>"$work/server.log" &
 server=$!
 listen=
 for _ in $(seq 100); do
@@ -66,8 +74,12 @@ done
 cat "$work/server.log"
 [ -n "$listen" ] || { echo "demo: the server does not listen" >&2; exit 1; }
 
+say "the client's side: the key that the server must have"
+key=$(there "$zferry" keys show | grep -o 'SHA256:[^ ]*' | head -n 1)
+show here "$zferry" keys trust server "$listen" "$key"
+
 say "the first copy: everything"
-show "$zferry" replicate --snapshot monday $source_pool/data "zferry://$listen/data" --plain
+show here "$zferry" replicate --snapshot monday $source_pool/data "zferry://$listen/data"
 
 say "a day's work: something new, something changed, something gone"
 mkdir "$work/files/new"
@@ -79,10 +91,10 @@ done
 zfs snapshot $source_pool/data@tuesday
 
 say "the second copy: only what has changed"
-show "$zferry" replicate --snapshot tuesday $source_pool/data "zferry://$listen/data" --plain
+show here "$zferry" replicate --snapshot tuesday $source_pool/data "zferry://$listen/data"
 
 say "the third: there is nothing to do"
-show "$zferry" replicate --snapshot tuesday $source_pool/data "zferry://$listen/data" --plain
+show here "$zferry" replicate --snapshot tuesday $source_pool/data "zferry://$listen/data"
 
 say "both sides"
 show zfs list -r -t filesystem,snapshot -o name,used,refer,guid $source_pool
@@ -98,7 +110,7 @@ for snapshot in monday tuesday; do
     mount -t zfs -o ro "$side@$snapshot" "$work/look/$side"
   done
   printf '@%s: ' "$snapshot"
-  python3 "$here/compare.py" "${folders[@]}"
+  python3 "$cases/compare.py" "${folders[@]}"
   umount "${folders[@]}"
 done
 
