@@ -18,11 +18,12 @@ delegate() {
   serve_as keeper --state /home/keeper/state
 }
 
-# carry EXPECTED TARGET [OPTION...]: tank/data, by carrier.
+# carry EXPECTED TARGET [OPTION...]: $from, by carrier.
+from=tank/data
 carry() {
   local expected=$1 target=$2
   shift 2
-  run "$expected" "${as_carrier[@]}" "$zferry" replicate --retry-for 0 "$@" tank/data "$url/$target" --plain
+  run "$expected" "${as_carrier[@]}" "$zferry" replicate --retry-for 0 "$@" "$from" "$url/$target" --plain
 }
 
 # tells_and_mends EXPECTED USER WORD DATASET COMMAND...: the doctor names what that user lacks, with the line that grants
@@ -104,6 +105,9 @@ case_each_grant_on_the_source_is_needed() {
 case_each_grant_on_the_target_is_needed() {
   delegate
   zfs snapshot tank/data@one
+  zfs create -V 16M tank/volume
+  zfs allow -u carrier "$for_source" tank/volume
+  zfs snapshot tank/volume@one
   for word in ${for_target//,/ }; do
     zfs unallow -u keeper "$word" vault/in
     case $word in
@@ -127,9 +131,9 @@ case_each_grant_on_the_target_is_needed() {
         [ "$(property "$word" "vault/in/$word")" = on ] || fail "it is off without the grant"
         judged=0
         ;;
-      # Of a volume, which this is not.
       volmode)
-        carry 0 "$word" --snapshot one
+        from=tank/volume carry 0 "$word" --snapshot one
+        [ "$(property "$word" "vault/in/$word")" = default ] || fail "it has no device without the grant"
         judged=0
         ;;
       *) fail "no case for $word" ;;
@@ -138,6 +142,9 @@ case_each_grant_on_the_target_is_needed() {
   done
   carry 0 made/for/all --snapshot one
   [ "$(property readonly vault/in/made/for/all)" = on ] || fail "the target may be changed"
+  from=tank/volume carry 0 volume --snapshot one
+  [ "$(property volmode vault/in/volume) $(property readonly vault/in/volume)" = 'none on' ] || fail "the volume is not harmless"
+  has_snapshots vault/in/volume tank/volume one
 }
 
 # What the page says of the rest.
