@@ -63,9 +63,12 @@ pub fn dial(address: SocketAddr, preamble: &[u8]) -> TcpStream {
 
 /// The preamble of a control connection.
 pub fn control_preamble() -> Vec<u8> {
-    Preamble { versions: Versions::OURS, role: Role::Control { proof: Proof::NONE } }
-        .encode()
-        .to_vec()
+    preamble(Role::Control { proof: Proof::NONE })
+}
+
+/// What a connection of this role says first.
+pub fn preamble(role: Role) -> Vec<u8> {
+    Preamble { versions: Versions::OURS, role }.encode().to_vec()
 }
 
 /// A message for the wire.
