@@ -112,7 +112,7 @@ case_nothing_outside_the_root_is_reached() {
   zfs destroy -r vault/in
   zfs create vault/in
   replicate 2 --snapshot one tank/data "$url/data"
-  said 'vault/in'
+  said 'the dataset that was granted had'
   [ "$(zfs list -H -r -o name vault/in)" = vault/in ] || fail "another root was written to"
 }
 
