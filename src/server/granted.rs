@@ -85,7 +85,7 @@ impl Granted {
         if stream.first {
             if permit.limits().datasets.is_some() {
                 let present = self.zfs.count_below(root).map_err(on_target)?;
-                permit.check_datasets(present).map_err(denied)?;
+                permit.check_datasets(present + 1).map_err(denied)?;
             }
             self.check_parents(stream, &permit)?;
         }
@@ -122,8 +122,5 @@ fn receive(stream: &DatasetStream) -> Wish {
         incremental: stream.from.is_some(),
         resumed: stream.resumed,
         raw: stream.raw,
-        // What a stream begins with is looked at before anything takes it: a package is none of
-        // those that a client can announce.
-        package: false,
     })
 }

@@ -286,6 +286,7 @@ mod tests {
             (client("a", A, "root = \"/x\"\nallow = []"), "5:8", "has an empty part"),
             (client("a", A, "root = \"x\""), "4:1", "missing field `allow`"),
             (with("allow = [\"receive\"]"), "6:10", "expected one of `receive-full`, `receive-i"),
+            (with("allow = [\"destroy\"]"), "6:10", "'destroy' is not something that a client can"),
             (with(&format!("{allow}alow = []")), "7:1", "unknown field `alow`, expected one of"),
             (with(&format!("{allow}raw-only = 1")), "7:12", "expected a boolean"),
             (with(&format!("{allow}datasets = 0")), "7:12", "expected a nonzero u32"),

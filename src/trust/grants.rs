@@ -70,15 +70,10 @@ pub enum Wish {
     CreateParents,
     /// That what an interrupted receive has left in it is given up.
     AbortPartial,
-    /// That it is rolled back.
-    RollBack,
-    /// That it, or a snapshot of it, is destroyed.
-    Destroy,
 }
 
 /// What a stream is, as far as grants tell one from another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "each is so or not, whatever the others are")]
 pub struct Receive {
     /// Whether it builds on a snapshot that is here already.
     pub incremental: bool,
@@ -86,8 +81,6 @@ pub struct Receive {
     pub resumed: bool,
     /// Whether its blocks come as they lie on the source's disks.
     pub raw: bool,
-    /// Whether it is a package of several streams (`zfs send -R`).
-    pub package: bool,
 }
 
 /// That a wish may be done, where, and how much of it.
@@ -97,6 +90,9 @@ pub struct Permit {
     root: DatasetName,
     root_guid: Option<Guid>,
     dataset: DatasetName,
+    wish: Wish,
+    /// Why datasets above it may not be made.
+    parents: Option<Why>,
     limits: Limits,
 }
 
@@ -158,8 +154,8 @@ impl Client {
         let denied = |why| Denied::of(self, name, wish, why);
         let (grant, below) = self.grant_of(name).map_err(denied)?;
         let dataset = grant.dataset(below).map_err(|error| denied(Why::BadName(error)))?;
-        if let Some(missing) = wish.needs().find(|needed| !grant.allow.contains(needed)) {
-            return Err(denied(Why::NotGranted { missing, grant: Box::new(grant.clone()) }));
+        if let Some(why) = wish.needs().find_map(|needed| grant.missing(needed)) {
+            return Err(denied(why));
         }
         if grant.raw_only && wish.is_readable_stream() {
             return Err(denied(Why::NotRaw(grant.root.clone())));
@@ -169,6 +165,8 @@ impl Client {
             root: grant.root.clone(),
             root_guid: grant.root_guid,
             dataset,
+            wish,
+            parents: grant.missing(Operation::CreateParents),
             limits: grant.limits,
         })
     }
@@ -210,6 +208,13 @@ impl Grant {
         self.root.join(below)
     }
 
+    /// Why an operation may not be done.
+    fn missing(&self, needed: Operation) -> Option<Why> {
+        let grant = || Box::new(self.clone());
+        let is_granted = self.allow.contains(&needed);
+        (!is_granted).then(|| Why::NotGranted { missing: needed, grant: grant() })
+    }
+
     fn stands_beside(&self, number: usize, earlier: &Grant) -> Result<(), BadGrants> {
         match &self.prefix {
             Some(prefix) if earlier.prefix.as_ref() == Some(prefix) => {
@@ -232,7 +237,7 @@ impl Wish {
     /// All that must be granted for it.
     fn needs(self) -> impl Iterator<Item = Operation> {
         let needed = match self {
-            Wish::List => [None; 3],
+            Wish::List => [None; 2],
             Wish::Receive(receive) => [
                 Some(if receive.incremental {
                     Operation::ReceiveIncremental
@@ -240,12 +245,9 @@ impl Wish {
                     Operation::ReceiveFull
                 }),
                 receive.resumed.then_some(Operation::Resume),
-                receive.package.then_some(Operation::PackageStreams),
             ],
-            Wish::CreateParents => [Some(Operation::CreateParents), None, None],
-            Wish::AbortPartial => [Some(Operation::AbortPartial), None, None],
-            Wish::RollBack => [Some(Operation::Rollback), None, None],
-            Wish::Destroy => [Some(Operation::Destroy), None, None],
+            Wish::CreateParents => [Some(Operation::CreateParents), None],
+            Wish::AbortPartial => [Some(Operation::AbortPartial), None],
         };
         needed.into_iter().flatten()
     }
@@ -263,14 +265,11 @@ impl fmt::Display for Wish {
             Wish::List => return f.write_str("list"),
             Wish::CreateParents => return f.write_str("create what is missing above"),
             Wish::AbortPartial => return f.write_str("give up what is partly received in"),
-            Wish::RollBack => return f.write_str("roll back"),
-            Wish::Destroy => return f.write_str("destroy"),
             Wish::Receive(receive) => receive,
         };
         f.write_str(if receive.resumed { "send the rest of " } else { "send " })?;
-        let package = if receive.package { " package" } else { "" };
         let form = if receive.incremental { "an incremental" } else { "a full" };
-        write!(f, "{form}{package} stream to")
+        write!(f, "{form} stream to")
     }
 }
 
@@ -310,31 +309,43 @@ impl Permit {
         }
     }
 
-    /// Whether the client, of which so many transfers run below the root, may have one more.
-    pub fn check_transfers(&self, running: usize) -> Result<(), Denied> {
-        self.check_count("transfers", self.limits.transfers, running)
+    /// Whether datasets above this one may be made.
+    pub fn check_parents(&self) -> Result<(), Denied> {
+        match &self.parents {
+            Some(why) => Err(self.denied_as(Wish::CreateParents, why.clone())),
+            None => Ok(()),
+        }
     }
 
-    /// Whether one more dataset may be made below the root, where there are so many.
-    pub fn check_datasets(&self, present: usize) -> Result<(), Denied> {
-        self.check_count("datasets", self.limits.datasets, present)
+    /// Whether the client, of which so many transfers run below the root, may have one more.
+    pub fn check_transfers(&self, running: usize) -> Result<(), Denied> {
+        self.check_count("transfers", self.limits.transfers, running.saturating_add(1))
+    }
+
+    /// Whether there may be so many datasets below the root.
+    pub fn check_datasets(&self, wanted: usize) -> Result<(), Denied> {
+        self.check_count("datasets", self.limits.datasets, wanted)
     }
 
     fn check_count(
         &self,
         key: &'static str,
         limit: Option<NonZeroU32>,
-        count: usize,
+        wanted: usize,
     ) -> Result<(), Denied> {
         match limit {
-            Some(limit) if count >= limit.get() as usize => {
-                Err(self.denied(Why::Limit { key, limit, root: self.root.clone() }))
+            Some(limit) if wanted > limit.get() as usize => {
+                Err(self.denied(Why::Limit { key, limit, wanted, root: self.root.clone() }))
             }
             _ => Ok(()),
         }
     }
 
     fn denied(&self, why: Why) -> Denied {
-        Denied::about(&self.client, self.dataset.as_str(), why)
+        self.denied_as(self.wish, why)
+    }
+
+    fn denied_as(&self, wish: Wish, why: Why) -> Denied {
+        Denied::about(&self.client, wish, self.dataset.as_str(), why)
     }
 }

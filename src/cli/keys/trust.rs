@@ -4,7 +4,6 @@ use std::fmt::Write as _;
 use std::io;
 use std::num::NonZeroU32;
 
-use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
 
 use super::show::grant_line;
@@ -47,9 +46,11 @@ pub(super) struct ClientArguments {
     /// more than one root
     #[arg(long, value_name = "WORD")]
     prefix: Option<Prefix>,
-    /// What it may do, separated by commas [default for a new grant:
+    /// What it may do, separated by commas: receive-full, receive-incremental, resume,
+    /// create-parents, abort-partial. There is no word for rolling back, for destroying or for
+    /// streams that hold several: no client can ask for those [default for a new grant:
     /// receive-full,receive-incremental,resume,create-parents]
-    #[arg(long, value_name = "WORDS", value_delimiter = ',', value_parser = operation())]
+    #[arg(long, value_name = "WORDS", value_delimiter = ',')]
     allow: Option<Vec<Operation>>,
     /// Take nothing but raw streams of encrypted datasets, which this host cannot read
     #[arg(long)]
@@ -79,12 +80,6 @@ pub(super) struct ServerArguments {
     /// Its key's fingerprint, which `zferry keys show` prints on the server
     #[arg(value_name = "SHA256:...")]
     fingerprint: Fingerprint,
-}
-
-/// A word, as it stands in the list.
-fn operation() -> impl TypedValueParser<Value = Operation> {
-    PossibleValuesParser::new(Operation::ALL.map(Operation::word))
-        .try_map(|word| word.parse::<Operation>())
 }
 
 pub(super) fn run(config: &ConfigFolder, whom: &Whom) -> Result<(), Failure> {

@@ -54,7 +54,7 @@ fn everything_that_can_be_granted_is_read_back_as_it_was_meant() {
     let all = NewGrant {
         prefix: Some("p".parse().unwrap()),
         root_guid: Some(Guid(7)),
-        allow: Some([Operation::Destroy, Operation::Resume].into()),
+        allow: Some([Operation::AbortPartial, Operation::Resume].into()),
         raw_only: true,
         datasets: NonZeroU32::new(u32::MAX),
         transfers: NonZeroU32::new(1),

@@ -59,13 +59,15 @@ pub enum Why {
         /// What is there.
         found: Guid,
     },
-    /// It has as much as it may have.
-    #[error("it has {limit} {key} below {root}, as many as are granted to it")]
+    /// It would have more than it may have.
+    #[error("that would be {wanted} {key} below {root}, and {limit} are granted to it")]
     Limit {
         /// Of what.
         key: &'static str,
-        /// How many.
+        /// How many it may have.
         limit: NonZeroU32,
+        /// How many it would have.
+        wanted: usize,
         /// Below it.
         root: DatasetName,
     },
@@ -73,12 +75,12 @@ pub enum Why {
 
 impl Denied {
     pub(super) fn of(client: &Client, name: &str, wish: Wish, why: Why) -> Denied {
-        let asked = format!("{wish} {}", name.escape_debug());
-        Denied { client: client.name.clone(), asked, why }
+        Denied::about(&client.name, wish, name, why)
     }
 
-    pub(super) fn about(client: &ClientName, dataset: &str, why: Why) -> Denied {
-        Denied { client: client.clone(), asked: format!("send to {dataset}"), why }
+    pub(super) fn about(client: &ClientName, wish: Wish, name: &str, why: Why) -> Denied {
+        let asked = format!("{wish} {}", name.escape_debug());
+        Denied { client: client.clone(), asked, why }
     }
 
     /// Why not.
@@ -118,9 +120,7 @@ impl Denied {
                 let line = self.place(root, &format!("root-guid = \"{found}\""));
                 return format!("if {root} is the right one: {line}");
             }
-            Why::Limit { key, limit, root } => {
-                (root, format!("{key} = {}", limit.saturating_add(1)))
-            }
+            Why::Limit { key, wanted, root, .. } => (root, format!("{key} = {wanted}")),
         };
         self.place(root, &line)
     }

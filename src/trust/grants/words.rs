@@ -5,7 +5,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::dataset::{DatasetName, NameError};
 
@@ -29,7 +30,7 @@ pub struct BadClientName(String);
 pub struct Prefix(String);
 
 /// What may be granted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Operation {
     /// Streams that make a dataset.
@@ -42,32 +43,45 @@ pub enum Operation {
     CreateParents,
     /// To throw away what was partly received, and never became a snapshot.
     AbortPartial,
-    /// To throw away what is newer than a snapshot.
-    Rollback,
-    /// To throw away snapshots and datasets.
-    Destroy,
-    /// Streams that hold several, whose insides nobody has judged (`zfs send -R`).
-    PackageStreams,
 }
 
 /// A word that grants nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("'{}' is nothing that can be granted", .0.escape_debug())]
-pub struct UnknownOperation(String);
+pub enum UnknownOperation {
+    /// Nobody may do it, whatever a list says: a word that does nothing must not stand there.
+    #[error(
+        "'{word}' is not something that a client can be granted yet: no client can ask this \
+         version to {what}. Leave the word out; expected {}",
+        expected()
+    )]
+    NotYet {
+        /// The word.
+        word: &'static str,
+        /// What nobody may do.
+        what: &'static str,
+    },
+    /// It means nothing.
+    #[error("'{}' is nothing that can be granted; expected {}", .0.escape_debug(), expected())]
+    Unknown(String),
+}
+
+/// What a client can never do, and what that would be.
+const NOT_YET: [(&str, &str); 3] = [
+    ("rollback", "roll a dataset back"),
+    ("destroy", "destroy a snapshot or dataset"),
+    ("package-streams", "take a stream that holds several"),
+];
 
 const NAME_BYTES_MAX: usize = 64;
 
 impl Operation {
     /// All that there are.
-    pub const ALL: [Operation; 8] = [
+    pub const ALL: [Operation; 5] = [
         Operation::ReceiveFull,
         Operation::ReceiveIncremental,
         Operation::Resume,
         Operation::CreateParents,
         Operation::AbortPartial,
-        Operation::Rollback,
-        Operation::Destroy,
-        Operation::PackageStreams,
     ];
 
     /// What only ever adds: whoever has no more can harm nothing that is here.
@@ -86,9 +100,6 @@ impl Operation {
             Operation::Resume => "resume",
             Operation::CreateParents => "create-parents",
             Operation::AbortPartial => "abort-partial",
-            Operation::Rollback => "rollback",
-            Operation::Destroy => "destroy",
-            Operation::PackageStreams => "package-streams",
         }
     }
 }
@@ -97,9 +108,40 @@ impl FromStr for Operation {
     type Err = UnknownOperation;
 
     fn from_str(word: &str) -> Result<Operation, UnknownOperation> {
-        let known = Operation::ALL.into_iter().find(|operation| operation.word() == word);
-        known.ok_or_else(|| UnknownOperation(word.to_owned()))
+        if let Some(known) = Operation::ALL.into_iter().find(|known| known.word() == word) {
+            return Ok(known);
+        }
+        Err(match NOT_YET.into_iter().find(|(not_yet, _)| *not_yet == word) {
+            Some((word, what)) => UnknownOperation::NotYet { word, what },
+            None => UnknownOperation::Unknown(word.to_owned()),
+        })
     }
+}
+
+/// By a visitor, so that a mistake is told with the place of the word and not of the list.
+impl<'de> Deserialize<'de> for Operation {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Operation, D::Error> {
+        deserializer.deserialize_str(WordReader)
+    }
+}
+
+struct WordReader;
+
+impl Visitor<'_> for WordReader {
+    type Value = Operation;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&expected())
+    }
+
+    fn visit_str<E: de::Error>(self, word: &str) -> Result<Operation, E> {
+        word.parse().map_err(E::custom)
+    }
+}
+
+fn expected() -> String {
+    let words = Operation::ALL.map(|operation| format!("`{operation}`"));
+    format!("one of {}", words.join(", "))
 }
 
 impl fmt::Display for Operation {
@@ -200,17 +242,37 @@ mod tests {
             assert_eq!(in_a_file, operation.word());
             assert_eq!(operation.word().parse(), Ok(operation));
         }
-        assert!("receive".parse::<Operation>().is_err());
+        let unknown = "receive".parse::<Operation>().unwrap_err().to_string();
+        assert!(
+            unknown.ends_with(
+                "expected one of `receive-full`, `receive-incremental`, \
+                                   `resume`, `create-parents`, `abort-partial`"
+            ),
+            "{unknown}"
+        );
     }
 
     #[test]
-    fn what_only_adds_is_everything_but_what_destroys_or_hides() {
+    fn what_no_client_can_do_is_no_word_and_that_is_said() {
+        for (word, what) in NOT_YET {
+            let refused = word.parse::<Operation>().unwrap_err().to_string();
+            assert!(
+                refused.contains("not something that a client can be granted yet"),
+                "{refused}"
+            );
+            assert!(refused.contains(what) && refused.contains("Leave the word out"), "{refused}");
+            assert!(serde_json::from_str::<Operation>(&format!("\"{word}\"")).is_err());
+        }
+    }
+
+    #[test]
+    fn what_only_adds_is_everything_but_what_throws_away() {
         let rest: Vec<&str> = Operation::ALL
             .iter()
             .filter(|operation| !Operation::APPEND_ONLY.contains(operation))
             .map(|operation| operation.word())
             .collect();
-        assert_eq!(rest, ["abort-partial", "rollback", "destroy", "package-streams"]);
+        assert_eq!(rest, ["abort-partial"]);
     }
 
     #[test]
