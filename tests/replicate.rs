@@ -270,8 +270,8 @@ fn many_small_steps_cost_a_send_a_receive_and_a_look_at_the_guid_each() {
     assert_eq!(source("list"), 4);
     assert_eq!(source("") - estimates, STEPS + 3 + 2 + 4);
 
-    assert_eq!((target("receive"), target("get -Hp -o value -- guid")), (STEPS, STEPS));
-    assert_eq!(target("get -Hp -o value -- receive_resume_token"), 1);
+    assert_eq!((target("receive"), target("get -Hp -o name,value -- guid")), (STEPS, STEPS));
+    assert_eq!(target("get -Hp -o name,property,value -- guid,receive_resume_token"), 1);
     let lists = target("list");
     assert!(lists <= 3, "{lists}");
     assert_eq!(target(""), 2 * STEPS + 1 + lists);

@@ -6,100 +6,16 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Stdio;
 use std::thread;
-use std::time::Duration;
-
-use tempfile::TempDir;
 
 #[path = "support/host.rs"]
 mod host;
+#[path = "support/scene.rs"]
+mod scene;
 #[path = "support/stand_in.rs"]
 mod stand_in;
 
-use host::{Ended, Running, Server, wait_for, wait_for_words, zferry, zferry_on};
-use stand_in::StandIn;
-
-/// A host with pools and a folder for its key.
-struct Host {
-    pools: StandIn,
-    folder: TempDir,
-}
-
-impl Host {
-    fn new() -> Host {
-        Host { pools: StandIn::new(), folder: tempfile::tempdir().unwrap() }
-    }
-
-    fn source() -> Host {
-        let host = Host::new();
-        host.pools.dataset("tank/a", "filesystem");
-        host.pools.snapshot("tank/a", "one", &vec![1; 200_000]);
-        host
-    }
-
-    fn run(&self, words: &[&str]) -> Ended {
-        Running::start(&mut self.command(words)).ended()
-    }
-
-    fn command(&self, words: &[&str]) -> std::process::Command {
-        let mut command = zferry_on(&self.pools, words);
-        command.env("ZFERRY_CONFIG", self.folder.path());
-        command
-    }
-
-    fn key(&self) -> String {
-        let shown = self.run(&["keys", "show"]).succeeded();
-        let text = String::from_utf8(shown.stdout).unwrap();
-        let key = text.split_whitespace().find(|word| word.starts_with("SHA256:"));
-        key.unwrap_or_else(|| panic!("{text}")).to_owned()
-    }
-
-    fn trusts(&self, server: SocketAddr, key: &str) {
-        self.run(&["keys", "trust", "server", &server.to_string(), key]).succeeded();
-    }
-
-    fn replicate(&self, server: SocketAddr, dataset: &str, flags: &[&str]) -> Running {
-        let to = format!("zferry://{server}/{dataset}");
-        let words = ["replicate", "tank/a", &to, "--no-snapshot", "--retry-for", "0"];
-        Running::start(self.command(&words).args(flags))
-    }
-}
-
-/// A server with one client, `laptop`, whose root is `backup/in`.
-struct Scene {
-    target: Host,
-    source: Host,
-    server: Server,
-}
-
-impl Scene {
-    fn new(granted: &[&str]) -> Scene {
-        let (target, source) = (Host::new(), Host::source());
-        target.pools.dataset("backup/in", "filesystem");
-        target.pools.dataset("backup/other", "filesystem");
-        let key = source.key();
-        let words = ["keys", "trust", "client", "laptop", &key, "--root", "backup/in"];
-        target.run(&[&words, granted].concat()).succeeded();
-        let serve = ["serve", "--listen", "127.0.0.1:0", "-v", "--cache", "16MiB"];
-        let server = Server::start(&mut target.command(&serve));
-        source.trusts(server.address, &target.key());
-        Scene { target, source, server }
-    }
-
-    fn replicate(&self, dataset: &str, flags: &[&str]) -> Running {
-        self.source.replicate(self.server.address, dataset, flags)
-    }
-
-    /// A dataset of which nothing goes fast.
-    fn slow_source(&self) {
-        self.source.pools.snapshot("tank/a", "slow", &vec![7; 4 << 20]);
-        self.source.pools.slow_send(100_000, Duration::from_millis(100));
-    }
-
-    fn reads_the_list_again(&self) {
-        self.server.running.signal("HUP");
-        wait_for_words(&self.server.running, "read the list of clients again");
-    }
-}
+use host::{Running, Server, wait_for, wait_for_words, zferry};
+use scene::{Host, Scene};
 
 #[test]
 fn a_client_that_is_trusted_copies_below_its_root_and_nowhere_else() {

@@ -87,7 +87,6 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
             lasts: Lasts::OneSession(FIRST_WORD_LIMIT),
             grace: arguments.grace,
             records: None,
-            revoked: None,
         };
         let destination = Destination::Pool(Pool { zfs, root: arguments.root });
         serve(Incoming::Network { listener, door }, destination, options, stop).await

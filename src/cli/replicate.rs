@@ -284,7 +284,6 @@ impl LocalServer {
                         grace: Duration::ZERO,
                         // Those of the client say all there is to say.
                         records: None,
-                        revoked: None,
                     };
                     let destination = Destination::Pool(pool);
                     runtime.block_on(server::serve(

@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use sys::control::{self, Listener, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
 
 use super::config_folder::ConfigFolder;
 use super::engine::Flags;
@@ -87,9 +86,7 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
             .map_err(|error| machine(Side::Target, "listen for signals", &error))?;
         let listener = listen(arguments.listen).await?;
         let Access { door, destination, book } = access;
-        let revoked = book
-            .map(read_again_on_hangup)
-            .transpose()
+        book.map_or(Ok(()), read_again_on_hangup)
             .map_err(|error| machine(Side::Target, "listen for signals", &error))?;
         let options = Options {
             engine,
@@ -97,7 +94,6 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
             lasts: Lasts::Forever,
             grace: arguments.grace,
             records,
-            revoked,
         };
         let incoming = Incoming::Network { listener, door };
         serve(incoming, destination, options, stop).await
@@ -177,22 +173,20 @@ fn tell_what_is_not_applied(book: &Book) {
 }
 
 /// Whoever changes the list says so by a signal.
-fn read_again_on_hangup(book: Arc<Book>) -> std::io::Result<watch::Receiver<()>> {
+fn read_again_on_hangup(book: Arc<Book>) -> std::io::Result<()> {
     let mut hangups = signal(SignalKind::hangup())?;
-    let (tell, told) = watch::channel(());
     control::spawn(async move {
         while hangups.recv().await.is_some() {
             match book.reload() {
                 Ok(clients) => {
                     let count = clients.iter().count();
                     tracing::info!(count, "read the list of clients again");
-                    tell.send_replace(());
                 }
                 Err(failure) => tracing::error!(%failure, "the former list of clients stays"),
             }
         }
     });
-    Ok(told)
+    Ok(())
 }
 
 fn check_root(zfs: &Zfs, root: &DatasetName) -> Result<(), Failure> {

@@ -5,19 +5,23 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::Command;
+use std::sync::Arc;
+
+use tokio::sync::watch;
 
 use super::granted::Granted;
 use super::nowhere::Nowhere;
 use super::place::Place;
-use super::pool::{Pool, abort};
+use super::pool::Pool;
 use super::taker::Prepared;
-use crate::dataset::{DatasetName, Guid};
+use super::wished::{Verified, Wished};
 use crate::engine::receiver::{Feed, Sink};
 use crate::error::{Class, Failure, Side};
 use crate::listing::TargetState;
 use crate::process::{Ended, Process, Stderr};
 use crate::protocol::message::{RelativeName, Stream};
 use crate::trust::Fingerprint;
+use crate::trust::clients::Clients;
 use crate::trust::grants::Wish;
 use crate::zfs::failure;
 
@@ -43,6 +47,15 @@ pub enum Pipe {
     Nowhere(Nowhere),
 }
 
+/// Where one stream goes, as it was judged when its client asked.
+#[derive(Clone, Debug)]
+pub(super) enum Target {
+    /// Into a dataset.
+    Dataset(Box<Wished>),
+    /// Through a pipe.
+    Pipe(Pipe),
+}
+
 impl Destination {
     /// As whoever has shown this key may use it.
     pub(super) fn to(&self, client: Option<Fingerprint>) -> Destination {
@@ -63,26 +76,24 @@ impl Destination {
         }
     }
 
-    /// Whether the client may have another transfer beside so many of its own.
-    pub(super) fn check_transfers(&self, stream: &Stream, running: usize) -> Result<(), Failure> {
-        match (self, stream) {
-            (Destination::Granted(granted), Stream::Dataset(stream)) => {
-                granted.check_transfers(stream, running)
-            }
-            _ => Ok(()),
+    /// The list of clients, now and whenever it is read again, where there is one.
+    pub(super) fn list(&self) -> Option<watch::Receiver<Arc<Clients>>> {
+        match self {
+            Destination::Granted(granted) => Some(granted.list()),
+            Destination::Pool(_) | Destination::Pipe(_) => None,
         }
     }
 
     /// Where a stream goes. Refuses what does not belong here, or is not granted.
-    pub(super) fn place_of(&self, stream: &Stream) -> Result<Place, Failure> {
+    pub(super) fn target_of(&self, stream: &Stream) -> Result<Target, Failure> {
         match (self, stream) {
             (Destination::Pool(pool), Stream::Dataset(stream)) => {
-                pool.dataset(&stream.target).map(Place::Dataset)
+                wished_in(pool, &stream.target).map(Target::of)
             }
             (Destination::Granted(granted), Stream::Dataset(stream)) => {
-                granted.place_of(stream).map(|place| Place::Dataset(place.dataset))
+                granted.wished_by(stream).map(Target::of)
             }
-            (Destination::Pipe(pipe), Stream::Pipe) => Ok(Place::Pipe(pipe.name())),
+            (Destination::Pipe(pipe), Stream::Pipe) => Ok(Target::Pipe(pipe.clone())),
             (Destination::Pool(_) | Destination::Granted(_), Stream::Pipe) => Err(refused(
                 "this is `zferry serve`, which receives datasets; a bare stream was sent",
                 "send to a `zferry receive`, or use `zferry replicate`",
@@ -94,92 +105,83 @@ impl Destination {
         }
     }
 
-    /// The full name of a dataset that a client may name.
-    pub(super) fn dataset_named(
-        &self,
-        name: &RelativeName,
-        wish: Wish,
-    ) -> Result<DatasetName, Failure> {
+    /// A dataset that a client wishes something about.
+    pub(super) fn wished(&self, name: &RelativeName, wish: Wish) -> Result<Wished, Failure> {
         match self {
-            Destination::Pool(pool) => pool.dataset(name),
-            Destination::Granted(granted) => granted.dataset(name, wish),
+            Destination::Pool(pool) => wished_in(pool, name),
+            Destination::Granted(granted) => granted.wished(name, wish),
             Destination::Pipe(_) => Err(refused(
                 "this is `zferry receive`, which has no datasets",
                 "replicate to a `zferry serve`, or use `zferry send`",
             )),
         }
     }
+}
 
-    /// What a target holds.
-    pub(super) fn look_up(&self, dataset: &DatasetName) -> Result<TargetState, Failure> {
+/// For everybody, who may do all below the root.
+fn wished_in(pool: &Pool, name: &RelativeName) -> Result<Wished, Failure> {
+    let dataset = pool.dataset(name)?;
+    Ok(Wished { pool: pool.clone(), dataset, leave: None })
+}
+
+impl Target {
+    fn of(wished: Wished) -> Target {
+        Target::Dataset(Box::new(wished))
+    }
+
+    /// The dataset, where it is one.
+    pub fn wished(&self) -> Option<&Wished> {
         match self {
-            Destination::Pool(Pool { zfs, .. }) | Destination::Granted(Granted { zfs, .. }) => {
-                zfs.target_state(dataset).map_err(|error| error.on(Side::Target))
-            }
-            Destination::Pipe(_) => Ok(TargetState::Absent),
+            Target::Dataset(wished) => Some(wished),
+            Target::Pipe(_) => None,
         }
     }
 
-    /// Gives up what an interrupted receive has left in a dataset, if that still has `token`.
-    pub(super) fn abort(&self, dataset: &DatasetName, token: &str) -> Result<(), Failure> {
+    /// What it has for itself while a stream comes.
+    pub fn place(&self) -> Place {
         match self {
-            Destination::Pool(Pool { zfs, .. }) | Destination::Granted(Granted { zfs, .. }) => {
-                abort(zfs, dataset, token)
-            }
-            Destination::Pipe(_) => Ok(()),
+            Target::Dataset(wished) => Place::Dataset(wished.dataset.clone()),
+            Target::Pipe(pipe) => Place::Pipe(pipe.name()),
         }
     }
 
-    /// Makes ready whatever takes the stream. `whole` says that the stream before it, of the same
-    /// session, was for the same dataset and has been read back.
-    pub(super) fn prepare(&self, stream: &Stream, whole: bool) -> Result<Prepared, Failure> {
+    /// What it holds.
+    pub fn look_up(&self) -> Result<TargetState, Failure> {
+        match self {
+            Target::Dataset(wished) => wished.look_up(),
+            Target::Pipe(_) => Ok(TargetState::Absent),
+        }
+    }
+
+    /// Makes ready whatever takes the stream; `whole` as for [`Wished::prepare`].
+    pub fn prepare(&self, stream: &Stream, whole: bool) -> Result<Prepared, Failure> {
         match (self, stream) {
-            (Destination::Pool(pool), Stream::Dataset(stream)) => {
-                pool.prepare(pool.dataset(&stream.target)?, stream, whole)
-            }
-            (Destination::Granted(granted), Stream::Dataset(stream)) => {
-                granted.admit(stream)?;
-                let place = granted.place_of(stream)?;
-                place.pool.prepare(place.dataset, stream, whole)
-            }
-            (Destination::Pipe(pipe), Stream::Pipe) => pipe.prepare(),
-            _ => self.place_of(stream).and(Err(refused("no such stream is taken here", ""))),
+            (Target::Dataset(wished), Stream::Dataset(stream)) => wished.prepare(stream, whole),
+            (Target::Pipe(pipe), _) => pipe.prepare(),
+            (Target::Dataset(_), Stream::Pipe) => Err(refused("no such stream is taken here", "")),
         }
     }
 
     /// Whether the stream is where it should be, now that its process has ended: for a dataset by
     /// what the target holds, whatever the process says of itself.
-    pub(super) fn verify(
-        &self,
-        stream: &Stream,
-        ended: Option<&Ended>,
-    ) -> Result<Option<Guid>, Failure> {
+    pub fn verify(&self, stream: &Stream, ended: Option<&Ended>) -> Result<Verified, Failure> {
         match (self, stream) {
-            (Destination::Pool(pool), Stream::Dataset(stream)) => {
-                pool.verify(&pool.dataset(&stream.target)?, stream, ended).map(Some)
-            }
-            (Destination::Granted(granted), Stream::Dataset(stream)) => {
-                let place = granted.place_of(stream)?;
-                place.pool.verify(&place.dataset, stream, ended).map(Some)
-            }
-            _ => match ended.and_then(|ended| self.complaint(stream, ended)) {
+            (Target::Dataset(wished), Stream::Dataset(stream)) => wished.verify(stream, ended),
+            _ => match ended.and_then(|ended| self.complaint(ended)) {
                 Some(failure) => Err(failure),
-                None => Ok(None),
+                None => Ok(Verified { guid: None, is_rooted: true }),
             },
         }
     }
 
     /// The failure of a process that ended badly; `None` if it says that all went well.
-    pub(super) fn complaint(&self, stream: &Stream, ended: &Ended) -> Option<Failure> {
-        match (self, stream) {
-            (Destination::Pool(_) | Destination::Granted(_), Stream::Dataset(_)) => {
-                let Place::Dataset(dataset) = self.place_of(stream).ok()? else { return None };
-                failure::of_receive(&dataset, ended)
-            }
-            (Destination::Pipe(Pipe::Command(words)), _) if !ended.success() => {
+    pub fn complaint(&self, ended: &Ended) -> Option<Failure> {
+        match self {
+            Target::Dataset(wished) => wished.complaint(ended),
+            Target::Pipe(Pipe::Command(words)) if !ended.success() => {
                 Some(failure::of_command(Side::Target, words, ended))
             }
-            _ => None,
+            Target::Pipe(_) => None,
         }
     }
 }

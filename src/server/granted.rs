@@ -6,33 +6,40 @@
 
 use std::sync::Arc;
 
+use tokio::sync::watch;
+
+use super::making::{Announced, Making};
 use super::pool::Pool;
-use crate::dataset::DatasetName;
+use super::wished::Wished;
+use crate::dataset::Guid;
 use crate::error::{Class, Failure, Side};
 use crate::protocol::message::{DatasetStream, RelativeName};
-use crate::trust::grants::{Client, Denied, Permit, Receive, Wish};
+use crate::trust::clients::Clients;
+use crate::trust::grants::{Client, Permit, Receive, Wish};
 use crate::trust::{Book, Fingerprint, clients};
-use crate::zfs::{Zfs, ZfsError};
+use crate::zfs::Zfs;
+use crate::zfs::below::Way;
 
 /// The pools of this host, as one client may use them.
 #[derive(Clone, Debug)]
 pub struct Granted {
-    pub(super) zfs: Zfs,
+    zfs: Zfs,
     book: Arc<Book>,
+    making: Making,
     client: Option<Fingerprint>,
 }
 
-/// What a client may have, and how.
-#[derive(Debug)]
-pub(super) struct Place {
-    pub pool: Pool,
-    pub dataset: DatasetName,
+/// That one wish is granted, and what the pool itself has to say to it.
+#[derive(Clone, Debug)]
+pub(super) struct Leave {
+    permit: Permit,
+    making: Making,
 }
 
 impl Granted {
     /// As nobody may use them yet.
     pub fn new(zfs: Zfs, book: Arc<Book>) -> Granted {
-        Granted { zfs, book, client: None }
+        Granted { zfs, book, making: Making::default(), client: None }
     }
 
     /// As the client with this key may.
@@ -49,78 +56,56 @@ impl Granted {
         self.book.find(&key).ok_or_else(|| clients::unknown(&key))
     }
 
-    /// Whether the list names a key now.
-    pub(super) fn knows(&self, key: &Fingerprint) -> bool {
-        self.book.find(key).is_some()
+    /// The list, now and whenever it is read again.
+    pub(super) fn list(&self) -> watch::Receiver<Arc<Clients>> {
+        self.book.subscribe()
     }
 
-    fn judge(&self, name: &RelativeName, wish: Wish) -> Result<Permit, Failure> {
-        self.client()?.judge(name.as_str(), wish).map_err(|denied| denied.on_target())
-    }
-
-    /// A dataset that the client wishes something about.
-    pub(super) fn dataset(&self, name: &RelativeName, wish: Wish) -> Result<DatasetName, Failure> {
-        self.judge(name, wish).map(|permit| permit.dataset().clone())
+    /// A dataset that the client wishes something about, if that is granted.
+    pub(super) fn wished(&self, name: &RelativeName, wish: Wish) -> Result<Wished, Failure> {
+        let judged = self.client()?.judge(name.as_str(), wish);
+        let permit = judged.map_err(|denied| denied.on_target())?;
+        let pool = Pool { zfs: self.zfs.clone(), root: permit.root().clone() };
+        let dataset = permit.dataset().clone();
+        let leave = Leave { permit, making: self.making.clone() };
+        Ok(Wished { pool, dataset, leave: Some(leave) })
     }
 
     /// Where a stream may go.
-    pub(super) fn place_of(&self, stream: &DatasetStream) -> Result<Place, Failure> {
-        let permit = self.judge(&stream.target, receive(stream))?;
-        let pool = Pool { zfs: self.zfs.clone(), root: permit.root().clone() };
-        Ok(Place { pool, dataset: permit.dataset().clone() })
-    }
-
-    /// What the pool itself has to say: that the root is the one that was granted, and that there
-    /// is room for another dataset. May make the datasets above a new one.
-    pub(super) fn admit(&self, stream: &DatasetStream) -> Result<(), Failure> {
-        let permit = self.judge(&stream.target, receive(stream))?;
-        let on_target = |error: ZfsError| error.on(Side::Target);
-        let denied = |denied: Denied| denied.on_target();
-        let root = permit.root();
-        let Some(found) = self.zfs.dataset_guid(root).map_err(on_target)? else {
-            let what = format!("{root}, which is granted, does not exist");
-            return Err(Failure::new(Side::Target, Class::Refused, what));
+    pub(super) fn wished_by(&self, stream: &DatasetStream) -> Result<Wished, Failure> {
+        let wish = Receive {
+            incremental: stream.from.is_some(),
+            resumed: stream.resumed,
+            raw: stream.raw,
         };
-        permit.check_root(found).map_err(denied)?;
-        if stream.first {
-            if permit.limits().datasets.is_some() {
-                let present = self.zfs.count_below(root).map_err(on_target)?;
-                permit.check_datasets(present + 1).map_err(denied)?;
-            }
-            self.check_parents(stream, &permit)?;
-        }
-        Ok(())
-    }
-
-    /// Datasets above a new one are made only where that is granted.
-    fn check_parents(&self, stream: &DatasetStream, permit: &Permit) -> Result<(), Failure> {
-        let missing = match permit.dataset().parent() {
-            Some(parent) if parent != *permit.root() => {
-                self.zfs.dataset_guid(&parent).map_err(|error| error.on(Side::Target))?.is_none()
-            }
-            _ => false,
-        };
-        if missing {
-            self.judge(&stream.target, Wish::CreateParents)?;
-        }
-        Ok(())
-    }
-
-    /// Whether the client may have another transfer beside those that it has.
-    pub(super) fn check_transfers(
-        &self,
-        stream: &DatasetStream,
-        running: usize,
-    ) -> Result<(), Failure> {
-        let permit = self.judge(&stream.target, receive(stream))?;
-        permit.check_transfers(running).map_err(|denied| denied.on_target())
+        self.wished(&stream.target, Wish::Receive(wish))
     }
 }
 
-fn receive(stream: &DatasetStream) -> Wish {
-    Wish::Receive(Receive {
-        incremental: stream.from.is_some(),
-        resumed: stream.resumed,
-        raw: stream.raw,
-    })
+impl Leave {
+    /// Whether the root is the dataset that was granted.
+    pub fn check_root(&self, found: Guid) -> Result<(), Failure> {
+        self.permit.check_root(found).map_err(|denied| denied.on_target())
+    }
+
+    /// Whether the client may have another transfer beside so many that run below the root.
+    pub fn check_transfers(&self, running: usize) -> Result<(), Failure> {
+        self.permit.check_transfers(running).map_err(|denied| denied.on_target())
+    }
+
+    /// Whether a dataset may be made, with all that is missing above it. It counts as made for as
+    /// long as what is returned lives.
+    pub fn to_make(&self, pool: &Pool, way: &Way) -> Result<Option<Announced>, Failure> {
+        let Leave { permit, making } = self;
+        if !way.missing.is_empty() {
+            permit.check_parents().map_err(|denied| denied.on_target())?;
+        }
+        if permit.limits().datasets.is_none() {
+            return Ok(None);
+        }
+        let names = way.missing.iter().chain([permit.dataset()]).cloned().collect();
+        let there = || pool.zfs.names_below(&pool.root).map_err(|error| error.on(Side::Target));
+        let may_be = |count| permit.check_datasets(count).map_err(|denied| denied.on_target());
+        making.announce(&pool.root, names, there, may_be).map(Some)
+    }
 }

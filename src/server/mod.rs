@@ -10,6 +10,7 @@ mod gate;
 mod granted;
 mod incoming;
 mod lanes;
+mod making;
 mod nowhere;
 mod place;
 mod pool;
@@ -17,10 +18,12 @@ mod roster;
 mod session;
 mod taker;
 mod transfer;
+mod wished;
 
 use std::cell::{Cell, RefCell};
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sys::control;
@@ -36,8 +39,8 @@ use self::place::Place;
 pub use self::pool::Pool;
 use self::roster::{Arrival, Lane, Returning, Roster, Shown};
 use self::session::Session;
+use self::wished::Wished;
 use crate::breakpoint::record::Role;
-use crate::dataset::DatasetName;
 use crate::engine::settings::{Settings, Spool, When};
 use crate::error::{Class, Failure, Side};
 use crate::link::{self, Link, Wire};
@@ -89,8 +92,6 @@ pub struct Options {
     pub grace: Duration,
     /// Where it keeps records of its transfers; `None` for nowhere.
     pub records: Option<Transfers>,
-    /// Changes whenever the list of clients was read again; `None` where there is no list.
-    pub revoked: Option<watch::Receiver<()>>,
 }
 
 /// What all sessions of a server share.
@@ -146,14 +147,12 @@ pub async fn serve(
 
 /// Ends the sessions of clients that the list does not name any more, whenever it is read again.
 async fn turn_out_the_revoked(shared: std::rc::Weak<Shared>) {
-    let Some(mut news) = shared.upgrade().and_then(|shared| shared.options.revoked.clone()) else {
-        return;
-    };
-    while news.changed().await.is_ok() {
+    let list = shared.upgrade().and_then(|shared| shared.destination.list());
+    let Some(mut list) = list else { return };
+    while list.changed().await.is_ok() {
         let Some(shared) = shared.upgrade() else { return };
-        if let Destination::Granted(granted) = &shared.destination {
-            shared.roster.turn_out(|key| granted.knows(key));
-        }
+        let clients = Arc::clone(&list.borrow_and_update());
+        shared.roster.turn_out(|key| clients.find(key).is_some());
     }
 }
 
@@ -306,14 +305,13 @@ impl Shared {
     }
 
     /// Reads what a dataset holds, once nobody receives into it.
-    async fn look_up(&self, dataset: &DatasetName) -> Result<TargetState, Failure> {
-        self.roster.free(&Place::Dataset(dataset.clone())).await?;
-        let (destination, dataset) = (self.destination.clone(), dataset.clone());
+    async fn look_up(&self, wished: Wished) -> Result<TargetState, Failure> {
+        self.roster.free(&Place::Dataset(wished.dataset.clone())).await?;
         let records = self.options.records.clone();
         let look = move || {
-            let target = destination.look_up(&dataset)?;
+            let target = wished.look_up()?;
             if let Some(records) = records {
-                records.forget_arrived(Role::Server, dataset.as_str(), &target);
+                records.forget_arrived(Role::Server, wished.dataset.as_str(), &target);
             }
             Ok(target)
         };

@@ -10,7 +10,7 @@ use crate::error::{Class, Failure, Side};
 use crate::process::Ended;
 use crate::protocol::message::{DatasetStream, RelativeName};
 use crate::token::Token;
-use crate::zfs::{Zfs, ZfsError, failure};
+use crate::zfs::{Zfs, failure};
 
 /// Datasets below `root`.
 #[derive(Clone, Debug)]
@@ -31,40 +31,26 @@ impl Pool {
     }
 
     /// Makes ready what takes a stream into `dataset`.
-    pub(super) fn prepare(
-        &self,
-        dataset: DatasetName,
-        stream: &DatasetStream,
-        whole: bool,
-    ) -> Result<Prepared, Failure> {
-        let on_target = |error: ZfsError| error.on(Side::Target);
-        // One of many small steps takes hardly longer than to ask. If somebody else has left
-        // partial state there in this moment, `zfs receive` refuses.
-        if stream.resumed || !whole {
-            let token = self.zfs.resume_token(&dataset).map_err(on_target)?;
-            check_partial_state(&dataset, token.as_deref(), stream)?;
-        }
-        if stream.first {
-            self.zfs.create_parents(&dataset, &self.root).map_err(on_target)?;
-        }
+    pub(super) fn prepare(&self, dataset: DatasetName, stream: &DatasetStream) -> Prepared {
         let taker = Taker::Gated(Gate::new(self.zfs.clone(), dataset, stream));
-        Ok(Prepared { taker, kept: None })
+        Prepared { taker, kept: None, announced: None }
     }
 
     /// Whether the target holds what was sent: by what ZFS says of it, whatever its process says.
+    /// What the root and the snapshot are now.
     pub(super) fn verify(
         &self,
         dataset: &DatasetName,
         stream: &DatasetStream,
         ended: Option<&Ended>,
-    ) -> Result<Guid, Failure> {
-        let found =
-            self.zfs.guid_of(dataset, &stream.snapshot).map_err(|error| error.on(Side::Target))?;
+    ) -> Result<(Option<Guid>, Guid), Failure> {
+        let arrived = self.zfs.arrived(&self.root, dataset, &stream.snapshot);
+        let (root, found) = arrived.map_err(|error| error.on(Side::Target))?;
         if found == Some(stream.to) {
             for warning in ended.map(failure::warnings).unwrap_or_default() {
                 tracing::warn!(%dataset, warning, "zfs receive complained");
             }
-            return Ok(stream.to);
+            return Ok((root, stream.to));
         }
         Err(ended.and_then(|ended| failure::of_receive(dataset, ended)).unwrap_or_else(|| {
             let name = dataset.at(&stream.snapshot);
@@ -81,23 +67,27 @@ impl Pool {
 
 /// Nothing but the partial state that the client was told of is ever thrown away: whatever else is
 /// there by now belongs to somebody else. The caller has the dataset's claim.
-pub(super) fn abort(zfs: &Zfs, dataset: &DatasetName, token: &str) -> Result<(), Failure> {
-    let on_target = |error: ZfsError| error.on(Side::Target);
-    if zfs.resume_token(dataset).map_err(on_target)?.as_deref() != Some(token) {
+pub(super) fn abort(
+    zfs: &Zfs,
+    dataset: &DatasetName,
+    present: Option<&str>,
+    token: &str,
+) -> Result<(), Failure> {
+    if present != Some(token) {
         let what = format!(
             "what an interrupted receive left in {dataset} has changed since it was listed, and \
              was not given up"
         );
         return Err(Failure::new(Side::Target, Class::Interrupted, what));
     }
-    zfs.abort_receive(dataset).map_err(on_target)?;
+    zfs.abort_receive(dataset).map_err(|error| error.on(Side::Target))?;
     tracing::warn!(%dataset, "gave up a part of a snapshot, as its client asked");
     Ok(())
 }
 
 /// A stream goes on where it was interrupted, or begins where none was. `zfs receive` would say so
 /// too, in words that fit every case.
-fn check_partial_state(
+pub(super) fn check_partial_state(
     dataset: &DatasetName,
     present: Option<&str>,
     wanted: &DatasetStream,

@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::place::Place;
+use crate::dataset::DatasetName;
 use crate::error::{Class, Failure, Side};
 use crate::link::Link;
 use crate::protocol::secret::{JoinSecret, Proof};
@@ -134,9 +135,14 @@ impl Roster {
         }
     }
 
-    /// How many transfers a client has.
-    pub fn transfers_of(&self, key: Fingerprint) -> usize {
-        self.receiving.borrow().iter().filter(|one| one.key == Some(key)).count()
+    /// How many transfers a client has below a root.
+    pub fn transfers_of(&self, key: Fingerprint, root: &DatasetName) -> usize {
+        let is_below = |place: &Place| match place {
+            Place::Dataset(dataset) => dataset.is_within(root),
+            Place::Pipe(_) => false,
+        };
+        let of_it = |one: &&Receiving| one.key == Some(key) && is_below(&one.place);
+        self.receiving.borrow().iter().filter(of_it).count()
     }
 
     /// Ends the sessions of clients whose keys are not trusted any more.
@@ -222,6 +228,25 @@ mod tests {
         assert!(second.what.contains("10.0.0.1:5"), "{second}");
         drop(claim);
         assert!(roster.claim(&place, who("10.0.0.2:5"), &presence).is_ok());
+    }
+
+    #[test]
+    fn transfers_are_counted_by_client_and_root() {
+        let (roster, presence) = (Roster::default(), Rc::default());
+        let (a, b) = (Fingerprint::of(b"a"), Fingerprint::of(b"b"));
+        let name = |text: &str| text.parse::<DatasetName>().unwrap();
+        let claims: Vec<Claim> = [("tank/a/1", a), ("tank/a/2", a), ("tank/ab/1", a), ("x/1", b)]
+            .into_iter()
+            .map(|(dataset, key)| {
+                let who = Who { peer: "somebody", key: Some(key) };
+                roster.claim(&Place::Dataset(name(dataset)), who, &presence).unwrap()
+            })
+            .collect();
+        let count = |key, root: &str| roster.transfers_of(key, &name(root));
+        assert_eq!((count(a, "tank/a"), count(a, "tank/ab"), count(a, "x")), (2, 1, 0));
+        assert_eq!((count(b, "tank/a"), count(b, "x")), (0, 1));
+        drop(claims);
+        assert_eq!(count(a, "tank/a"), 0);
     }
 
     #[tokio::test]

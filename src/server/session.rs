@@ -18,15 +18,17 @@ use sys::control;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 pub(super) use self::restored::restore_all;
+use super::destination::Target;
 use super::lanes::Lanes;
 use super::place::Place;
 use super::roster::{Arrival, Claim, Presence, Who};
 use super::taker::Prepared;
 use super::transfer::Transfer;
+use super::wished::Verified;
 use super::{Destination, Lasts, Shared, Stopping};
 use crate::breakpoint::identity::SessionId;
 use crate::breakpoint::record::Mark;
-use crate::dataset::{DatasetName, Guid};
+use crate::dataset::DatasetName;
 use crate::engine::receiver::{Agreed, Event, Receiver as Engine};
 use crate::error::{Class, Failure, Side};
 use crate::link::{Line, Link, LinkError, Wire};
@@ -48,10 +50,17 @@ enum News {
     Found(DatasetName, Result<TargetState, Failure>),
     Aborted(Result<(), Failure>),
     /// Nobody else has what a pipe's stream is for.
-    Free(Box<Open>, Result<(), Failure>),
-    Prepared(Box<Open>, Box<Result<Prepared, Failure>>),
+    Free(Box<Asked>, Result<(), Failure>),
+    Prepared(Box<Asked>, Box<Result<Prepared, Failure>>),
     ProcessEnded(std::io::Result<ProcessEnded>),
-    Verified(Result<Option<Guid>, Failure>),
+    Verified(Result<Verified, Failure>),
+}
+
+/// What the client has asked for, and where that goes: judged once.
+#[derive(Debug)]
+struct Asked {
+    open: Open,
+    target: Target,
 }
 
 /// Everything that can happen to a session.
@@ -74,7 +83,7 @@ pub(super) struct Session {
     shared: Rc<Shared>,
     line: Line,
     peer: String,
-    /// The client's; `None` in clear, or where the process that heard it has died.
+    /// The client's; `None` in clear.
     key: Option<Fingerprint>,
     presence: Rc<Presence>,
     /// Until when a client that is away may come back.
@@ -105,8 +114,8 @@ pub(super) struct Session {
     /// The failure that ended the session, for the log and for `zferry receive`.
     failure: Option<Failure>,
     applied: bool,
-    /// What the last stream was for, if the target holds it.
-    whole: Option<RelativeName>,
+    /// What the last stream was for, if the target holds it, and when that was seen.
+    whole: Option<(RelativeName, Instant)>,
     closing: bool,
     stopping: Stopping,
 }
@@ -326,13 +335,14 @@ impl Session {
     /// Looks a target up. One that is being received shows the state of that receive, which is
     /// nobody's to plan from: that is said at once, unless whoever sends to it is away.
     async fn look_up(&mut self, name: &RelativeName) {
-        let dataset = match self.destination.dataset_named(name, Wish::List) {
-            Ok(dataset) => dataset,
+        let wished = match self.destination.wished(name, Wish::List) {
+            Ok(wished) => wished,
             Err(failure) => return self.give_up(failure).await,
         };
         let (shared, inbox) = (Rc::clone(&self.shared), self.news_inbox.clone());
         control::spawn(async move {
-            let found = shared.look_up(&dataset).await;
+            let dataset = wished.dataset.clone();
+            let found = shared.look_up(wished).await;
             // Nobody listens any more when the session is over.
             drop(inbox.send(News::Found(dataset, found)));
         });
@@ -340,20 +350,15 @@ impl Session {
 
     /// Gives up a partial state, while nobody else can receive into its dataset.
     async fn abort(&mut self, name: &RelativeName, token: String) {
-        let named = self.destination.dataset_named(name, Wish::AbortPartial);
-        let claimed = named.and_then(|dataset| {
-            let claim = self.shared.roster.claim(
-                &Place::Dataset(dataset.clone()),
-                self.who(),
-                &self.presence,
-            )?;
-            Ok((dataset, claim))
+        let claimed = self.destination.wished(name, Wish::AbortPartial).and_then(|wished| {
+            let place = Place::Dataset(wished.dataset.clone());
+            let claim = self.shared.roster.claim(&place, self.who(), &self.presence)?;
+            Ok((wished, claim))
         });
         match claimed {
-            Ok((dataset, claim)) => {
+            Ok((wished, claim)) => {
                 self.claim = Some(claim);
-                let destination = self.destination.clone();
-                self.ask(move || News::Aborted(destination.abort(&dataset, &token)));
+                self.ask(move || News::Aborted(wished.abort(&token)));
             }
             Err(failure) => self.give_up(failure).await,
         }
@@ -388,11 +393,11 @@ impl Session {
                     Err(failure) => self.give_up(failure).await,
                 }
             }
-            News::Free(open, Ok(())) => self.prepare(*open).await,
-            News::Prepared(open, prepared) => {
+            News::Free(asked, Ok(())) => self.prepare(*asked).await,
+            News::Prepared(asked, prepared) => {
                 self.preparing = false;
                 match *prepared {
-                    Ok(prepared) => self.begin(*open, prepared),
+                    Ok(prepared) => self.begin(*asked, prepared),
                     Err(failure) => self.give_up(failure).await,
                 }
             }
@@ -401,7 +406,7 @@ impl Session {
                 let what = format!("wait for the process that takes the stream: {error}");
                 self.give_up(Failure::new(Side::Target, Class::Machine, what)).await;
             }
-            News::Verified(Ok(guid)) => self.applied(guid),
+            News::Verified(Ok(verified)) => self.applied(verified),
             News::Found(_, Err(failure))
             | News::Free(_, Err(failure))
             | News::Verified(Err(failure)) => {

@@ -1,6 +1,7 @@
 //! What takes a stream on this side.
 
 use super::gate::Gate;
+use super::making::Announced;
 use super::transfer::Kept;
 use crate::engine::receiver::Sink;
 use crate::process::Process;
@@ -11,6 +12,8 @@ pub(super) struct Prepared {
     pub taker: Taker,
     /// What is kept of it.
     pub kept: Option<Kept>,
+    /// Datasets that it makes, counted until it is over.
+    pub announced: Option<Announced>,
 }
 
 /// What takes a stream.
@@ -30,6 +33,6 @@ pub(super) enum Taker {
 impl Prepared {
     /// Without anything to look at first.
     pub fn ready(process: Option<Process>, sink: Sink) -> Prepared {
-        Prepared { taker: Taker::Ready { process, sink }, kept: None }
+        Prepared { taker: Taker::Ready { process, sink }, kept: None, announced: None }
     }
 }

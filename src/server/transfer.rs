@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::Stopping;
+use super::destination::Target;
+use super::making::Announced;
 use super::roster::Claim;
 use crate::engine::receiver::{self, Receiver as Engine};
 use crate::process::{Ended as ProcessEnded, Stopper};
@@ -42,6 +44,8 @@ pub(super) struct Kept {
 pub(super) struct Transfer {
     pub id: TransferId,
     pub stream: Stream,
+    /// Where it goes.
+    pub target: Target,
     pub started: Instant,
     /// Where the session's counters stood when it began.
     pub base: StreamOffset,
@@ -56,6 +60,8 @@ pub(super) struct Transfer {
     pub records: Option<Keeping>,
     /// Held for its drop.
     pub _claim: Option<Claim>,
+    /// Held for its drop.
+    pub _announced: Option<Announced>,
 }
 
 /// What is known of the process that takes the stream.

@@ -4,7 +4,9 @@
 //! with a mistake takes the place of one without, so that a slip of the keyboard locks everybody
 //! out, or that a client is remembered that the list does not name any more.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
+
+use tokio::sync::watch;
 
 use super::clients::Clients;
 use super::fingerprint::Fingerprint;
@@ -16,21 +18,21 @@ use crate::error::Failure;
 #[derive(Debug)]
 pub struct Book {
     folder: Folder,
-    now: RwLock<Arc<Clients>>,
+    now: watch::Sender<Arc<Clients>>,
 }
 
 impl Book {
     /// The list of a folder as it is now.
     pub fn open(folder: Folder) -> Result<Book, Failure> {
         let clients = folder.clients()?;
-        Ok(Book { folder, now: RwLock::new(Arc::new(clients)) })
+        Ok(Book { folder, now: watch::Sender::new(Arc::new(clients)) })
     }
 
     /// Reads the list again. If it has a mistake, the former stays in force, and the failure is for
     /// the log: whoever was to be revoked is not yet.
     pub fn reload(&self) -> Result<Arc<Clients>, Failure> {
         let clients = Arc::new(self.folder.clients()?);
-        *self.now.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&clients);
+        self.now.send_replace(Arc::clone(&clients));
         Ok(clients)
     }
 
@@ -42,7 +44,12 @@ impl Book {
 
     /// The list that is in force.
     pub fn clients(&self) -> Arc<Clients> {
-        Arc::clone(&self.now.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.now.borrow())
+    }
+
+    /// The list that is in force, and each that takes its place.
+    pub fn subscribe(&self) -> watch::Receiver<Arc<Clients>> {
+        self.now.subscribe()
     }
 }
 

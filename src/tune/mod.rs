@@ -84,7 +84,6 @@ pub async fn answer(
         lasts: Lasts::Forever,
         grace: GRACE,
         records: None,
-        revoked: None,
     };
     let destination = Destination::Pipe(Pipe::Nowhere(nowhere));
     let incoming = Incoming::Network { listener: incoming, door: Door::Plain };

@@ -7,11 +7,11 @@
 
 use super::command::Output;
 use super::{Zfs, ZfsError};
-use crate::dataset::{DatasetName, Guid, Kind, SnapName};
+use crate::dataset::{DatasetName, Guid, Kind};
 use crate::listing::{Bookmark, Snapshot, SourceState, TargetState};
 
 /// The words of `zfs` for a dataset or snapshot that is not there.
-const NO_DATASET: &str = "dataset does not exist";
+pub(super) const NO_DATASET: &str = "dataset does not exist";
 
 impl Zfs {
     /// What the dataset that is to be replicated holds.
@@ -66,31 +66,7 @@ impl Zfs {
     /// The guid of a dataset, or `None` if there is no such dataset: what it is, whatever it is
     /// called.
     pub fn dataset_guid(&self, dataset: &DatasetName) -> Result<Option<Guid>, ZfsError> {
-        self.guid(dataset.as_str())
-    }
-
-    /// How many datasets there are below one.
-    pub fn count_below(&self, root: &DatasetName) -> Result<usize, ZfsError> {
-        let kinds = "filesystem,volume";
-        let answer =
-            self.run(&["list", "-H", "-r", "-t", kinds, "-o", "name", "--", root.as_str()])?;
-        if !answer.ended.success() {
-            return Err(answer.failed());
-        }
-        Ok(answer.text.lines().count().saturating_sub(1))
-    }
-
-    /// The guid of one snapshot, or `None` if there is no such snapshot: the proof, after a stream,
-    /// that it arrived.
-    pub fn guid_of(
-        &self,
-        dataset: &DatasetName,
-        snapshot: &SnapName,
-    ) -> Result<Option<Guid>, ZfsError> {
-        self.guid(&dataset.at(snapshot))
-    }
-
-    fn guid(&self, name: &str) -> Result<Option<Guid>, ZfsError> {
+        let name = dataset.as_str();
         let answer = self.run(&["get", "-Hp", "-o", "value", "--", "guid", name])?;
         if answer.failed_with(NO_DATASET) {
             return Ok(None);
@@ -109,7 +85,10 @@ impl Output {
     }
 
     /// Each line of the answer as `read` understands it.
-    fn read_lines<T>(&self, read: impl Fn(&str) -> Option<T>) -> Result<Vec<T>, ZfsError> {
+    pub(super) fn read_lines<T>(
+        &self,
+        read: impl Fn(&str) -> Option<T>,
+    ) -> Result<Vec<T>, ZfsError> {
         self.text.lines().map(|line| read(line).ok_or_else(|| self.unreadable(line))).collect()
     }
 }
@@ -123,7 +102,7 @@ fn head_arguments(property: &str, dataset: &DatasetName) -> [String; 8] {
 
 /// Asks for its snapshots and perhaps bookmarks. With two types `-d1` is not implied but needed:
 /// without it `zfs` says "operation not applicable to datasets of this type".
-fn points_arguments<'a>(types: &'a str, dataset: &'a DatasetName) -> [&'a str; 11] {
+pub(super) fn points_arguments<'a>(types: &'a str, dataset: &'a DatasetName) -> [&'a str; 11] {
     let columns = "name,guid,createtxg";
     let dataset = dataset.as_str();
     ["list", "-Hp", "-t", types, "-d1", "-o", columns, "-s", "createtxg", "--", dataset]

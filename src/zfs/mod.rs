@@ -5,7 +5,7 @@
 //! a name that was not checked by `dataset`, and any of `-F`, `destroy` or `rollback`.
 //!
 //! Exit statuses of `zfs` are too coarse to be believed: after a stream the caller reads the
-//! target back ([`Zfs::guid_of`], [`Zfs::target_state`]) and decides from that.
+//! target back ([`Zfs::arrived`], [`Zfs::target_below`]) and decides from that.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -17,6 +17,7 @@ use crate::error::{Class, Failure, Side};
 use crate::process::Ended;
 
 pub mod allow;
+pub mod below;
 mod command;
 pub mod estimate;
 pub mod failure;

@@ -65,49 +65,18 @@ impl Zfs {
             .map_err(|source| ZfsError::Run { call: call(&arguments), source })
     }
 
-    /// ZFS's resume token, where an interrupted receive has left its state in `dataset`; `None`
-    /// also if there is no such dataset.
-    pub fn resume_token(&self, dataset: &DatasetName) -> Result<Option<String>, ZfsError> {
-        let property = "receive_resume_token";
-        let answer = self.run(&["get", "-Hp", "-o", "value", "--", property, dataset.as_str()])?;
-        if answer.failed_with("dataset does not exist") {
-            return Ok(None);
-        }
-        if !answer.ended.success() {
-            return Err(answer.failed());
-        }
-        match answer.text.trim_end() {
-            "" => Err(answer.unreadable(&answer.text)),
-            "-" => Ok(None),
-            token => Ok(Some(token.to_owned())),
-        }
-    }
-
     /// Throws away what an interrupted receive has left in `dataset`: a part of one snapshot, and
     /// the dataset itself where it has nothing else. No snapshot is touched.
     pub fn abort_receive(&self, dataset: &DatasetName) -> Result<(), ZfsError> {
         self.ask(&["receive", "-A", "--", dataset.as_str()]).map(drop)
     }
 
-    /// Makes what is missing between `root`, which must exist, and `target`, which is not made.
+    /// Makes datasets that are missing above a target, from the top.
     ///
     /// What is made is never mounted and leads to no mountpoint; its children get mountpoints only
     /// when an operator sets them.
-    pub fn create_parents(&self, target: &DatasetName, root: &DatasetName) -> Result<(), ZfsError> {
-        if !target.is_within(root) {
-            let (dataset, root) = (target.clone(), root.clone());
-            return Err(ZfsError::Outside { dataset, root });
-        }
-        let mut missing = Vec::new();
-        let mut above = target.parent();
-        while let Some(parent) = above.filter(|parent| parent != root && parent.is_within(root)) {
-            if self.exists(parent.as_str())? {
-                break;
-            }
-            above = parent.parent();
-            missing.push(parent);
-        }
-        missing.iter().rev().try_for_each(|parent| self.create_parent(parent))
+    pub fn create_parents(&self, missing: &[DatasetName]) -> Result<(), ZfsError> {
+        missing.iter().try_for_each(|parent| self.create_parent(parent))
     }
 
     fn create_parent(&self, parent: &DatasetName) -> Result<(), ZfsError> {

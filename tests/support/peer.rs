@@ -34,11 +34,16 @@ pub const TRANSFER: TransferId = TransferId(1);
 /// A client with a session of one data connection.
 pub struct Peer {
     address: SocketAddr,
-    control: TcpStream,
+    control: Box<dyn Channel>,
     decoder: Decoder,
     inbox: Vec<u8>,
     pub secret: JoinSecret,
 }
+
+/// What a control connection goes over.
+pub trait Channel: Read + Write {}
+
+impl<T: Read + Write> Channel for T {}
 
 /// A connection from an address of our choice, which says so much.
 pub fn dial_from(source: [u8; 4], address: SocketAddr, said: &[u8]) -> TcpStream {
@@ -90,7 +95,11 @@ pub fn hear_out(mut stream: TcpStream) -> Vec<u8> {
 impl Peer {
     /// Greets a server as a client would.
     pub fn greet(address: SocketAddr) -> Peer {
-        let control = dial(address, &control_preamble());
+        Peer::greet_over(Box::new(dial(address, &control_preamble())), address)
+    }
+
+    /// The same over a connection that has said its preamble.
+    pub fn greet_over(control: Box<dyn Channel>, address: SocketAddr) -> Peer {
         let secret = JoinSecret::new([0; 16]);
         let (decoder, inbox) = (Decoder::default(), Vec::new());
         let mut peer = Peer { address, control, decoder, inbox, secret };

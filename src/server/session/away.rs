@@ -77,7 +77,7 @@ impl Session {
             return self.lose(error).await;
         }
         tracing::info!(peer, was = self.peer, "a client came back");
-        self.peer = peer;
+        self.peer = self.destination.name_of(peer);
         self.presence.away.set(false);
         self.back_until = None;
         self.acknowledge();

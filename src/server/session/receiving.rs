@@ -11,8 +11,7 @@ use std::time::{Duration, Instant};
 use sys::control;
 use tokio::runtime::Handle;
 
-use super::{News, Session, stopping};
-use crate::dataset::Guid;
+use super::{Asked, News, Session, stopping};
 use crate::engine::receiver::{Agreed, Entrance, Event, Fed, Receiver as Engine};
 use crate::error::{Class, Failure, Side};
 use crate::link::PING_EVERY;
@@ -23,50 +22,61 @@ use crate::server::Stopping;
 use crate::server::place::Place;
 use crate::server::taker::{Prepared, Taker};
 use crate::server::transfer::{Kept, ProcessState, Transfer};
+use crate::server::wished::{Verified, Wished};
 use crate::spool::keeping::Over;
 use crate::units::Sequence;
 
 /// When a process stops to read, how it ends is known a little later.
 const REASON_LIMIT: Duration = Duration::from_secs(2);
 
+/// For how long nobody looks again at a target that was read back, and at its root.
+const WHOLE_FOR: Duration = Duration::from_secs(5);
+
 impl Session {
     /// A dataset was found free when it was listed; a stream for a pipe is asked for without that,
     /// and may have to wait until one whose client is away has ended.
     pub(super) async fn open(&mut self, open: Open) {
-        match self.destination.place_of(&open.request.stream) {
-            Ok(place @ Place::Pipe(_)) => {
+        let asked = match self.destination.target_of(&open.request.stream) {
+            Ok(target) => Asked { open, target },
+            Err(failure) => return self.give_up(failure).await,
+        };
+        match asked.target.place() {
+            place @ Place::Pipe(_) => {
                 let (shared, inbox) = (Rc::clone(&self.shared), self.news_inbox.clone());
                 control::spawn(async move {
                     let free = shared.roster.free(&place).await;
                     // Nobody listens any more when the session is over.
-                    drop(inbox.send(News::Free(Box::new(open), free)));
+                    drop(inbox.send(News::Free(Box::new(asked), free)));
                 });
             }
-            _ => self.prepare(open).await,
+            Place::Dataset(_) => self.prepare(asked).await,
         }
     }
 
-    pub(super) async fn prepare(&mut self, open: Open) {
-        if let Err(failure) = self.ready_for(&open) {
+    pub(super) async fn prepare(&mut self, asked: Asked) {
+        if let Err(failure) = self.ready_for(&asked) {
             return self.give_up(failure).await;
         }
         self.preparing = true;
-        let destination = self.destination.clone();
-        let begin_records = self.begin_records(&open);
-        let whole =
-            self.whole.take().is_some_and(|whole| target_of(&open.request.stream) == Some(whole));
+        let begin_records = self.begin_records(&asked);
+        let whole = self.whole.take().is_some_and(|(whole, seen)| {
+            seen.elapsed() < WHOLE_FOR && name_in(&asked.open.request.stream) == Some(&whole)
+        });
         self.ask(move || {
-            let prepared = destination.prepare(&open.request.stream, whole);
+            let prepared = asked.target.prepare(&asked.open.request.stream, whole);
             let prepared = prepared.map(|prepared| Prepared { kept: begin_records(), ..prepared });
-            News::Prepared(Box::new(open), Box::new(prepared))
+            News::Prepared(Box::new(asked), Box::new(prepared))
         });
     }
 
     /// Checks that the transfer belongs here, claims its dataset, and has an engine running.
-    pub(super) fn ready_for(&mut self, open: &Open) -> Result<(), Failure> {
-        let place = self.destination.place_of(&open.request.stream)?;
-        let running = self.key.map_or(0, |key| self.shared.roster.transfers_of(key));
-        self.destination.check_transfers(&open.request.stream, running)?;
+    pub(super) fn ready_for(&mut self, Asked { open, target }: &Asked) -> Result<(), Failure> {
+        if let Some(Wished { pool, leave: Some(leave), .. }) = target.wished()
+            && let Some(key) = self.key
+        {
+            leave.check_transfers(self.shared.roster.transfers_of(key, &pool.root))?;
+        }
+        let place = target.place();
         self.claim = Some(self.shared.roster.claim(&place, self.who(), &self.presence)?);
         let wanted = Agreed { codec: open.request.codec, block_bytes: open.request.block_bytes };
         match self.agreed {
@@ -84,17 +94,17 @@ impl Session {
         Ok(())
     }
 
-    pub(super) fn begin(&mut self, open: Open, prepared: Prepared) {
+    pub(super) fn begin(&mut self, asked: Asked, prepared: Prepared) {
         let Some(engine) = &self.engine else { return };
         let credit = engine.receipt().credit;
-        self.take_sink(open, prepared);
+        self.take_sink(asked, prepared);
         self.tell(Input::Prepared(Start::FromStart, credit));
     }
 
     /// Lets the stream flow to whatever takes it.
-    pub(super) fn take_sink(&mut self, open: Open, prepared: Prepared) {
+    pub(super) fn take_sink(&mut self, Asked { open, target }: Asked, prepared: Prepared) {
         let Some(engine) = &self.engine else { return };
-        let Prepared { taker, kept } = prepared;
+        let Prepared { taker, kept, announced } = prepared;
         let (records, stream) = kept.map(|Kept { records, stream }| (records, stream)).unzip();
         if let Some(records) = &records {
             records.opened();
@@ -115,6 +125,7 @@ impl Session {
         self.transfer = Some(Transfer {
             id: open.transfer,
             stream: open.request.stream,
+            target,
             started: Instant::now(),
             base: engine.progress().fed(),
             stopper,
@@ -123,6 +134,7 @@ impl Session {
             fed: false,
             records,
             _claim: self.claim.take(),
+            _announced: announced,
         });
         engine.begin(open.transfer, open.request.epoch, entrance, stream.flatten());
     }
@@ -204,7 +216,7 @@ impl Session {
     pub(super) fn early_end(&self) -> Failure {
         let complaint = self.transfer.as_ref().and_then(|transfer| {
             let ended = transfer.process_ended()?;
-            self.destination.complaint(&transfer.stream, ended)
+            transfer.target.complaint(ended)
         });
         complaint.unwrap_or_else(|| {
             let what = "whatever takes the stream stopped reading before its end";
@@ -226,12 +238,11 @@ impl Session {
         };
         // Asked once: `fed` is what made it over.
         transfer.fed = false;
-        let destination = self.destination.clone();
-        let stream = transfer.stream.clone();
+        let (target, stream) = (transfer.target.clone(), transfer.stream.clone());
         let ended = transfer.process_ended().cloned();
         let records = transfer.records.take();
         self.ask(move || {
-            let verified = destination.verify(&stream, ended.as_ref());
+            let verified = target.verify(&stream, ended.as_ref());
             if let Some(records) = records {
                 let failed = verified.as_ref().err().map(|failure| Over::Failed(failure.class));
                 records.over(failed.unwrap_or(Over::Applied));
@@ -240,7 +251,7 @@ impl Session {
         });
     }
 
-    pub(super) fn applied(&mut self, guid: Option<Guid>) {
+    pub(super) fn applied(&mut self, Verified { guid, is_rooted }: Verified) {
         self.acknowledge();
         let Some(transfer) = self.transfer.take() else { return };
         let Some(ended) = transfer.ended else { return };
@@ -252,7 +263,8 @@ impl Session {
         let millis = u64::try_from(taken.as_millis()).unwrap_or(u64::MAX);
         self.tell(Input::Applied { ended, guid, millis });
         self.applied = true;
-        self.whole = target_of(&transfer.stream);
+        let name = name_in(&transfer.stream).filter(|_| is_rooted);
+        self.whole = name.map(|name| (name.clone(), Instant::now()));
         if self.stopping > Stopping::No {
             // A client that has nothing more to send does not mind.
             self.tell(Input::Failed(stopping()));
@@ -300,9 +312,9 @@ impl Session {
 }
 
 /// The dataset that a stream is for.
-fn target_of(stream: &Stream) -> Option<RelativeName> {
+fn name_in(stream: &Stream) -> Option<&RelativeName> {
     match stream {
-        Stream::Dataset(stream) => Some(stream.target.clone()),
+        Stream::Dataset(stream) => Some(&stream.target),
         Stream::Pipe => None,
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! The epoch of a transfer is durable before the client hears that it may send.
 
-use super::Session;
+use super::{Asked, Session};
 use crate::breakpoint::record::{Cargo, Job, Role};
 use crate::engine::receiver::{self, Receiver as Engine};
 use crate::error::Class;
@@ -16,9 +16,10 @@ impl Session {
     /// What begins the records of a transfer, on a thread that may wait for the disk.
     pub(super) fn begin_records(
         &self,
-        open: &Open,
+        asked: &Asked,
     ) -> impl FnOnce() -> Option<Kept> + Send + use<> {
-        let begun = self.job_of(open).zip(self.shared.options.records.clone());
+        let open = &asked.open;
+        let begun = self.job_of(asked).zip(self.shared.options.records.clone());
         let progress = self.engine.as_ref().map(|engine| engine.progress().clone());
         let spool = self.shared.options.keeps_in().cloned();
         let keep = spool.zip(self.handover(open)).zip(self.engine.as_ref().map(Engine::follow));
@@ -43,12 +44,12 @@ impl Session {
     }
 
     /// `None` for what no record could be of.
-    fn job_of(&self, open: &Open) -> Option<(Job, Names)> {
+    fn job_of(&self, Asked { open, target }: &Asked) -> Option<(Job, Names)> {
         let Open { transfer, request } = open;
         let (role, cargo) = (Role::Server, Cargo::of(&request.stream)?);
         let (transfer, epoch) = (*transfer, request.epoch);
         let job = Job { role, session: self.id, transfer, epoch, cargo };
-        let place = self.destination.place_of(&request.stream).ok()?;
+        let place = target.place();
         let transfer = match &request.stream {
             Stream::Dataset(stream) => format!("{place}@{} from {}", stream.snapshot, self.peer),
             Stream::Pipe => format!("a stream from {}", self.peer),

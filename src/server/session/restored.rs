@@ -10,9 +10,9 @@ use std::time::Instant;
 
 use sys::control;
 
-use super::{Line, Session, Shared};
+use super::{Asked, Line, Session, Shared};
 use crate::breakpoint::decision::{
-    DeadTokenPolicy, Decision, Knowledge, Peer, Reach, Situation, Source, Target, Token, decide,
+    self, DeadTokenPolicy, Decision, Knowledge, Peer, Reach, Situation, Source, Token, decide,
 };
 use crate::breakpoint::record::Role;
 use crate::engine::progress::Progress;
@@ -20,11 +20,10 @@ use crate::engine::receiver::{self, Receiver as Engine};
 use crate::engine::settings::Spool;
 use crate::error::{Class, Failure, Side};
 use crate::listing::TargetState;
-use crate::protocol::message::{Open, Request, Stream, Watermarks};
+use crate::protocol::message::{Request, Stream, Watermarks};
 use crate::protocol::negotiate::Agreed;
 use crate::protocol::receiver::Receiver;
-use crate::server::destination::Destination;
-use crate::server::place::Place;
+use crate::server::destination::Target;
 use crate::server::taker::Prepared;
 use crate::server::transfer::Kept;
 use crate::spool::handover::Handover;
@@ -73,40 +72,36 @@ async fn restore(
 ) -> Result<Option<Session>, Failure> {
     let stream = left.handover.open.request.stream.clone();
     let destination = shared.destination.to(left.handover.key);
-    let Ok(place) = destination.place_of(&stream) else { return Ok(None) };
+    let Ok(target) = destination.target_of(&stream) else { return Ok(None) };
+    let place = target.place();
     if left.names.job != place.to_string() {
         return Ok(None);
     }
-    let to = place.clone();
-    let decision = blocking(move || decide_on(&destination, &to, &stream)).await?;
+    let to = target.clone();
+    let decision = blocking(move || decide_on(&to, &stream)).await?;
     if decision != Decision::Refeed {
         tracing::info!(%place, ?decision, "what was kept of a transfer is not needed any more");
         let _panicked = tokio::task::spawn_blocking(move || left.discard()).await;
         return Ok(None);
     }
-    Session::restored(shared, spools.clone(), left, &place).await.map(Some)
+    Session::restored(shared, spools.clone(), left, target).await.map(Some)
 }
 
 /// What is to be done with a stream that is kept here, by what the target holds. How much of it
 /// its client has is not known before it returns.
-fn decide_on(
-    destination: &Destination,
-    place: &Place,
-    stream: &Stream,
-) -> Result<Decision, Failure> {
-    let (mut target, mut token) = (Target::Lacks, Token::Absent);
-    if let (Place::Dataset(dataset), Stream::Dataset(stream)) = (place, stream)
-        && let TargetState::Present { snapshots, resume_token, .. } =
-            destination.look_up(dataset)?
+fn decide_on(target: &Target, stream: &Stream) -> Result<Decision, Failure> {
+    let (mut holds, mut token) = (decision::Target::Lacks, Token::Absent);
+    if let Stream::Dataset(stream) = stream
+        && let TargetState::Present { snapshots, resume_token, .. } = target.look_up()?
     {
         if snapshots.iter().any(|snapshot| snapshot.guid == stream.to) {
-            target = Target::Holds;
+            holds = decision::Target::Holds;
         } else if resume_token.is_some() {
             token = Token::Matching;
         }
     }
     Ok(decide(Situation {
-        target,
+        target: holds,
         token,
         peer: Peer::Spooled,
         source: Source::Alive,
@@ -122,8 +117,9 @@ impl Session {
         shared: &Rc<Shared>,
         spools: Spools,
         left: Left,
-        place: &Place,
+        target: Target,
     ) -> Result<Session, Failure> {
+        let place = target.place();
         let Handover { open, secret, peer, key, .. } = left.handover.clone();
         let terms = left.handover.agreed().ok_or_else(|| {
             let what = format!("a server of another version has left a transfer to {place}");
@@ -132,19 +128,22 @@ impl Session {
         let (kept, id) = (left.found.end.to, left.record.job.session);
         let mut session =
             Session::new(Rc::clone(shared), Line::restored(), (peer, key), secret, id);
-        session.claim = Some(shared.roster.claim(place, session.who(), &session.presence)?);
+        session.claim = Some(shared.roster.claim(&place, session.who(), &session.presence)?);
 
         let engine = session.restored_engine(&terms, &open.request, left.next_frame())?;
-        let (destination, to) = (session.destination.clone(), open.clone());
+        let asked = Asked { open: open.clone(), target };
         let (progress, follow) = (engine.progress().clone(), engine.follow());
-        let refeed = move || refeed(&destination, &to, &spools, left, progress, follow);
-        let prepared = blocking(refeed).await?;
+        let refeed = move || {
+            let prepared = refeed(&asked, &spools, left, progress, follow)?;
+            Ok((asked, prepared))
+        };
+        let (asked, prepared) = blocking(refeed).await?;
 
         let reached = Watermarks { received: kept, spooled: kept, ..Watermarks::default() };
         let credit = engine.receipt().credit;
-        session.machine = Some(Receiver::restored(terms.clone(), open.clone(), reached, credit));
+        session.machine = Some(Receiver::restored(terms.clone(), open, reached, credit));
         (session.terms, session.engine) = (Some(terms), Some(engine));
-        session.take_sink(open, prepared);
+        session.take_sink(asked, prepared);
         session.presence.away.set(true);
         session.back_until = Some(Instant::now() + shared.options.grace);
         let (peer, seconds) = (&session.peer, shared.options.grace.as_secs());
@@ -173,14 +172,13 @@ impl Session {
 
 /// A sink like that of the server before this one, and what it is fed from first.
 fn refeed(
-    destination: &Destination,
-    open: &Open,
+    Asked { open, target }: &Asked,
     spools: &Spools,
     left: Left,
     progress: Arc<Progress>,
     follow: Follow,
 ) -> Result<Prepared, Failure> {
-    let mut prepared = destination.prepare(&open.request.stream, false)?;
+    let mut prepared = target.prepare(&open.request.stream, false)?;
     let (found, transfer) = (Some(left.found.clone()), open.transfer);
     let look = Box::new(move || progress.reached(transfer));
     let gone_on = spools.records.go_on(left, look, &spools.spool, follow);
