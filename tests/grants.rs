@@ -195,6 +195,19 @@ fn below_a_root_that_is_another_dataset_by_now_nothing_is_listed_given_up_or_rec
 }
 
 #[test]
+fn the_root_is_looked_at_again_before_each_of_many_steps() {
+    let scene = Scene::new(&[]);
+    scene.slow_source();
+    scene.source.pools.snapshot("tank/a", "three", b"three");
+    let copy = scene.replicate("a", &[]);
+    let second = "backup/in/a@one";
+    wait_for("the first step", || scene.target.pools.exists(second).then_some(()));
+    scene.target.pools.becomes_another("backup/in");
+    copy.ended().failed_with(2, &["may not send an incremental stream", "has guid 7919"]);
+    assert!(!scene.target.pools.exists("backup/in/a@three"));
+}
+
+#[test]
 fn a_grant_that_is_narrowed_holds_for_the_next_wish_of_a_session_that_is_there() {
     let scene = Scene::new(&[]);
     let mut peer = laptop(&scene);
