@@ -123,6 +123,9 @@ fn log_to_stderr(arguments: &Arguments) {
         .with_default_directive(level.into())
         .with_env_var("ZFERRY_LOG")
         .from_env_lossy();
+    // Not a matter of how much somebody wants to read.
+    let audit = format!("{}=info", crate::server::audit::TARGET).parse();
+    let filter = audit.into_iter().fold(filter, EnvFilter::add_directive);
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

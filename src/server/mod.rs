@@ -4,6 +4,7 @@
 //! session. What must never happen here: that a connection which has not said what it is makes the
 //! server wait, or that a stopping server cuts a transfer it could finish.
 
+pub(crate) mod audit;
 mod destination;
 mod doorman;
 mod gate;
@@ -104,6 +105,8 @@ struct Shared {
     stop: watch::Receiver<Stopping>,
     /// Sessions that are running.
     sessions: Cell<usize>,
+    /// What clients ask for is written down: it is resident, and they are others.
+    is_audited: bool,
     /// What became of the only transfer, where there is only one.
     outcome: watch::Sender<Option<Result<(), Failure>>>,
 }
@@ -117,6 +120,9 @@ pub async fn serve(
     mut stop: watch::Receiver<Stopping>,
 ) -> Result<(), Failure> {
     let (outcome, mut ended) = watch::channel(None);
+    let is_audited = options.lasts == Lasts::Forever
+        && matches!(incoming, Incoming::Network { .. })
+        && !matches!(destination, Destination::Pipe(_));
     let shared = Rc::new(Shared {
         options,
         destination,
@@ -125,6 +131,7 @@ pub async fn serve(
         turned_away: RefCell::default(),
         stop: stop.clone(),
         sessions: Cell::new(0),
+        is_audited,
         outcome,
     });
     session::restore_all(&shared).await;

@@ -5,6 +5,7 @@
 //! transfer waits for it. What must never happen here: a process that takes the end of a cut stream
 //! for the stream's end, and a session that leaves a process behind.
 
+mod audited;
 mod away;
 mod receiving;
 mod records;
@@ -18,6 +19,7 @@ use sys::control;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 pub(super) use self::restored::restore_all;
+use super::audit::Entry;
 use super::destination::Target;
 use super::lanes::Lanes;
 use super::place::Place;
@@ -114,6 +116,8 @@ pub(super) struct Session {
     /// The failure that ended the session, for the log and for `zferry receive`.
     failure: Option<Failure>,
     applied: bool,
+    /// What was asked for and has not ended, where that is written down.
+    entry: Option<Entry>,
     /// What the last stream was for, if the target holds it, and when that was seen.
     whole: Option<(RelativeName, Instant)>,
     closing: bool,
@@ -184,6 +188,7 @@ impl Session {
             fault: None,
             failure: None,
             applied: false,
+            entry: None,
             whole: None,
             closing: false,
             stopping: Stopping::No,
@@ -197,6 +202,8 @@ impl Session {
             self.apply(happening).await;
         }
         self.stop_transfer().await;
+        let failure = self.failure.clone();
+        self.write_entry(Some(&failure.unwrap_or_else(gone)));
         self.line.close().await;
         if let Some(engine) = self.engine {
             let _ = tokio::task::spawn_blocking(move || drop(engine)).await;
@@ -335,10 +342,12 @@ impl Session {
     /// Looks a target up. One that is being received shows the state of that receive, which is
     /// nobody's to plan from: that is said at once, unless whoever sends to it is away.
     async fn look_up(&mut self, name: &RelativeName) {
+        self.note(Entry::list(name));
         let wished = match self.destination.wished(name, Wish::List) {
             Ok(wished) => wished,
             Err(failure) => return self.give_up(failure).await,
         };
+        self.note_dataset(&wished.dataset);
         let (shared, inbox) = (Rc::clone(&self.shared), self.news_inbox.clone());
         control::spawn(async move {
             let dataset = wished.dataset.clone();
@@ -350,6 +359,7 @@ impl Session {
 
     /// Gives up a partial state, while nobody else can receive into its dataset.
     async fn abort(&mut self, name: &RelativeName, token: String) {
+        self.note(Entry::abort(name));
         let claimed = self.destination.wished(name, Wish::AbortPartial).and_then(|wished| {
             let place = Place::Dataset(wished.dataset.clone());
             let claim = self.shared.roster.claim(&place, self.who(), &self.presence)?;
@@ -357,6 +367,7 @@ impl Session {
         });
         match claimed {
             Ok((wished, claim)) => {
+                self.note_dataset(&wished.dataset);
                 self.claim = Some(claim);
                 self.ask(move || News::Aborted(wished.abort(&token)));
             }
@@ -385,11 +396,17 @@ impl Session {
 
     async fn learn(&mut self, news: News) {
         match news {
-            News::Found(dataset, Ok(target)) => self.tell(Input::Found { dataset, target }),
+            News::Found(dataset, Ok(target)) => {
+                self.write_entry(None);
+                self.tell(Input::Found { dataset, target });
+            }
             News::Aborted(aborted) => {
                 self.claim = None;
                 match aborted {
-                    Ok(()) => self.tell(Input::Aborted),
+                    Ok(()) => {
+                        self.write_entry(None);
+                        self.tell(Input::Aborted);
+                    }
                     Err(failure) => self.give_up(failure).await,
                 }
             }
@@ -448,6 +465,11 @@ impl Session {
 /// What a client hears that is not served any more.
 pub(super) fn stopping() -> Failure {
     Failure::new(Side::Target, Class::Interrupted, "the server is stopping")
+}
+
+/// Why a wish came to nothing whose session has no failure.
+fn gone() -> Failure {
+    Failure::new(Side::Network, Class::Interrupted, "the client went away")
 }
 
 fn random() -> Result<[u8; 16], getrandom::Error> {

@@ -72,14 +72,19 @@ pub struct Scene {
 impl Scene {
     /// With these words behind `keys trust client laptop`.
     pub fn new(granted: &[&str]) -> Scene {
+        Scene::serving(granted, &["-v"])
+    }
+
+    /// The same with these flags for the server.
+    pub fn serving(granted: &[&str], flags: &[&str]) -> Scene {
         let (target, source) = (Host::new(), Host::source());
         target.pools.dataset("backup/in", "filesystem");
         target.pools.dataset("backup/other", "filesystem");
         let key = source.key();
         let words = ["keys", "trust", "client", "laptop", &key, "--root", "backup/in"];
         target.run(&[&words, granted].concat()).succeeded();
-        let serve = ["serve", "--listen", "127.0.0.1:0", "-v", "--cache", "16MiB"];
-        let server = Server::start(&mut target.command(&serve));
+        let serve = ["serve", "--listen", "127.0.0.1:0", "--cache", "16MiB"];
+        let server = Server::start(target.command(&serve).args(flags));
         source.trusts(server.address, &target.key());
         Scene { target, source, server }
     }

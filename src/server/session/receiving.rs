@@ -19,12 +19,13 @@ use crate::process::{Ended as ProcessEnded, Process, Stopper};
 use crate::protocol::message::{Open, RelativeName, Start, Stream};
 use crate::protocol::receiver::Input;
 use crate::server::Stopping;
+use crate::server::audit::Entry;
 use crate::server::place::Place;
 use crate::server::taker::{Prepared, Taker};
 use crate::server::transfer::{Kept, ProcessState, Transfer};
 use crate::server::wished::{Verified, Wished};
 use crate::spool::keeping::Over;
-use crate::units::Sequence;
+use crate::units::{Bytes, Sequence};
 
 /// When a process stops to read, how it ends is known a little later.
 const REASON_LIMIT: Duration = Duration::from_secs(2);
@@ -36,10 +37,14 @@ impl Session {
     /// A dataset was found free when it was listed; a stream for a pipe is asked for without that,
     /// and may have to wait until one whose client is away has ended.
     pub(super) async fn open(&mut self, open: Open) {
+        self.note(Entry::receive(&open.request.stream));
         let asked = match self.destination.target_of(&open.request.stream) {
             Ok(target) => Asked { open, target },
             Err(failure) => return self.give_up(failure).await,
         };
+        if let Some(wished) = asked.target.wished() {
+            self.note_dataset(&wished.dataset);
+        }
         match asked.target.place() {
             place @ Place::Pipe(_) => {
                 let (shared, inbox) = (Rc::clone(&self.shared), self.news_inbox.clone());
@@ -256,10 +261,12 @@ impl Session {
         let Some(transfer) = self.transfer.take() else { return };
         let Some(ended) = transfer.ended else { return };
         let (bytes, taken) = (ended.total().bytes_before(), transfer.started.elapsed());
-        tracing::info!(
+        tracing::debug!(
             peer = self.peer, transfer = %transfer.id, %bytes, seconds = taken.as_secs_f32(),
             "received"
         );
+        self.note_taken(bytes);
+        self.write_entry(None);
         let millis = u64::try_from(taken.as_millis()).unwrap_or(u64::MAX);
         self.tell(Input::Applied { ended, guid, millis });
         self.applied = true;
@@ -276,6 +283,9 @@ impl Session {
         self.stop_preparing().await;
         self.claim = None;
         let Some(mut transfer) = self.transfer.take() else { return };
+        if let Some(engine) = &self.engine {
+            self.note_taken(Bytes(engine.progress().fed().0 - transfer.base.0));
+        }
         let records = transfer.records.take();
         let (news, line, stop) = (&mut self.news, &mut self.line, self.shared.stop.clone());
         let process_ended = async {

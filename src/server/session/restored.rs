@@ -23,6 +23,7 @@ use crate::listing::TargetState;
 use crate::protocol::message::{Request, Stream, Watermarks};
 use crate::protocol::negotiate::Agreed;
 use crate::protocol::receiver::Receiver;
+use crate::server::audit::Entry;
 use crate::server::destination::Target;
 use crate::server::taker::Prepared;
 use crate::server::transfer::Kept;
@@ -131,6 +132,10 @@ impl Session {
         session.claim = Some(shared.roster.claim(&place, session.who(), &session.presence)?);
 
         let engine = session.restored_engine(&terms, &open.request, left.next_frame())?;
+        session.note(Entry::receive(&open.request.stream));
+        if let Some(wished) = target.wished() {
+            session.note_dataset(&wished.dataset);
+        }
         let asked = Asked { open: open.clone(), target };
         let (progress, follow) = (engine.progress().clone(), engine.follow());
         let refeed = move || {
