@@ -31,7 +31,8 @@ const CONNECTIONS_MAX: u16 = 64;
 /// Receive datasets from clients, each below its own root, until a signal comes
 ///
 /// Clients are known by their keys, and may do what is granted to them: see `zferry keys`. SIGHUP:
-/// the list of clients is read again, and sessions of those it does not name any more end.
+/// the list of clients is read again, and sessions of those it does not name any more end. What
+/// was asked of it, and how that ended, is written to stderr whatever the verbosity.
 ///
 /// SIGTERM or Ctrl-C: no new transfers; those that run are finished. A second one: stop now; ZFS
 /// keeps what it has of a transfer.
@@ -154,21 +155,9 @@ impl Access {
                 list.display()
             );
         }
-        tell_what_is_not_applied(&book);
         let agreement = agreement(Side::Target, &key, Arc::clone(&book) as _)?;
         let destination = Destination::Granted(Granted::new(zfs, Arc::clone(&book)));
         Ok(Access { door: Door::Keys(agreement), destination, book: Some(book) })
-    }
-}
-
-/// A limit that is read and does nothing must not be relied on.
-fn tell_what_is_not_applied(book: &Book) {
-    for client in book.clients().iter() {
-        let limits = client.grants().iter().map(|grant| grant.limits);
-        if limits.into_iter().any(|limits| limits.spool.is_some() || limits.bandwidth.is_some()) {
-            let client = client.name();
-            tracing::warn!(%client, "`spool` and `bandwidth` of a client are not applied yet");
-        }
     }
 }
 

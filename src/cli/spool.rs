@@ -128,7 +128,7 @@ fn place(
             folder.display()
         );
     }
-    Ok(Some(Spool { when, folder: folder.to_owned(), segment, max }))
+    Ok(Some(Spool { when, folder: folder.to_owned(), segment, max, account: None }))
 }
 
 #[cfg(test)]

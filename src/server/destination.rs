@@ -23,6 +23,7 @@ use crate::protocol::message::{RelativeName, Stream};
 use crate::trust::Fingerprint;
 use crate::trust::clients::Clients;
 use crate::trust::grants::Wish;
+use crate::units::Rate;
 use crate::zfs::failure;
 
 /// Where streams go.
@@ -73,6 +74,18 @@ impl Destination {
                 Err(_unknown) => address,
             },
             Destination::Pool(_) | Destination::Pipe(_) => address,
+        }
+    }
+
+    /// The least that a client may bring in a second, of all that it is granted; `None` for no
+    /// limit.
+    pub(super) fn slowest(&self) -> Option<Rate> {
+        match self {
+            Destination::Granted(granted) => {
+                let client = granted.client().ok()?;
+                client.grants().iter().filter_map(|grant| grant.limits.bandwidth).min()
+            }
+            Destination::Pool(_) | Destination::Pipe(_) => None,
         }
     }
 

@@ -15,7 +15,7 @@ use crate::dataset::Guid;
 use crate::error::{Class, Failure, Side};
 use crate::protocol::message::{DatasetStream, RelativeName};
 use crate::trust::clients::Clients;
-use crate::trust::grants::{Client, Permit, Receive, Wish};
+use crate::trust::grants::{Client, Limits, Permit, Receive, Wish};
 use crate::trust::{Book, Fingerprint, clients};
 use crate::zfs::Zfs;
 use crate::zfs::below::Way;
@@ -86,6 +86,11 @@ impl Leave {
     /// Whether the root is the dataset that was granted.
     pub fn check_root(&self, found: Guid) -> Result<(), Failure> {
         self.permit.check_root(found).map_err(|denied| denied.on_target())
+    }
+
+    /// How much the client may have below the root.
+    pub fn limits(&self) -> Limits {
+        self.permit.limits()
     }
 
     /// Whether the client may have another transfer beside so many that run below the root.

@@ -1,8 +1,11 @@
 //! The data connections of one session: where they wait until there is an engine to carry them.
 
+use std::sync::Arc;
+
 use sys::cipher::Conduit;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use super::portion::SessionBrake;
 use super::roster::{Arrival, Lane, Roster};
 use crate::engine::receiver::Receiver as Engine;
 use crate::protocol::secret::JoinSecret;
@@ -14,13 +17,14 @@ pub(super) struct Lanes {
     places: Vec<Option<Conduit>>,
     inbox: UnboundedSender<Arrival>,
     arrivals: UnboundedReceiver<Arrival>,
+    brake: Arc<SessionBrake>,
 }
 
 impl Lanes {
     /// No connection is expected yet.
     pub fn new() -> Lanes {
         let (inbox, arrivals) = unbounded_channel();
-        Lanes { places: Vec::new(), inbox, arrivals }
+        Lanes { places: Vec::new(), inbox, arrivals, brake: Arc::default() }
     }
 
     /// Expects `count` data connections that prove to know `secret`, of the client with that `key`.
@@ -49,9 +53,15 @@ impl Lanes {
         }
     }
 
+    /// What holds back all that bring too much.
+    pub fn brake(&self) -> &SessionBrake {
+        &self.brake
+    }
+
     /// Gives a connection its place: in the engine, once there is one. It takes the place of one
     /// that was there, for only the client that opened that could have opened this.
     pub fn join(&mut self, Lane { lane, connection }: Lane, engine: Option<&Engine>, peer: &str) {
+        let connection = connection.braked(Arc::clone(&self.brake) as _);
         match (self.places.get_mut(usize::from(lane)), engine) {
             (Some(_), Some(engine)) => engine.join(u32::from(lane), connection),
             (Some(place), None) => *place = Some(connection),

@@ -15,6 +15,7 @@ mod making;
 mod nowhere;
 mod place;
 mod pool;
+mod portion;
 mod roster;
 mod session;
 mod taker;
@@ -38,6 +39,7 @@ use self::incoming::{Introduced, Stranger};
 pub use self::nowhere::Nowhere;
 use self::place::Place;
 pub use self::pool::Pool;
+use self::portion::Portions;
 use self::roster::{Arrival, Lane, Returning, Roster, Shown};
 use self::session::Session;
 use self::wished::Wished;
@@ -100,6 +102,7 @@ struct Shared {
     options: Options,
     destination: Destination,
     roster: Roster,
+    portions: Portions,
     doorman: Doorman,
     turned_away: RefCell<TurnedAway>,
     stop: watch::Receiver<Stopping>,
@@ -127,6 +130,7 @@ pub async fn serve(
         options,
         destination,
         roster: Roster::default(),
+        portions: Portions::default(),
         doorman: Doorman::default(),
         turned_away: RefCell::default(),
         stop: stop.clone(),
@@ -135,7 +139,7 @@ pub async fn serve(
         outcome,
     });
     session::restore_all(&shared).await;
-    let _listening = control::spawn(turn_out_the_revoked(Rc::downgrade(&shared)));
+    let _listening = control::spawn(obey_the_list(Rc::downgrade(&shared)));
     let mut meeting = pin!(meet_all(incoming, &shared));
     let listening = tokio::select! {
         () = &mut meeting => false,
@@ -152,14 +156,20 @@ pub async fn serve(
     outcome.unwrap_or_else(|| shared.nothing_came())
 }
 
-/// Ends the sessions of clients that the list does not name any more, whenever it is read again.
-async fn turn_out_the_revoked(shared: std::rc::Weak<Shared>) {
+/// Has a list that was read again hold for what runs: sessions of clients that it does not name any
+/// more end, and transfers of the others have what it grants.
+async fn obey_the_list(shared: std::rc::Weak<Shared>) {
     let list = shared.upgrade().and_then(|shared| shared.destination.list());
     let Some(mut list) = list else { return };
     while list.changed().await.is_ok() {
         let Some(shared) = shared.upgrade() else { return };
         let clients = Arc::clone(&list.borrow_and_update());
         shared.roster.turn_out(|key| clients.find(key).is_some());
+        shared.portions.renew(|key, root| {
+            let client = clients.find(key)?;
+            let grant = client.grants().iter().find(|grant| grant.root == *root)?;
+            Some(grant.limits)
+        });
     }
 }
 

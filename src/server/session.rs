@@ -13,6 +13,7 @@ mod restored;
 
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sys::control;
@@ -23,6 +24,7 @@ use super::audit::Entry;
 use super::destination::Target;
 use super::lanes::Lanes;
 use super::place::Place;
+use super::portion::{self, Portion};
 use super::roster::{Arrival, Claim, Presence, Who};
 use super::taker::Prepared;
 use super::transfer::Transfer;
@@ -95,6 +97,8 @@ pub(super) struct Session {
     inputs: VecDeque<Input>,
     lanes: Lanes,
     secret: JoinSecret,
+    /// What all transfers of the client share that go where this one does.
+    portion: Option<Arc<Portion>>,
     /// What it may be received into.
     destination: Destination,
     /// What its records call it.
@@ -133,19 +137,19 @@ impl Session {
         peer: String,
     ) -> Result<Session, getrandom::Error> {
         let (secret, id) = (JoinSecret::new(random()?), SessionId(random()?));
-        let engine = &shared.options.engine;
+        let (engine, key) = (&shared.options.engine, wire.peer());
+        let destination = shared.destination.to(key);
+        let (most, block) = (shared.options.connections_max, BLOCK_BYTES_MAX.min(engine.cache));
+        let slowest = destination.slowest();
+        let (connections, block_bytes_max) =
+            slowest.map_or((most, block), |slowest| portion::offer(slowest, most, block));
         let offer = Offer {
             software: concat!("zferry ", env!("CARGO_PKG_VERSION")).to_owned(),
             version,
-            limits: Limits {
-                block_bytes_max: BLOCK_BYTES_MAX.min(engine.cache),
-                connections: shared.options.connections_max,
-                codecs: engine.codecs(),
-            },
+            limits: Limits { block_bytes_max, connections, codecs: engine.codecs() },
             secret,
         };
-        let key = wire.peer();
-        let peer = shared.destination.to(key).name_of(peer);
+        let peer = destination.name_of(peer);
         let line = Line::new(Link::new(wire));
         let mut session = Session::new(Rc::clone(shared), line, (peer, key), secret, id);
         session.machine = Some(Receiver::new(offer));
@@ -173,6 +177,7 @@ impl Session {
             machine: None,
             inputs: VecDeque::new(),
             lanes: Lanes::new(),
+            portion: None,
             secret,
             id,
             terms: None,

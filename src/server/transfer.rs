@@ -15,6 +15,7 @@ use crate::process::{Ended as ProcessEnded, Stopper};
 use crate::protocol::message::{Stream, Watermarks};
 use crate::protocol::receiver::Ended;
 use crate::spool::keeping::Keeping;
+use crate::spool::share::Account;
 use crate::units::{StreamOffset, TransferId};
 
 /// How long a `zfs receive` whose stream was cut may take to keep what it has: it waits for a
@@ -37,6 +38,8 @@ pub(super) struct Kept {
     pub records: Keeping,
     /// The stream itself, in breakpoint files.
     pub stream: Option<receiver::KeptStream>,
+    /// What its files have of a room that is shared.
+    pub room: Option<Arc<Account>>,
 }
 
 /// A transfer between its opening and its result.
@@ -58,6 +61,8 @@ pub(super) struct Transfer {
     pub fed: bool,
     /// Where it is recorded how far it came.
     pub records: Option<Keeping>,
+    /// Held until its records are over, and with them its files.
+    pub room: Option<Arc<Account>>,
     /// Held for its drop.
     pub _claim: Option<Claim>,
     /// Held for its drop.

@@ -113,7 +113,7 @@ impl Left {
         let bytes = self.record.progress.spool.map(|spool| spool.segment_bytes);
         let pages = bytes.and_then(|bytes| u32::try_from(bytes.as_usize() / PAGE_BYTES).ok());
         let segment = pages.and_then(SegmentPages::new).unwrap_or(SegmentPages::STANDARD);
-        Spool { when: When::Always, folder, segment, max: None }
+        Spool { when: When::Always, folder, segment, max: None, account: None }
     }
 
     /// Removes all of it: nothing can go on from there.

@@ -15,5 +15,6 @@ pub mod names;
 mod notes;
 pub mod record_file;
 pub mod segments;
+pub mod share;
 pub mod trail;
 pub mod transfers;

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use sys::direct::{BulkFile, space};
 
 use super::folder::{Folder, SEGMENT_PREFIX};
+use super::share::Account;
 use crate::breakpoint::record::SegmentNumber;
 use crate::breakpoint::segment::{
     ENTRY_HEADER, ENTRY_HEADER_BYTES, Entry, EntryError, PAGE_BYTES, Position, SegmentPages,
@@ -41,6 +42,8 @@ pub struct Spool {
     pub segment: SegmentPages,
     /// What they may take together; `None`: all but a twentieth of the file system.
     pub max: Option<Bytes>,
+    /// Of a room that others share, besides.
+    pub account: Option<Arc<Account>>,
 }
 
 /// Which blocks are written to breakpoint files.
@@ -58,6 +61,7 @@ pub struct Segments {
     folder: Folder,
     size: SegmentPages,
     max: Option<Bytes>,
+    account: Option<Arc<Account>>,
     next: Position,
     /// In the order of their numbers, without a gap; the last one is being written.
     live: VecDeque<Live>,
@@ -94,7 +98,17 @@ impl Segments {
     /// does; otherwise as [`Segments::create`].
     pub fn within(folder: Folder, size: SegmentPages, max: Option<Bytes>) -> Segments {
         let (live, writing, reading) = (VecDeque::new(), None, None);
-        Segments { folder, size, max, next: START, live, writing, reading }
+        Segments { folder, size, max, account: None, next: START, live, writing, reading }
+    }
+
+    /// The same, whose room is on an account; what is there counts.
+    #[must_use]
+    pub fn on(mut self, account: Option<Arc<Account>>) -> Segments {
+        if let Some(account) = &account {
+            self.live.iter().for_each(|_| account.count(self.size.bytes()));
+        }
+        self.account = account;
+        self
     }
 
     /// The same where a dead process has left files, of which those of an `extent` count, from a
@@ -128,7 +142,8 @@ impl Segments {
         let left = |number| Live { number, direct: false, entries: 0 };
         let live = counts.into_iter().map(left).collect();
         let next = Position { segment: highest, page: size.get() };
-        Ok(Segments { folder, size, max, next, live, writing: None, reading: None })
+        let (writing, reading) = (None, None);
+        Ok(Segments { folder, size, max, account: None, next, live, writing, reading })
     }
 
     /// Takes the next place for an entry. `None`: the limit is reached, until files are deleted.
@@ -142,7 +157,10 @@ impl Segments {
             if !self.has_room()? {
                 return Ok(None);
             }
-            self.begin(at.segment)?;
+            if self.account.as_ref().is_some_and(|account| !account.take(self.size.bytes())) {
+                return Ok(None);
+            }
+            self.begin(at.segment).inspect_err(|_| self.give_back())?;
         }
         let (Some(live), Some(file)) = (self.live.back_mut(), &self.writing) else {
             unreachable!("the last file is open for writing");
@@ -256,8 +274,16 @@ impl Segments {
             self.reading = None;
         }
         let path = self.path(number);
-        if let Err(error) = fs::remove_file(&path) {
-            tracing::warn!("remove {}: {error}", path.display());
+        match fs::remove_file(&path) {
+            Ok(()) => self.give_back(),
+            Err(error) => tracing::warn!("remove {}: {error}", path.display()),
+        }
+    }
+
+    /// The room of one file.
+    fn give_back(&self) {
+        if let Some(account) = &self.account {
+            account.give_back(self.size.bytes());
         }
     }
 }
@@ -283,6 +309,7 @@ pub(super) fn numbers(folder: &Path) -> io::Result<Vec<SegmentNumber>> {
 mod tests {
     use super::*;
     use crate::breakpoint::identity::FileId;
+    use crate::spool::share::Share;
 
     const SMALL: SegmentPages = SegmentPages::new(4).unwrap();
 
@@ -335,6 +362,19 @@ mod tests {
         assert_eq!(place(&mut segments), None);
         segments.release(SegmentNumber(1));
         assert_eq!(place(&mut segments), Some((3, 0)));
+    }
+
+    #[test]
+    fn streams_that_share_room_take_no_more_than_it_together() {
+        let share = Arc::new(Share::new(Some(Bytes(3 * 4 * 4096))));
+        let parent = tempfile::tempdir().unwrap();
+        let sharing = || segments(parent.path(), None).on(Some(share.account()));
+        let (mut first, mut second) = (sharing(), sharing());
+        let take = |segments: &mut Segments| std::iter::from_fn(|| place(segments)).count();
+        assert_eq!((place(&mut second), take(&mut first)), (Some((1, 0)), 4));
+        assert_eq!(take(&mut second), 1, "the rest of its file");
+        drop(first);
+        assert_eq!(take(&mut second), 4, "what is gone makes room");
     }
 
     #[test]

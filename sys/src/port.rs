@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use crate::arena::Arena;
 use crate::backend::Backend;
-use crate::cipher::Conduit;
+use crate::cipher::{Conduit, Parts};
 use crate::crew::Crew;
 use crate::operation::Direction;
 pub use crate::operation::{Act, Completion, Request};
@@ -86,11 +86,11 @@ impl Port {
     ///
     /// Panics where it has a cipher and the port moves bays, which are never seen by us.
     pub fn join(&mut self, connection: Conduit) -> io::Result<Arc<OwnedFd>> {
-        let (socket, cipher) = connection.into_parts();
+        let Parts { socket, cipher, brake } = connection.into_parts();
         let socket = Arc::new(socket);
         if let Some(cipher) = cipher {
             assert!(!self.moves_bays(), "what has a cipher cannot stay in the kernel");
-            self.scribes.join(&socket, cipher)?;
+            self.scribes.join(&socket, cipher, brake)?;
         }
         Ok(socket)
     }

@@ -1,19 +1,22 @@
 //! A thread for each enciphered connection: encrypts and sends, receives and decrypts.
 //!
 //! Stands beside a port's backend and takes the place of its sends and receives, so that several
-//! connections are worked on by several cores, and no stage waits for arithmetic. What waits for a
-//! socket to end is still the backend's: a sender is told nothing, so anything is the end.
+//! connections are worked on by several cores, and no stage waits for arithmetic. It is also the
+//! one that waits where a connection may bring no more for a while. What waits for a socket to end
+//! is still the backend's: a sender is told nothing, so anything is the end.
 
 use std::io::{self, IoSlice, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, Shutdown, recv, sendmsg, shutdown};
 
-use crate::cipher::Cipher;
+use crate::cipher::{Brake, Cipher};
 use crate::operation::{Act, Completion, Request};
 use crate::wake::Waker;
 
@@ -44,6 +47,7 @@ struct Scribe {
 /// What a scribe works at.
 struct Desk {
     cipher: Box<dyn Cipher>,
+    brake: Option<Arc<dyn Brake>>,
     incoming: Vec<u8>,
     /// Bytes of `incoming` that the cipher has taken.
     taken: usize,
@@ -62,10 +66,11 @@ impl Scribes {
         &mut self,
         socket: &Arc<OwnedFd>,
         cipher: Box<dyn Cipher>,
+        brake: Option<Arc<dyn Brake>>,
     ) -> io::Result<()> {
         // Those whose sockets are closed have no more to do: their threads end.
         self.each.retain(|scribe| scribe.socket.strong_count() > 0);
-        let mut desk = Desk { cipher, incoming: Vec::new(), taken: 0 };
+        let mut desk = Desk { cipher, brake, incoming: Vec::new(), taken: 0 };
         let (orders, inbox) = channel();
         let thread = std::thread::Builder::new().name("zferry-tls".into()).spawn({
             let (done, waker) = (Arc::clone(&self.done), Arc::clone(&self.waker));
@@ -159,7 +164,8 @@ impl Desk {
     /// how many more will come nobody knows, for the cipher holds a part of a record.
     fn fetch(&mut self, socket: &OwnedFd) -> io::Result<usize> {
         self.taken = 0;
-        self.incoming.resize(INCOMING_BYTES, 0);
+        let most = self.brake.as_ref().map_or(INCOMING_BYTES, |brake| brake.most());
+        self.incoming.resize(most.clamp(1, INCOMING_BYTES), 0);
         let received = loop {
             match recv(socket.as_raw_fd(), &mut self.incoming, MsgFlags::empty()) {
                 Err(Errno::EINTR) => {}
@@ -167,7 +173,27 @@ impl Desk {
             }
         };
         self.incoming.truncate(*received.as_ref().unwrap_or(&0));
+        if let (Some(brake), Ok(bytes)) = (&self.brake, received) {
+            hold(socket, brake.took(bytes));
+        }
         Ok(received?)
+    }
+}
+
+/// Waits so long, or until the connection has ended: whoever shuts it down waits for us. Less than
+/// a millisecond is made up for by whatever comes next.
+fn hold(socket: &OwnedFd, how_long: Duration) {
+    let until = Instant::now() + how_long;
+    loop {
+        let left = until.saturating_duration_since(Instant::now()).as_millis();
+        let left = PollTimeout::from(u16::try_from(left).unwrap_or(u16::MAX));
+        // Nothing is asked for, so that only the end of both directions ends it.
+        let mut ended = [PollFd::new(socket.as_fd(), PollFlags::empty())];
+        match poll(&mut ended, left) {
+            Ok(0) if left != PollTimeout::ZERO => {}
+            Err(Errno::EINTR) => {}
+            _ => return,
+        }
     }
 }
 

@@ -40,7 +40,13 @@ impl Folders {
 }
 
 fn always(folder: &Path) -> Spool {
-    Spool { when: When::Always, folder: folder.to_owned(), segment: SEGMENT, max: None }
+    Spool {
+        when: When::Always,
+        folder: folder.to_owned(),
+        segment: SEGMENT,
+        max: None,
+        account: None,
+    }
 }
 
 #[test]

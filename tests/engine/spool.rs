@@ -22,7 +22,7 @@ const SEGMENT_BYTES: u64 = 192 * 4096;
 
 fn spool(folder: &Path, max: Option<u64>) -> Spool {
     let (when, folder) = (When::Full, folder.to_owned());
-    Spool { when, folder, segment: SEGMENT, max: max.map(Bytes) }
+    Spool { when, folder, segment: SEGMENT, max: max.map(Bytes), account: None }
 }
 
 /// A receiver that stands still from the start: credit for its cache, and no more.

@@ -55,16 +55,16 @@ pub(super) struct ClientArguments {
     /// Take nothing but raw streams of encrypted datasets, which this host cannot read
     #[arg(long)]
     raw_only: bool,
-    /// The most datasets that may be below the root
+    /// The most datasets that may be below the root, those included that are being made
     #[arg(long, value_name = "COUNT")]
     datasets: Option<NonZeroU32>,
     /// The most transfers that may run at once
     #[arg(long, value_name = "COUNT")]
     transfers: Option<NonZeroU32>,
-    /// The most that its streams may take of the spool: 100GiB
+    /// The most that its streams may take of the server's spool together, in files of 64MiB: 100GiB
     #[arg(long, value_name = "SIZE")]
     spool: Option<Bytes>,
-    /// The most that its streams may bring in a second, all together: 50MiB
+    /// The most bytes that its streams may bring in a second, all together: 50MiB
     #[arg(long, value_name = "RATE")]
     bandwidth: Option<Rate>,
 }

@@ -20,6 +20,7 @@ use crate::protocol::message::{Open, RelativeName, Start, Stream};
 use crate::protocol::receiver::Input;
 use crate::server::Stopping;
 use crate::server::audit::Entry;
+use crate::server::destination::Target;
 use crate::server::place::Place;
 use crate::server::taker::{Prepared, Taker};
 use crate::server::transfer::{Kept, ProcessState, Transfer};
@@ -81,6 +82,7 @@ impl Session {
         {
             leave.check_transfers(self.shared.roster.transfers_of(key, &pool.root))?;
         }
+        self.take_portion(target);
         let place = target.place();
         self.claim = Some(self.shared.roster.claim(&place, self.who(), &self.presence)?);
         let wanted = Agreed { codec: open.request.codec, block_bytes: open.request.block_bytes };
@@ -99,6 +101,17 @@ impl Session {
         Ok(())
     }
 
+    /// What comes from here on comes out of what is granted there.
+    pub(super) fn take_portion(&mut self, target: &Target) {
+        self.portion = None;
+        if let Some(Wished { pool, leave: Some(leave), .. }) = target.wished()
+            && let Some(key) = self.key
+        {
+            self.portion = Some(self.shared.portions.of(key, &pool.root, leave.limits()));
+        }
+        self.lanes.brake().set(self.portion.clone());
+    }
+
     pub(super) fn begin(&mut self, asked: Asked, prepared: Prepared) {
         let Some(engine) = &self.engine else { return };
         let credit = engine.receipt().credit;
@@ -110,7 +123,9 @@ impl Session {
     pub(super) fn take_sink(&mut self, Asked { open, target }: Asked, prepared: Prepared) {
         let Some(engine) = &self.engine else { return };
         let Prepared { taker, kept, announced } = prepared;
-        let (records, stream) = kept.map(|Kept { records, stream }| (records, stream)).unzip();
+        let kept = kept.map(|Kept { records, stream, room }| (records, (stream, room)));
+        let (records, stream_and_room) = kept.unzip();
+        let (stream, room) = stream_and_room.unzip();
         if let Some(records) = &records {
             records.opened();
         }
@@ -138,6 +153,7 @@ impl Session {
             ended: None,
             fed: false,
             records,
+            room: room.flatten(),
             _claim: self.claim.take(),
             _announced: announced,
         });
@@ -287,6 +303,7 @@ impl Session {
             self.note_taken(Bytes(engine.progress().fed().0 - transfer.base.0));
         }
         let records = transfer.records.take();
+        let _until_they_are_over = transfer.room.take();
         let (news, line, stop) = (&mut self.news, &mut self.line, self.shared.stop.clone());
         let process_ended = async {
             loop {

@@ -5,6 +5,7 @@
 use super::{Asked, Session};
 use crate::breakpoint::record::{Cargo, Job, Role};
 use crate::engine::receiver::{self, Receiver as Engine};
+use crate::engine::settings::Spool;
 use crate::error::Class;
 use crate::protocol::message::{Open, Stream};
 use crate::server::transfer::Kept;
@@ -21,20 +22,31 @@ impl Session {
         let open = &asked.open;
         let begun = self.job_of(asked).zip(self.shared.options.records.clone());
         let progress = self.engine.as_ref().map(|engine| engine.progress().clone());
-        let spool = self.shared.options.keeps_in().cloned();
+        let spool = self.shared.options.keeps_in().map(|spool| self.portion_of(spool));
         let keep = spool.zip(self.handover(open)).zip(self.engine.as_ref().map(Engine::follow));
-        let transfer = open.transfer;
+        let (transfer, room) =
+            (open.transfer, keep.as_ref().and_then(|((spool, _), _)| spool.account.clone()));
         move || {
             let (((job, names), folder), progress) = begun.zip(progress)?;
             let look = Box::new(move || progress.reached(transfer));
             let Some(((spool, handover), follow)) = keep else {
-                return Some(Kept { records: folder.begin(job, names, look)?, stream: None });
+                return Some(Kept {
+                    records: folder.begin(job, names, look)?,
+                    stream: None,
+                    room: None,
+                });
             };
             let begun = folder.begin_kept(job, names, handover, look, &spool, follow);
             let (records, stream) = begun?;
             let stream = Some(receiver::KeptStream { stream, found: None });
-            Some(Kept { records, stream })
+            Some(Kept { records, stream, room })
         }
+    }
+
+    /// A spool, of which the client has no more than is granted to it.
+    pub(super) fn portion_of(&self, spool: &Spool) -> Spool {
+        let account = self.portion.as_ref().map(|portion| portion.spool.account());
+        Spool { account, ..spool.clone() }
     }
 
     fn handover(&self, open: &Open) -> Option<Handover> {

@@ -131,6 +131,8 @@ impl Session {
             Session::new(Rc::clone(shared), Line::restored(), (peer, key), secret, id);
         session.claim = Some(shared.roster.claim(&place, session.who(), &session.presence)?);
 
+        session.take_portion(&target);
+        let spools = Spools { spool: session.portion_of(&spools.spool), ..spools };
         let engine = session.restored_engine(&terms, &open.request, left.next_frame())?;
         session.note(Entry::receive(&open.request.stream));
         if let Some(wished) = target.wished() {
@@ -191,7 +193,7 @@ fn refeed(
         Failure::new(Side::Target, Class::Machine, format!("go on from files: {error}"))
     })?;
     let stream = Some(receiver::KeptStream { stream, found });
-    prepared.kept = Some(Kept { records, stream });
+    prepared.kept = Some(Kept { records, stream, room: spools.spool.account.clone() });
     Ok(prepared)
 }
 

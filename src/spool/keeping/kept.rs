@@ -104,7 +104,7 @@ impl Side {
         Side {
             folder: Transfers::open(state.path(), Backend::Threads).unwrap(),
             state,
-            spool: Spool { when: When::Always, folder, segment: SMALL, max: None },
+            spool: Spool { when: When::Always, folder, segment: SMALL, max: None, account: None },
             _spool_folder: spool_folder,
             place: Arc::default(),
             orders: Arc::default(),

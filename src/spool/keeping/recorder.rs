@@ -116,9 +116,10 @@ impl Recorder {
         self.names.write(&Names::beside(&self.path))?;
         fault::reach("names-written");
         let segments = match kept.zip(self.names.stream.as_deref()) {
-            Some(((&Spool { segment, max, .. }, handover), folder)) => {
+            Some(((Spool { segment, max, account, .. }, handover), folder)) => {
                 handover.write(&Handover::beside(&self.path))?;
-                Some(Segments::within(Folder::create_for_stream(folder)?, segment, max))
+                let folder = Folder::create_for_stream(folder)?;
+                Some(Segments::within(folder, *segment, *max).on(account.clone()))
             }
             None => None,
         };
@@ -136,7 +137,8 @@ impl Recorder {
     ) -> io::Result<(Recorder, Segments)> {
         let Left { record, names, file, next, folder: stream, found, .. } = left;
         let files = Files::new(follow, stream.path().to_owned());
-        let segments = Segments::go_on(stream, spool.segment, spool.max, found.extent())?;
+        let segments = Segments::go_on(stream, spool.segment, spool.max, found.extent())?
+            .on(spool.account.clone());
         let base = Base { folder, job: record.job, names, look };
         let keeper =
             Keeper::new(settings(&base, record.file, Some(spool)), next, found.kept(&record));

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::arena::Arena;
 use crate::backend::Backend;
-use crate::cipher::{Conduit, Decrypted};
+use crate::cipher::{Brake, Conduit, Decrypted};
 use crate::loan::{Loan, Pool};
 use crate::port::Port;
 
@@ -189,4 +189,68 @@ fn a_connection_that_its_owner_lets_go_of_is_closed() {
         assert_eq!((&theirs).read(&mut [0; 1]).unwrap(), 0);
         drop(port);
     });
+}
+
+/// Lets so many bytes pass at once, and then nothing for so long.
+#[derive(Debug)]
+struct Held(usize, Duration);
+
+impl Brake for Held {
+    fn most(&self) -> usize {
+        self.0
+    }
+
+    fn took(&self, bytes: usize) -> Duration {
+        assert!(bytes <= self.0, "{bytes} bytes were taken at once");
+        self.1
+    }
+}
+
+/// A bench whose connection is held back so.
+fn braked(brake: Held, test: impl Fn(Bench)) {
+    let waker = Arc::new(Waker::new().unwrap());
+    let arena = Arena::new(SLOT, 4).unwrap();
+    let pool = Pool::split(&arena, 1, &waker).remove(0);
+    let mut port = Port::new(Backend::Threads, &arena, &waker, 8).unwrap();
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let conduit = Conduit::enciphered(ours.into(), Box::new(Toy::default()));
+    let ours = port.join(conduit.braked(Arc::new(brake))).unwrap();
+    test(Bench { port, pool, ours, theirs });
+}
+
+#[test]
+fn a_connection_brings_no_more_at_once_than_it_may_and_then_waits() {
+    let pause = Duration::from_millis(20);
+    braked(Held(1000, pause), |mut bench| {
+        let wire = enciphered(&sample()[..9000]);
+        let loan = bench.loan();
+        bench.start(1, Act::Receive(loan, 0..9000));
+        let begun = Instant::now();
+        bench.theirs.write_all(&wire).unwrap();
+        let Completion::Filled { loan, result, .. } = bench.next() else { panic!("no receive") };
+        assert_eq!(result.unwrap(), 9000);
+        assert!(loan[..9000] == sample()[..9000]);
+        let least = pause * u32::try_from(wire.len().div_ceil(1000)).unwrap();
+        assert!(begun.elapsed() >= least, "{:?}", begun.elapsed());
+    });
+}
+
+#[test]
+fn whoever_ends_a_connection_does_not_wait_for_what_is_held_back() {
+    braked(Held(1000, Duration::from_secs(3600)), |mut bench| {
+        let loan = bench.loan();
+        bench.start(1, Act::Receive(loan, 0..9000));
+        bench.theirs.write_all(&enciphered(&sample()[..9000])).unwrap();
+        std::thread::sleep(Duration::from_millis(50));
+        crate::socket::shutdown_both(&bench.ours).unwrap();
+        let Completion::Filled { .. } = bench.next() else { panic!("no receive") };
+    });
+    let begun = Instant::now();
+    braked(Held(1000, Duration::from_secs(3600)), |mut bench| {
+        let loan = bench.loan();
+        bench.start(1, Act::Receive(loan, 0..9000));
+        bench.theirs.write_all(&enciphered(&sample()[..9000])).unwrap();
+        std::thread::sleep(Duration::from_millis(50));
+    });
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
 }
