@@ -1,104 +1,20 @@
 //! Targets on hosts that only ssh knows: a real sshd on loopback, and a stand-in on either side.
 
 use std::fs;
-use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
 
-use tempfile::TempDir;
-
+#[path = "support/far.rs"]
+mod far;
 #[path = "support/host.rs"]
 mod host;
 #[path = "support/stand_in.rs"]
 mod stand_in;
 
-use host::{Ended, Running, wait_for, zferry_on};
-use stand_in::StandIn;
-
-/// Another host: an sshd of its own that lets our key in, and pools.
-struct Far {
-    host: StandIn,
-    folder: TempDir,
-    sshd: Child,
-    port: u16,
-}
-
-impl Far {
-    fn start() -> Far {
-        let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name);
-        for key in ["host", "key"] {
-            let mut keygen = Command::new("ssh-keygen");
-            keygen.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(at(key));
-            assert!(keygen.status().expect("ssh-keygen is installed").success());
-        }
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let config = format!(
-            "ListenAddress 127.0.0.1:{port}\nHostKey {}\nAuthorizedKeysFile {}\nStrictModes no\n\
-             UsePAM no\nPidFile none\nPermitRootLogin prohibit-password\n",
-            at("host").display(),
-            at("key.pub").display()
-        );
-        fs::write(at("config"), config).unwrap();
-        // Where sshd runs as root, it wants this folder of Debian's.
-        let _ours_or_not = fs::create_dir_all("/run/sshd");
-        let mut sshd = Command::new("/usr/sbin/sshd");
-        sshd.args(["-D", "-e", "-f"]).arg(at("config")).stderr(Stdio::null());
-        let sshd = sshd.spawn().expect("sshd is installed");
-        wait_for("sshd", || TcpStream::connect(("127.0.0.1", port)).ok());
-        Far { host: StandIn::new(), folder, sshd, port }
-    }
-
-    fn key(&self) -> PathBuf {
-        self.folder.path().join("key")
-    }
-
-    /// How zferry is called there.
-    fn command(&self) -> String {
-        let path = std::env::var("PATH").unwrap();
-        let bin = self.host.bin();
-        format!("env PATH={}:{path} {}", bin.display(), env!("CARGO_BIN_EXE_zferry"))
-    }
-
-    /// `zferry replicate` from `here` to a dataset there.
-    fn copy(&self, here: &StandIn, to: &str, flags: &[&str]) -> Ended {
-        self.copy_calling(&self.command(), here, to, flags)
-    }
-
-    fn copy_calling(&self, program: &str, here: &StandIn, to: &str, flags: &[&str]) -> Ended {
-        let user = String::from_utf8(Command::new("id").arg("-un").output().unwrap().stdout);
-        let to = format!("{}@127.0.0.1:{to}", user.unwrap().trim());
-        let words = ["replicate", "tank/a", &to, "--no-snapshot", "--retry-for", "0"];
-        let mut command = zferry_on(here, &words);
-        command.args(["--ssh-port", &self.port.to_string(), "--far-command", program]);
-        command.arg("--identity").arg(self.key());
-        for option in ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "BatchMode=yes"]
-        {
-            command.args(["--ssh-option", option]);
-        }
-        Running::start(command.args(["--ssh-option", "LogLevel=ERROR"]).args(flags)).ended()
-    }
-
-    /// What is left there of what was started for us.
-    fn left(&self) -> Vec<String> {
-        let mine = self.host.bin().display().to_string();
-        let processes = fs::read_dir("/proc").unwrap().flatten();
-        let environments = processes.filter_map(|process| {
-            let environment = fs::read(process.path().join("environ")).ok()?;
-            let words = fs::read(process.path().join("cmdline")).ok()?;
-            let is_ours = String::from_utf8_lossy(&environment).contains(&mine);
-            is_ours.then(|| String::from_utf8_lossy(&words).replace('\0', " "))
-        });
-        environments.collect()
-    }
-}
-
-impl Drop for Far {
-    fn drop(&mut self) {
-        let _already_gone = self.sshd.kill();
-        let _reaped = self.sshd.wait();
-    }
-}
+use far::Far;
+use host::{Running, wait_for, zferry_on};
+use stand_in::{Failing, StandIn};
 
 fn source() -> StandIn {
     let here = StandIn::new();
@@ -116,8 +32,7 @@ fn a_dataset_is_copied_to_a_host_that_has_only_ssh_and_zferry() {
     let again = far.copy(&here, "backup/a", &[]).succeeded();
     assert!(String::from_utf8_lossy(&again.stdout).contains("nothing to do"));
     assert_eq!(far.host.snapshots("backup/a"), here.snapshots("tank/a"));
-    let left = || Some(far.left()).filter(Vec::is_empty);
-    wait_for("the end of what was started there", left);
+    far.is_left_alone();
 }
 
 #[test]
@@ -141,15 +56,60 @@ fn the_other_host_listens_on_the_ports_that_are_given() {
 #[test]
 fn what_is_wrong_with_the_other_host_is_said() {
     let (here, mut far) = (source(), Far::start());
-    let nowhere = far.copy_calling("no-such-zferry", &here, "backup/a", &[]);
+    let nowhere = far.copy(&here, "backup/a", &["--far-command", "no-such-zferry"]);
     nowhere.failed_with(2, &["there is no zferry on", "--far-command"]);
-    let other = far.copy_calling("echo hello; true", &here, "backup/a", &[]);
+    let other = far.copy(&here, "backup/a", &["--far-command", "echo hello; true"]);
     other.failed_with(2, &["did not start"]);
     let mistake = far.copy(&here, "nopool/a", &[]);
     assert_eq!(mistake.code(), 2);
-    far.sshd.kill().unwrap();
-    far.sshd.wait().unwrap();
+    far.stop();
     far.copy(&here, "backup/a", &[]).failed_with(2, &["no connection by ssh", "true"]);
+}
+
+/// As words that its receiver was started with, and as threads that it has.
+#[test]
+fn the_receiver_there_works_as_it_is_told() {
+    let (here, far) = (source(), Far::start());
+    here.slow_send(10_000, Duration::from_millis(100));
+    let flags = ["--cache", "16MiB", "--far-workers", "1", "--far-io", "threads"];
+    let mut copy = far.copying(&here, "backup/a", &flags);
+    let words = wait_for("the receiver", || {
+        far.left().into_iter().find(|words| words.contains("zferry attend"))
+    });
+    for flag in ["--cache=16777216", "--workers=1", "--io=threads", "--grace=0ms"] {
+        assert!(words.contains(flag), "{flag} is not in: {words}");
+    }
+    assert!(copy.is_running());
+    here.slow_send(1 << 20, Duration::ZERO);
+    copy.ended().succeeded();
+}
+
+/// Another session cannot be had by the same ticket: to wait for it would be in vain.
+#[test]
+fn a_copy_that_the_other_host_gives_up_is_not_waited_for() {
+    let (here, far) = (source(), Far::start());
+    let words = "cannot receive new filesystem stream: out of space";
+    far.host.fail_receive(&Failing { after_bytes: 100_000, status: "1", words });
+    let copy = far.copy(&here, "backup/a", &["--retry-for", "1h"]);
+    copy.failed_with(2, &["out of space"]);
+}
+
+#[test]
+fn no_ssh_is_started_where_a_flag_is_wrong() {
+    let here = source();
+    let (ssh, trace) = (here.bin().join("ssh"), here.bin().join("started"));
+    fs::write(&ssh, format!("#!/bin/sh\ntouch {}\n", trace.display())).unwrap();
+    fs::set_permissions(&ssh, PermissionsExt::from_mode(0o755)).unwrap();
+    for flags in [["--bwlimit", "@/nowhere"], ["--pin", "9999"], ["--block-size", "1"]] {
+        for ends in [["tank/a", "h:backup/a"], ["h:tank/a", "backup/a"]] {
+            let mut command = zferry_on(&here, &["replicate"]);
+            Running::start(command.args(ends).args(flags)).ended().failed_with(3, &[]);
+            assert!(!trace.exists(), "{ends:?} {flags:?}");
+        }
+    }
+    let mut command = zferry_on(&here, &["replicate", "tank/a", "h:backup/a"]);
+    Running::start(&mut command).ended().failed_with(2, &["did not start"]);
+    assert!(trace.exists());
 }
 
 #[test]
@@ -162,8 +122,14 @@ fn flags_that_have_nothing_to_say_are_refused() {
     copy("h:backup/a", &["--plain"]).failed_with(3, &["with ssh there is a ticket"]);
     copy("h:backup/a", &["--via-ssh", "--bwlimit", "1MiB"]).failed_with(3, &["--via-ssh"]);
     copy("h:backup/a", &["--lane", "splice", "--checksum", "none"])
-        .failed_with(3, &["cannot be encrypted"]);
-    copy("backup/a", &["--via-ssh"]).failed_with(3, &["not reached by ssh"]);
+        .failed_with(3, &["cannot be encrypted", "with ssh everything is encrypted"]);
+    for flags in [["--ssh-port", "22"], ["--far-command", "zferry"], ["--far-workers", "2"]] {
+        for to in ["backup/a", "zferry://h/a"] {
+            copy(to, &flags).failed_with(3, &["does not go by ssh", "leave out the flags for ssh"]);
+        }
+    }
+    copy("backup/a", &["--via-ssh"]).failed_with(3, &["does not go by ssh"]);
+    copy("backup/a", &["--plain"]).failed_with(3, &["the target is on this host"]);
     copy("h:backup", &[]).failed_with(3, &["is a whole pool"]);
     copy("-oProxyCommand=x:backup/a", &[]).failed_with(3, &[]);
 }

@@ -20,6 +20,11 @@ pub(super) fn parse(text: &str) -> Result<Duration, String> {
     Ok(duration)
 }
 
+/// As [`parse`] understands it; what is below a millisecond is left out.
+pub(super) fn typed(duration: Duration) -> String {
+    format!("{}ms", duration.as_millis())
+}
+
 const YEAR: Duration = Duration::from_secs(366 * 24 * 3600);
 
 #[cfg(test)]
@@ -32,6 +37,10 @@ mod tests {
             [("0", 0), ("90", 90), ("30s", 30), ("10m", 600), ("1h", 3600), ("1h30m", 5400)]
         {
             assert_eq!(parse(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for millis in [0, 1, 999, 3_600_000, 366 * 24 * 3_600_000] {
+            let duration = Duration::from_millis(millis);
+            assert_eq!(parse(&typed(duration)), Ok(duration));
         }
         assert_eq!(parse("500ms"), Ok(Duration::from_millis(500)));
         for text in ["", "-5s", "5 parsecs", "m", "1e9", "400000000", "9999h9"] {

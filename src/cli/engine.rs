@@ -1,12 +1,14 @@
 //! The flags that tune an engine; the same for every command that moves a stream.
 
-use std::str::FromStr;
+mod values;
+
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use sys::arena::PAGE_BYTES;
 use sys::backend::{Backend, Choice};
 
+use self::values::{Compress, Pin, Stripes};
 use super::limit::{Bwlimit, Limit};
 use super::spool::SpoolFlags;
 use super::{machine, usage};
@@ -20,6 +22,25 @@ use crate::units::Bytes;
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Tuning")]
 pub(super) struct Flags {
+    #[command(flatten)]
+    machine: MachineFlags,
+    /// Cores for the workers, one after the other: a list such as 0,2-5; `auto` for all that we may
+    /// use; `off`, where the kernel moves them about, which costs their caches. Name some to keep
+    /// them off the cores of the network card's interrupts, or on one NUMA node
+    #[arg(long, value_name = "LIST", default_value = "auto")]
+    pin: Pin,
+    /// The way of blocks through this side. `block`: through our memory, where they are packed
+    /// and proved. `splice`: as pages that stay in the kernel, at less than half the cost, and only
+    /// where the sending side says `--checksum none`. `auto`: splice where that is possible
+    #[arg(long, value_enum, value_name = "LANE", default_value = "auto")]
+    lane: LaneFlag,
+}
+
+/// What an engine needs to know of the machine that it runs on; all that there is to say of one
+/// that ssh starts on another host.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Tuning")]
+pub(super) struct MachineFlags {
     /// How to reach the kernel: `auto`, io_uring where the machine allows it; `uring`, or fail; or
     /// `threads`, plain system calls, which cost more CPU time and a thread for each connection.
     /// For machines where io_uring misbehaves
@@ -35,16 +56,18 @@ pub(super) struct Flags {
     /// a core while it works. Fewer leave cores to `zfs` and to others [default: one per core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     workers: Option<u16>,
-    /// Cores for the workers, one after the other: a list such as 0,2-5; `auto` for all that we may
-    /// use; `off`, where the kernel moves them about, which costs their caches. Name some to keep
-    /// them off the cores of the network card's interrupts, or on one NUMA node
-    #[arg(long, value_name = "LIST", default_value = "auto")]
-    pin: Pin,
-    /// The way of blocks through this side. `block`: through our memory, where they are packed
-    /// and proved. `splice`: as pages that stay in the kernel, at less than half the cost, and only
-    /// where the sending side says `--checksum none`. `auto`: splice where that is possible
-    #[arg(long, value_enum, value_name = "LANE", default_value = "auto")]
-    lane: LaneFlag,
+}
+
+/// The same for the engine at the other end, where ssh starts that.
+#[derive(Args, Debug, Default)]
+#[command(next_help_heading = "Other hosts by ssh")]
+pub(super) struct FarEngine {
+    /// What --io is for the other host [default: auto]
+    #[arg(long, value_enum, value_name = "BACKEND", hide_possible_values = true)]
+    far_io: Option<Io>,
+    /// What --workers is for the other host [default: one per core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    far_workers: Option<u16>,
 }
 
 /// How bytes are sent.
@@ -100,7 +123,7 @@ pub(super) struct SendFlags {
     spool: SpoolFlags,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Io {
     Auto,
     Uring,
@@ -127,35 +150,47 @@ enum When {
     Off,
 }
 
-/// Which cores.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Pin {
-    Auto,
-    Off,
-    Cores(Vec<usize>),
-}
-
-/// What is typed behind `--connections`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stripes {
-    Fixed(u16),
-    Auto,
-}
-
 /// Beyond these, a connection would have to be a fifteenth of all to make a difference.
 const AUTO_CONNECTIONS_MAX: u16 = 16;
-
-/// What is typed behind `--compress`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Compress(Compression);
 
 impl Flags {
     /// The settings of a receiving engine, and of a sending one but for [`SendFlags`]. Says once
     /// where `io_uring` cannot be had. `here` is the side that asks.
     pub fn settings(&self, here: Side) -> Result<Settings, Failure> {
+        let route = match self.lane {
+            LaneFlag::Auto => RouteChoice::Auto,
+            LaneFlag::Block => RouteChoice::Only(Route::Block),
+            LaneFlag::Splice => RouteChoice::Only(Route::Splice),
+        };
+        Ok(Settings { route, ..self.machine.settings_on(&self.pin, here)? })
+    }
+
+    /// What the other end is told of its own: it has a cache of the same size.
+    pub fn for_far(&self, far: &FarEngine) -> Vec<String> {
+        let mut words = vec![format!("--cache={}", self.machine.cache.0)];
+        words.extend(far.far_io.as_ref().map(|io| format!("--io={}", typed(io))));
+        words.extend(far.far_workers.map(|count| format!("--workers={count}")));
+        words
+    }
+}
+
+impl FarEngine {
+    /// Whether anything was said of it.
+    pub fn is_given(&self) -> bool {
+        self.far_io.is_some() || self.far_workers.is_some()
+    }
+}
+
+impl MachineFlags {
+    /// As [`Flags::settings`].
+    pub fn settings(&self, here: Side) -> Result<Settings, Failure> {
+        self.settings_on(&Pin::Auto, here)
+    }
+
+    fn settings_on(&self, pin: &Pin, here: Side) -> Result<Settings, Failure> {
         let allowed = sys::cpu::allowed()
             .map_err(|error| machine(here, "ask which cores we may use", &error))?;
-        let cores = match &self.pin {
+        let cores = match pin {
             Pin::Auto => allowed.clone(),
             Pin::Off => Vec::new(),
             Pin::Cores(cores) => match cores.iter().find(|core| !allowed.contains(core)) {
@@ -174,11 +209,7 @@ impl Flags {
             cores,
             compression: Compression::None,
             checksum: Checksum::Crc32,
-            route: match self.lane {
-                LaneFlag::Auto => RouteChoice::Auto,
-                LaneFlag::Block => RouteChoice::Only(Route::Block),
-                LaneFlag::Splice => RouteChoice::Only(Route::Splice),
-            },
+            route: RouteChoice::Auto,
             flush_after: Duration::from_millis(100),
             zero_copy: ZeroCopy::Off,
             spool: None,
@@ -206,6 +237,14 @@ impl SendFlags {
     /// The settings of a sending engine, out of those of a receiving one.
     pub fn apply(&self, settings: Settings) -> Result<Settings, Failure> {
         let spool = self.spool.place()?;
+        let settings = Settings { spool, ..self.check(settings)? };
+        check_lane(&settings)?;
+        Ok(settings)
+    }
+
+    /// The same without breakpoint files: for one that sends on another host, or to see that there
+    /// could be such an engine.
+    pub fn check(&self, settings: Settings) -> Result<Settings, Failure> {
         let compression = self.compress.0;
         let size = self.block_size.unwrap_or(self.checksum.block_bytes());
         let whole_pages = size.as_usize().is_multiple_of(PAGE_BYTES);
@@ -235,9 +274,26 @@ impl SendFlags {
         };
         let codec = settings.codec();
         settings.slots(usize::from(self.connections.least()), codec, Side::Source)?;
-        let settings = Settings { spool, ..settings };
         check_lane(&settings)?;
         Ok(settings)
+    }
+
+    /// The same flags as words, for an engine on another host.
+    pub fn for_far(&self) -> Result<Vec<String>, Failure> {
+        let SendFlags { compress, checksum, connections, block_size, flush_after, .. } = self;
+        let SendFlags { congestion, bwlimit, zero_copy_send, spool, .. } = self;
+        let mut words = vec![
+            format!("--compress={compress}"),
+            format!("--checksum={}", typed(checksum)),
+            format!("--connections={connections}"),
+            format!("--flush-after={flush_after}"),
+            format!("--zero-copy-send={}", typed(zero_copy_send)),
+        ];
+        words.extend(block_size.map(|size| format!("--block-size={}", size.0)));
+        words.extend(congestion.as_ref().map(|name| format!("--congestion={name}")));
+        words.extend(bwlimit.as_ref().map(Bwlimit::for_far).transpose()?);
+        words.extend(spool.for_far()?);
+        Ok(words)
     }
 
     /// How many data connections an engine of such settings is to have.
@@ -281,6 +337,12 @@ impl ChecksumFlag {
     }
 }
 
+/// How a value of an enumeration is typed.
+pub(super) fn typed(value: &impl ValueEnum) -> String {
+    let possible = value.to_possible_value();
+    possible.map(|value| value.get_name().to_owned()).unwrap_or_default()
+}
+
 /// Whether the bytes of blocks are looked at only where that is wished.
 fn check_lane(settings: &Settings) -> Result<(), Failure> {
     let refuse = |what: &str, remedy: &str| Err(usage(Side::Source, what).with_remedy(remedy));
@@ -299,107 +361,5 @@ fn check_lane(settings: &Settings) -> Result<(), Failure> {
             "leave --spool or --checksum none out",
         ),
         _ => Ok(()),
-    }
-}
-
-impl Stripes {
-    fn least(self) -> u16 {
-        match self {
-            Stripes::Fixed(count) => count,
-            Stripes::Auto => 1,
-        }
-    }
-}
-
-impl FromStr for Stripes {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Stripes, String> {
-        match (text, text.parse()) {
-            ("auto", _) => Ok(Stripes::Auto),
-            (_, Ok(count @ 1..=64)) => Ok(Stripes::Fixed(count)),
-            _ => Err(format!("'{text}' is neither auto nor a number from 1 to 64")),
-        }
-    }
-}
-
-impl FromStr for Compress {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Compress, String> {
-        let (name, level) = match text.split_once(':') {
-            Some((name, level)) => (name, Some(level)),
-            None => (text, None),
-        };
-        match (name, level) {
-            ("none", None) => Ok(Compress(Compression::None)),
-            ("auto", None) => Ok(Compress(Compression::Auto)),
-            ("zstd", None) => Ok(Compress(Compression::Zstd { level: 1 })),
-            ("zstd", Some(level)) => match level.parse() {
-                Ok(level @ 1..=19) => Ok(Compress(Compression::Zstd { level })),
-                _ => Err(format!("'{level}' is not a zstd level from 1 to 19")),
-            },
-            _ => Err(format!("'{text}' is not none, zstd[:LEVEL] or auto")),
-        }
-    }
-}
-
-impl FromStr for Pin {
-    type Err = String;
-
-    /// Reads `auto`, `off`, or cores and ranges of them: `0,2-5`.
-    fn from_str(text: &str) -> Result<Pin, String> {
-        match text {
-            "auto" => return Ok(Pin::Auto),
-            "off" => return Ok(Pin::Off),
-            _ => {}
-        }
-        let mut cores = Vec::new();
-        for part in text.split(',') {
-            let (first, last) = part.split_once('-').unwrap_or((part, part));
-            match (first.trim().parse::<u16>(), last.trim().parse::<u16>()) {
-                (Ok(first), Ok(last)) if first <= last => {
-                    cores.extend((first..=last).map(usize::from));
-                }
-                _ => return Err(format!("'{part}' is neither a core nor a range such as 2-5")),
-            }
-        }
-        Ok(Pin::Cores(cores))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn cores_are_lists_and_ranges() {
-        assert_eq!("auto".parse(), Ok(Pin::Auto));
-        assert_eq!("off".parse(), Ok(Pin::Off));
-        assert_eq!("0,2-4".parse(), Ok(Pin::Cores(vec![0, 2, 3, 4])));
-        for nonsense in ["", "a", "3-1", "1,", "-1", "1-", "70000"] {
-            assert!(nonsense.parse::<Pin>().is_err(), "{nonsense:?} was taken for cores");
-        }
-    }
-
-    #[test]
-    fn connections_are_a_number_or_found_on_the_way() {
-        assert_eq!("1".parse(), Ok(Stripes::Fixed(1)));
-        assert_eq!("64".parse(), Ok(Stripes::Fixed(64)));
-        assert_eq!("auto".parse(), Ok(Stripes::Auto));
-        for nonsense in ["0", "65", "-1", "many", ""] {
-            assert!(nonsense.parse::<Stripes>().is_err(), "{nonsense:?} was taken for a number");
-        }
-    }
-
-    #[test]
-    fn compression_is_none_or_zstd_with_a_level() {
-        assert_eq!("none".parse(), Ok(Compress(Compression::None)));
-        assert_eq!("auto".parse(), Ok(Compress(Compression::Auto)));
-        assert_eq!("zstd".parse(), Ok(Compress(Compression::Zstd { level: 1 })));
-        assert_eq!("zstd:19".parse(), Ok(Compress(Compression::Zstd { level: 19 })));
-        for nonsense in ["zstd:", "zstd:0", "zstd:20", "zstd:x", "lz4", "none:1", "auto:3", ""] {
-            assert!(nonsense.parse::<Compress>().is_err(), "{nonsense:?} was taken");
-        }
     }
 }

@@ -4,19 +4,23 @@
 //! changed or it begins or ceases to stand still, `end` when this attempt at it is over; and at
 //! last `done`, when the target has all of it, or `failed` with what stderr says too. Sizes are
 //! bytes, times milliseconds. Fields may be added; none is renamed, and what is not known is
-//! `null`.
+//! `null`. A copy that ssh has another host send is told in the same words by that host, read here,
+//! and told again.
 
+use std::borrow::Cow;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::show::Show;
 use crate::client::{Moment, Summary, Watch};
 use crate::engine::settings::Route;
 use crate::error::Failure;
 use crate::protocol::stall::Culprit;
+use crate::protocol::text::printable;
 use crate::units::Bytes;
 
 /// How often it is told how far a stream is.
@@ -40,11 +44,12 @@ struct Events {
     untold: Option<Moment>,
 }
 
-#[derive(Serialize)]
+/// What happens.
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
-enum Event<'a> {
+pub(super) enum Event<'a> {
     Begin {
-        what: &'a str,
+        what: Cow<'a, str>,
         estimated: Option<Bytes>,
     },
     Moment {
@@ -67,7 +72,7 @@ enum Event<'a> {
     End,
     Done {
         /// What the target holds now.
-        holds: Option<&'a str>,
+        holds: Option<Cow<'a, str>>,
         streams: u32,
         bytes: Bytes,
         wire: Bytes,
@@ -76,7 +81,40 @@ enum Event<'a> {
         kept: Bytes,
         millis: u64,
     },
-    Failed(&'a Failure),
+    Failed(Cow<'a, Failure>),
+    /// Only between two hosts: it is understood what is to be sent.
+    Ready,
+    /// Only between two hosts: whoever has asked for the copy is asked for a connection by ssh.
+    Call {
+        address: SocketAddr,
+    },
+}
+
+/// What another host may say about one thing.
+const TEXT_BYTES_MAX: usize = 4096;
+
+impl Event<'_> {
+    /// Understands a line of another host; `None` where it is something else, such as what a login
+    /// says.
+    pub fn read(line: &str) -> Option<Event<'static>> {
+        let shown = |text: &str| printable(text, TEXT_BYTES_MAX);
+        match serde_json::from_str(line).ok()? {
+            Event::Begin { what, estimated } => {
+                Some(Event::Begin { what: shown(&what).into(), estimated })
+            }
+            Event::Done { holds, streams, bytes, wire, spooled, kept, millis } => {
+                let holds = holds.map(|holds| shown(&holds).into());
+                Some(Event::Done { holds, streams, bytes, wire, spooled, kept, millis })
+            }
+            Event::Failed(failure) => {
+                let mut failure = failure.into_owned();
+                failure.what = shown(&failure.what);
+                failure.remedy = failure.remedy.map(|remedy| shown(&remedy));
+                Some(Event::Failed(Cow::Owned(failure)))
+            }
+            other => Some(other),
+        }
+    }
 }
 
 impl From<Moment> for Event<'_> {
@@ -102,15 +140,25 @@ impl Telling {
     /// The copy has failed; a person hears of it from whoever ends the process.
     pub fn failed(self, failure: &Failure) {
         if self.json {
-            tell(&Event::Failed(failure));
+            self::failed(failure);
         }
     }
+}
+
+/// The copy has failed.
+pub(super) fn failed(failure: &Failure) {
+    tell(&Event::Failed(Cow::Borrowed(failure)));
+}
+
+/// Who looks on at a copy that this host makes for another: a program, whatever is asked for.
+pub(super) fn for_another_host() -> Box<dyn Watch> {
+    Box::new(Events::default())
 }
 
 impl Watch for Events {
     fn begin(&mut self, what: &str, estimated: Option<Bytes>) {
         *self = Events { begun: true, ..Events::default() };
-        tell(&Event::Begin { what, estimated });
+        tell(&Event::Begin { what: what.into(), estimated });
     }
 
     fn moment(&mut self, moment: Moment) {
@@ -147,11 +195,12 @@ impl Events {
 pub(super) fn done(holds: Option<&str>, summary: &Summary) {
     let &Summary { streams, bytes, wire, kept, spooled, taken } = summary;
     let millis = u64::try_from(taken.as_millis()).unwrap_or(u64::MAX);
+    let holds = holds.map(Cow::Borrowed);
     tell(&Event::Done { holds, streams, bytes, wire, spooled, kept, millis });
 }
 
 /// A reader that is gone is no reason to fail.
-fn tell(event: &Event) {
+pub(super) fn tell(event: &Event) {
     let line = serde_json::to_string(event).unwrap_or_default();
     let mut stdout = std::io::stdout().lock();
     let _ = writeln!(stdout, "{line}");
@@ -172,7 +221,7 @@ mod tests {
 
     #[test]
     fn an_event_says_what_it_is_and_what_is_unknown() {
-        let begin = Event::Begin { what: "tank/a@b", estimated: None };
+        let begin = Event::Begin { what: "tank/a@b".into(), estimated: None };
         let expected = json!({"event": "begin", "what": "tank/a@b", "estimated": null});
         assert_eq!(as_json(&begin), expected);
         assert_eq!(as_json(&Event::End), json!({"event": "end"}));
@@ -208,6 +257,33 @@ mod tests {
             "event": "failed", "side": "target", "class": "wait", "what": "full",
             "remedy": "make room",
         });
-        assert_eq!(as_json(&Event::Failed(&failure)), expected);
+        let told = Event::Failed(Cow::Borrowed(&failure));
+        assert_eq!(as_json(&told), expected);
+    }
+
+    #[test]
+    fn what_is_told_can_be_read_and_shown_on_another_host() {
+        let moment =
+            Moment { read: Bytes(4), stands_still: Some(Culprit::Wire), ..Moment::default() };
+        let failure = Failure::new(Side::Target, Class::Wait, "full").with_remedy("make room");
+        for event in [
+            Event::Begin { what: "tank/a@b".into(), estimated: Some(Bytes(1)) },
+            Event::from(moment),
+            Event::End,
+            Event::Ready,
+            Event::Failed(Cow::Borrowed(&failure)),
+            Event::Call { address: "127.0.0.1:7".parse().unwrap() },
+        ] {
+            let line = serde_json::to_string(&event).unwrap();
+            let read = Event::read(&line).expect("it is ours");
+            assert_eq!(as_json(&read), as_json(&event), "{line}");
+        }
+        let bad = Failure::new(Side::Source, Class::Zfs, "\u{1b}[2J".repeat(9999));
+        let line = serde_json::to_string(&Event::Failed(Cow::Owned(bad))).unwrap();
+        let Some(Event::Failed(read)) = Event::read(&line) else { panic!("{line}") };
+        assert!(read.what.len() <= TEXT_BYTES_MAX && !read.what.contains('\u{1b}'));
+        for noise in ["", "Welcome!", "{}", "{\"event\":\"dinner\"}", "7"] {
+            assert!(Event::read(noise).is_none(), "{noise}");
+        }
     }
 }

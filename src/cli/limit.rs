@@ -42,6 +42,19 @@ impl FromStr for Bwlimit {
     }
 }
 
+impl Bwlimit {
+    /// As a word for another host.
+    pub fn for_far(&self) -> Result<String, Failure> {
+        match self {
+            Bwlimit::Fixed(rate) => Ok(format!("--bwlimit={}", rate.per_second().0)),
+            Bwlimit::InFile(_) => {
+                let what = "--bwlimit @FILE is a file of this host, and another host sends";
+                Err(usage(Side::Source, what).with_remedy("give a rate: --bwlimit 50MiB"))
+            }
+        }
+    }
+}
+
 impl Limit {
     /// Of the flag; `None` is no limit.
     pub fn begin(flag: Option<&Bwlimit>) -> Result<Limit, Failure> {

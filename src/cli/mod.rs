@@ -4,15 +4,19 @@
 //! 2 failed, 3 usage or configuration, 4 already running.
 
 mod attend;
+mod choice;
 mod config_folder;
+mod deliver;
 pub mod doctor;
 mod duration;
 mod engine;
+mod errand;
 mod events;
 mod far;
 mod inspect;
 mod keys;
 mod limit;
+mod ports;
 mod receive;
 mod replicate;
 mod security;
@@ -69,6 +73,8 @@ enum Command {
     Inspect(inspect::Arguments),
     #[command(hide = true)]
     Attend(attend::Arguments),
+    #[command(hide = true)]
+    Deliver(deliver::Arguments),
 }
 
 /// Runs the command line and returns the exit code.
@@ -86,8 +92,9 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> u8 {
         tracing::debug!(%error, "the limit on descriptors stays as it is");
     }
     let quiet = arguments.quiet;
+    let loudness = Loudness { quiet, verbose: arguments.verbose };
     let done = match arguments.command {
-        Command::Replicate(arguments) => replicate::run(&arguments, quiet),
+        Command::Replicate(arguments) => replicate::run(&arguments, loudness),
         Command::Serve(arguments) => serve::run(arguments),
         Command::Send(arguments) => send::run(arguments, quiet),
         Command::Receive(arguments) => receive::run(arguments),
@@ -95,6 +102,8 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Status(arguments) => status::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Attend(arguments) => attend::run(arguments),
+        // It tells its failure to the host that has started it.
+        Command::Deliver(arguments) => return deliver::run(&arguments),
         Command::Tune(arguments) => tune::run(&arguments, quiet),
         Command::Inspect(arguments) => match inspect::run(&arguments) {
             // Its verdict is of a file, and has an exit code of its own.
@@ -107,6 +116,24 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> u8 {
         Err(failure) => {
             show::failure(&failure);
             failure.exit_code()
+        }
+    }
+}
+
+/// How much is said, here and by what ssh starts elsewhere.
+#[derive(Clone, Copy, Debug)]
+struct Loudness {
+    quiet: bool,
+    verbose: u8,
+}
+
+impl Loudness {
+    /// As a word for another host.
+    fn for_far(self) -> Option<String> {
+        match self {
+            Loudness { quiet: true, .. } => Some("-q".to_owned()),
+            Loudness { verbose: 0, .. } => None,
+            Loudness { verbose, .. } => Some(format!("-{}", "v".repeat(verbose.into()))),
         }
     }
 }
@@ -132,6 +159,8 @@ fn log_to_stderr(arguments: &Arguments) {
         // Colours would be noise in a journal or a file.
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
+        // Whoever read it may be gone; to complain about that would be a panic.
+        .log_internal_errors(false)
         .without_time();
     // Only a second call in one process could fail.
     let _ = subscriber.try_init();

@@ -1,66 +1,61 @@
 //! `zferry replicate`: one copy of one dataset, by command.
+//!
+//! Here is what this host sends; what another host sends to us is in `fetch`.
+
+mod fetch;
 
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use sys::control::Runtime;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::watch;
 
+use super::choice::Choice;
 use super::config_folder::ConfigFolder;
 use super::engine::{Flags, SendFlags};
 use super::events::{self, Telling};
 use super::far::{Reached, SshFlags};
 use super::show;
 use super::spool::state_beside;
-use super::target::{Reach, Target, below_pool, resolve};
-use super::{machine, security, signals, state, usage};
-use crate::client::job::{Job, OnDeadToken, Outcome, Wanted};
+use super::target::{Reach, Source, Target, below_pool, resolve};
+use super::{Loudness, duration, machine, security, signals, state, usage};
+use crate::client::job::{Job, Outcome};
 use crate::client::replicate::replicate;
 use crate::client::ssh::FarSide;
 use crate::client::{Dial, Manner, Options, Stop, Summary};
-use crate::dataset::{DatasetName, SnapName};
+use crate::dataset::DatasetName;
 use crate::engine::settings::Settings;
 use crate::error::{Failure, Side};
 use crate::protocol::message::RelativeName;
-use crate::server::{self, Destination, Incoming, Lasts, Pool, Stopping};
-use crate::zfs::{Zfs, snapshot};
+use crate::server::{self, Destination, Door, Incoming, Lasts, Pool, Stopping};
+use crate::zfs::Zfs;
+
+/// How long a receiver waits at most for a client that went away: after a client that was killed
+/// nobody else can have the dataset before.
+const GRACE_MAX: Duration = Duration::from_secs(600);
 
 /// Make a target hold a snapshot of a dataset: in full the first time, then what is new
 ///
 /// Nothing is destroyed or rolled back on either side. Encrypted datasets are sent raw.
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
-    /// The filesystem or volume to copy
+    /// The filesystem or volume to copy: POOL/DATASET of this host, or [USER@]HOST:POOL/DATASET,
+    /// for a target on this host (ssh starts zferry there, and the data come past it, encrypted)
     #[arg(value_name = "SRC")]
     source: String,
-    /// Where to: [USER@]HOST:POOL/DATASET (ssh starts zferry there, and the data go past it,
-    /// encrypted), zferry://HOST:PORT/DATASET (below the root of a server), or POOL/DATASET of this
-    /// host
+    /// Where to: [USER@]HOST:POOL/DATASET (in the same way), zferry://HOST:PORT/DATASET (below the
+    /// root of a server; without :PORT it is 7001), or POOL/DATASET of this host
     #[arg(value_name = "DST")]
     target: String,
     /// Talk without encryption: anybody on the way can read along
     #[arg(long)]
     plain: bool,
-    /// Copy up to this snapshot, which exists [default: take one, @zferry_<UTC time>]
-    #[arg(long, value_name = "NAME", conflicts_with = "no_snapshot")]
-    snapshot: Option<SnapName>,
-    /// Copy up to the newest snapshot that exists, and take none
-    #[arg(long)]
-    no_snapshot: bool,
-    /// Leave out the snapshots between the last common one and the one to copy
-    #[arg(long)]
-    newest_only: bool,
-    /// What to do with the part of a snapshot that the target has, if the snapshot or its base was
-    /// destroyed on the source since, so that it can never be finished. 'ask' stops and shows the
-    /// commands. 'abort-and-restart' has the target give that part up (zfs receive -A) and copies
-    /// anew from the newest snapshot that both have: what had been sent of it is lost, and after an
-    /// interrupted first copy the copy begins at nothing. No snapshot is ever destroyed by it
-    #[arg(long, value_name = "POLICY", value_enum, default_value_t = DeadToken::Ask)]
-    on_dead_token: DeadToken,
+    #[command(flatten)]
+    choice: Choice,
     /// Keep breakpoint records in this folder while a stream is on its way: how far it came, for
     /// `zferry status --state` and for the next run after a crash. Several copies may share it
     /// [default: none are kept]
@@ -80,59 +75,43 @@ pub(super) struct Arguments {
     config: ConfigFolder,
 }
 
-/// How [`OnDeadToken`] is typed.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum DeadToken {
-    Ask,
-    AbortAndRestart,
-}
-
-impl From<DeadToken> for OnDeadToken {
-    fn from(typed: DeadToken) -> OnDeadToken {
-        match typed {
-            DeadToken::Ask => OnDeadToken::Ask,
-            DeadToken::AbortAndRestart => OnDeadToken::AbortAndRestart,
-        }
-    }
-}
-
-pub(super) fn run(arguments: &Arguments, quiet: bool) -> Result<(), Failure> {
+pub(super) fn run(arguments: &Arguments, loudness: Loudness) -> Result<(), Failure> {
     let telling = arguments.telling;
-    copy(arguments, quiet).inspect_err(|failure| telling.failed(failure))
+    let copied = Source::parse(&arguments.source).and_then(|source| match source {
+        Source::Ssh { host, dataset } => fetch::fetch(arguments, &host, &dataset, loudness),
+        Source::Local(dataset) => copy(arguments, dataset, loudness),
+    });
+    copied.inspect_err(|failure| telling.failed(failure))
 }
 
-fn copy(arguments: &Arguments, quiet: bool) -> Result<(), Failure> {
+fn copy(arguments: &Arguments, source: DatasetName, loudness: Loudness) -> Result<(), Failure> {
     let target = Target::parse(&arguments.target)?;
     check_flags(arguments, &target)?;
-    let source: DatasetName =
-        arguments.source.parse().map_err(|error| usage(Side::Source, format!("source {error}")))?;
     let zfs = Zfs::find().map_err(|error| error.on(Side::Source))?;
     let engine = arguments.sending.apply(arguments.engine.settings(Side::Source)?)?;
     let engine = match target {
         Target::Server { .. } if arguments.plain => engine,
-        Target::Ssh { .. } | Target::Server { .. } => security::encrypted(Side::Source, engine)?,
+        Target::Ssh { .. } => security::encrypted_by_ssh(Side::Source, engine)?,
+        Target::Server { .. } => security::encrypted(Side::Source, engine)?,
         Target::Local(_) => engine,
     };
     let state = state_beside(arguments.state.as_deref(), engine.spool.as_ref());
     let records = state::records(Side::Source, state, engine.backend)?;
-    let wanted = match (&arguments.snapshot, arguments.no_snapshot) {
-        (Some(name), _) => Wanted::Named(name.clone()),
-        (None, true) => Wanted::Newest,
-        (None, false) => Wanted::Taken(snapshot::name_at(jiff::Timestamp::now())),
-    };
     let connections = arguments.sending.connections(&engine);
-    let (route, dataset) = route(target, &zfs, &engine, connections.most(), arguments)?;
+    let runtime = Runtime::new(engine.backend)
+        .map_err(|error| machine(Side::Source, "start the client", &error))?;
+    let limit = arguments.sending.limit()?;
+    // Behind whatever else can be a mistake: it starts a process on another host.
+    let (route, dataset) =
+        route(target, (&zfs, &engine), connections.most(), (arguments, loudness))?;
     let job = Job {
         source,
         target: dataset,
         target_text: arguments.target.clone(),
-        wanted,
-        intermediates: !arguments.newest_only,
-        on_dead_token: arguments.on_dead_token.into(),
+        wanted: arguments.choice.wanted(),
+        intermediates: arguments.choice.intermediates(),
+        on_dead_token: arguments.choice.on_dead_token(),
     };
-    let runtime = Runtime::new(engine.backend)
-        .map_err(|error| machine(Side::Source, "start the client", &error))?;
-    let limit = arguments.sending.limit()?;
     let options = Options {
         engine,
         connections,
@@ -146,7 +125,7 @@ fn copy(arguments: &Arguments, quiet: bool) -> Result<(), Failure> {
         let stop = signals::listen(Stopping::Now)
             .and_then(|stop| limit.listen().map(|()| stop))
             .map_err(|error| machine(Side::Source, "listen for signals", &error))?;
-        let mut watch = arguments.telling.onlooker(quiet);
+        let mut watch = arguments.telling.onlooker(loudness.quiet);
         let dial = route.dial;
         replicate(&zfs, &job, dial, &options, watch.as_mut(), &mut Stop::new(stop)).await
     });
@@ -157,17 +136,27 @@ fn copy(arguments: &Arguments, quiet: bool) -> Result<(), Failure> {
         Beside::Here(server) => server.join(Stopping::Drained),
         Beside::There(far) => far.end(),
     }
-    let outcome = copied?;
+    let (snapshot, summary) = match copied? {
+        Outcome::UpToDate(snapshot) => (snapshot, Summary::default()),
+        Outcome::Done(snapshot, summary) => (snapshot, summary),
+    };
+    let name = job.source.at(&snapshot.name);
     if arguments.telling.as_json() {
-        let (snapshot, summary) = match outcome {
-            Outcome::UpToDate(snapshot) => (snapshot, Summary::default()),
-            Outcome::Done(snapshot, summary) => (snapshot, summary),
-        };
-        events::done(Some(job.source.at(&snapshot.name).as_str()), &summary);
-    } else if !quiet {
-        tell(&job, outcome);
+        events::done(Some(name.as_str()), &summary);
+    } else if !loudness.quiet {
+        tell(name.as_str(), &job.target_text, &summary);
     }
     Ok(())
+}
+
+impl Arguments {
+    /// What the receiver is told that ssh starts: it waits for us no longer than we try.
+    fn for_attendant(&self) -> Vec<String> {
+        let grace = self.reach.retry_for().min(GRACE_MAX);
+        let mut words = self.engine.for_far(self.ssh.engine());
+        words.push(format!("--grace={}", duration::typed(grace)));
+        words
+    }
 }
 
 /// Demands that every flag has something to say about this target.
@@ -187,24 +176,20 @@ fn check_flags(arguments: &Arguments, target: &Target) -> Result<(), Failure> {
             let what = "--bwlimit limits what goes over a network; the target is on this host";
             Err(usage(Side::Source, what).with_remedy("leave it out"))
         }
+        Target::Local(_) if arguments.plain => {
+            let what = "--plain is for what goes over a network; the target is on this host";
+            Err(usage(Side::Source, what).with_remedy("leave it out"))
+        }
         Target::Server { .. } | Target::Local(_) => arguments.ssh.require_none(),
     }
 }
 
-fn tell(job: &Job, outcome: Outcome) {
-    let line = match outcome {
-        Outcome::UpToDate(snapshot) => {
-            let name = job.source.at(&snapshot.name);
-            format!("{name}: nothing to do, {} holds it", job.target_text)
-        }
-        Outcome::Done(snapshot, summary) => {
-            let name = job.source.at(&snapshot.name);
-            let streams = match summary.streams {
-                1 => "1 stream".to_owned(),
-                streams => format!("{streams} streams"),
-            };
-            show::summary(&format!("{name} -> {}, {streams}", job.target_text), &summary)
-        }
+/// The line at the end.
+fn tell(snapshot: &str, target: &str, summary: &Summary) {
+    let line = match summary.streams {
+        0 => format!("{snapshot}: nothing to do, {target} holds it"),
+        1 => show::summary(&format!("{snapshot} -> {target}, 1 stream"), summary),
+        streams => show::summary(&format!("{snapshot} -> {target}, {streams} streams"), summary),
     };
     show::say(&mut std::io::stdout(), &line);
 }
@@ -232,15 +217,16 @@ struct LocalServer {
 
 fn route(
     target: Target,
-    zfs: &Zfs,
-    engine: &Settings,
+    (zfs, engine): (&Zfs, &Settings),
     connections: u16,
-    arguments: &Arguments,
+    (arguments, loudness): (&Arguments, Loudness),
 ) -> Result<(Route, RelativeName), Failure> {
     let limit = arguments.reach.limit();
     match target {
         Target::Ssh { host, dataset } => {
-            let Reached { dial, dataset, far } = arguments.ssh.reach(&host, &dataset, limit)?;
+            let how = (loudness, arguments.for_attendant());
+            let Reached { dial, dataset, far } =
+                arguments.ssh.reach(&host, &dataset, limit, how)?;
             Ok((Route { dial, beside: Beside::There(far) }, dataset))
         }
         Target::Server { authority, dataset } => {
@@ -250,7 +236,7 @@ fn route(
             } else {
                 security::with_keys(&arguments.config, &authority)?
             };
-            let dial = Dial::Network { name: authority, addresses, limit, manner };
+            let dial = Dial::Network { name: authority.to_string(), addresses, limit, manner };
             Ok((Route { dial, beside: Beside::Nothing }, dataset))
         }
         Target::Local(name) => {
@@ -266,7 +252,7 @@ fn route(
 
 impl LocalServer {
     fn start(
-        incoming: UnboundedReceiver<UnixStream>,
+        sockets: UnboundedReceiver<UnixStream>,
         pool: Pool,
         engine: Settings,
         connections_max: u16,
@@ -286,12 +272,9 @@ impl LocalServer {
                         records: None,
                     };
                     let destination = Destination::Pool(pool);
-                    runtime.block_on(server::serve(
-                        Incoming::Local(incoming),
-                        destination,
-                        options,
-                        stopping,
-                    ))
+                    let (peer, door) = ("this host".to_owned(), Door::Plain);
+                    let incoming = Incoming::Handed { sockets, peer, door };
+                    runtime.block_on(server::serve(incoming, destination, options, stopping))
                 });
                 if let Err(error) = served {
                     tracing::error!(%error, "start the receiving side");

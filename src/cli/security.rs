@@ -12,7 +12,7 @@ use sys::control::Listener;
 use super::config_folder::ConfigFolder;
 use super::target::resolve;
 use super::{machine, usage};
-use crate::client::{Dial, Manner};
+use crate::client::{Dial, Manner, Origin};
 use crate::engine::settings::{Route, RouteChoice, Settings};
 use crate::error::{Class, Failure, Side};
 use crate::protocol::secret::{JOIN_SECRET_BYTES, JoinSecret};
@@ -20,6 +20,7 @@ use crate::protocol::ticket::{TICKET_BYTES_MAX, Ticket};
 use crate::server::{Door, OneTicket};
 use crate::small_file::{self, Aside, Distrust, check_secret, read_text};
 use crate::tls::{Agreement, Anybody};
+use crate::trust::servers::Authority;
 use crate::trust::{OwnKey, servers};
 
 /// The door of a receiver: in clear, or for whoever gets the ticket that it writes.
@@ -29,62 +30,75 @@ pub(super) fn door(
     listener: &Listener,
 ) -> Result<Door, Failure> {
     let Some(path) = ticket.filter(|_| !plain) else { return Ok(Door::Plain) };
-    let (door, ticket) = give_out(listener)?;
+    let (door, ticket) = give_out(listener.local_addr())?;
     write_ticket(path, &ticket).map_err(|error| {
         machine(Side::Target, &format!("write the ticket {}", path.display()), &error)
     })?;
     Ok(door)
 }
 
-/// A ticket, and the door that it opens. The key is made for it alone.
-pub(super) fn give_out(listener: &Listener) -> Result<(Door, Ticket), Failure> {
+/// A ticket to whoever listens at an address, and the door that it opens. The key is made for it
+/// alone.
+pub(super) fn give_out(address: SocketAddr) -> Result<(Door, Ticket), Failure> {
     let key = OwnKey::generate().map_err(|error| error.on(Side::Target))?;
     let secret = new_secret()?;
     let agreement = agreement(Side::Target, &key, Arc::new(Anybody))?;
-    let ticket = Ticket::new(listener.local_addr(), key.fingerprint(), secret);
+    let ticket = Ticket::new(address, key.fingerprint(), secret);
     Ok((Door::Ticket(Rc::new(OneTicket::new(agreement, secret))), ticket))
 }
 
 /// How a receiver is reached: at an address in clear, or as its ticket says.
 pub(super) fn dial(
-    to: Option<String>,
+    to: Option<&Authority>,
     ticket: Option<&Path>,
     limit: std::time::Duration,
 ) -> Result<Dial, Failure> {
     let ticket = ticket.map(read_ticket).transpose()?;
-    let name = match (to, &ticket) {
-        (Some(to), _) => to,
-        (None, Some(ticket)) => of_ticket(ticket.address)?,
+    let (name, addresses) = match (to, &ticket) {
+        (Some(to), _) => (to.to_string(), resolve(to)?),
+        (None, Some(ticket)) => {
+            let address = of_ticket(ticket.address)?;
+            (address.to_string(), vec![address])
+        }
         (None, None) => return Err(usage(Side::Source, "nowhere to send to")),
     };
-    let addresses = resolve(&name)?;
     let manner = match ticket {
         None => Manner::Plain,
-        Some(ticket) => with_ticket(&ticket)?,
+        Some(ticket) => with_ticket(&ticket, Origin::File)?,
     };
     Ok(Dial::Network { name, addresses, limit, manner })
 }
 
 /// As whoever has this ticket. Who that is, is of no interest afterwards.
-pub(super) fn with_ticket(ticket: &Ticket) -> Result<Manner, Failure> {
+pub(super) fn with_ticket(ticket: &Ticket, origin: Origin) -> Result<Manner, Failure> {
     let key = OwnKey::generate().map_err(|error| error.on(Side::Source))?;
     let agreement = agreement(Side::Source, &key, Arc::new(ticket.server))?;
-    Ok(Manner::Ticket(agreement, ticket.secret))
+    Ok(Manner::Ticket(agreement, ticket.secret, origin))
 }
 
 /// As the client that we are, to the server that is known by this name.
-pub(super) fn with_keys(config: &ConfigFolder, authority: &str) -> Result<Manner, Failure> {
+pub(super) fn with_keys(config: &ConfigFolder, server: &Authority) -> Result<Manner, Failure> {
     let folder = config.folder(Side::Source)?;
-    let pin = folder.servers()?.pin(authority).ok_or_else(|| servers::unknown(authority))?;
+    let name = server.to_string();
+    let pin = folder.servers()?.pin(&name).ok_or_else(|| servers::unknown(&name))?;
     let key = folder.key(Side::Source)?;
     Ok(Manner::Keys(agreement(Side::Source, &key, Arc::new(pin))?))
 }
 
 /// What is encrypted has to be seen: it goes by the block lane.
 pub(super) fn encrypted(here: Side, settings: Settings) -> Result<Settings, Failure> {
+    seen(here, settings, "leave out --lane splice, or use --plain on both sides")
+}
+
+/// The same where there is no `--plain`.
+pub(super) fn encrypted_by_ssh(here: Side, settings: Settings) -> Result<Settings, Failure> {
+    seen(here, settings, "leave out --lane splice: with ssh everything is encrypted")
+}
+
+fn seen(here: Side, settings: Settings, remedy: &str) -> Result<Settings, Failure> {
     if settings.route == RouteChoice::Only(Route::Splice) {
-        return Err(usage(here, "what stays in the kernel cannot be encrypted")
-            .with_remedy("leave out --lane splice, or use --plain on both sides"));
+        let what = "what stays in the kernel cannot be encrypted";
+        return Err(usage(here, what).with_remedy(remedy));
     }
     Ok(Settings { route: RouteChoice::Only(Route::Block), ..settings })
 }
@@ -130,7 +144,7 @@ fn new_secret() -> Result<JoinSecret, Failure> {
     Ok(JoinSecret::new(random))
 }
 
-fn of_ticket(address: SocketAddr) -> Result<String, Failure> {
+fn of_ticket(address: SocketAddr) -> Result<SocketAddr, Failure> {
     if address.ip().is_unspecified() {
         return Err(usage(
             Side::Source,
@@ -138,7 +152,7 @@ fn of_ticket(address: SocketAddr) -> Result<String, Failure> {
         )
         .with_remedy(format!("say which: zferry send HOST:{} --ticket FILE", address.port())));
     }
-    Ok(address.to_string())
+    Ok(address)
 }
 
 /// For nobody but us, if it is a file.

@@ -10,12 +10,13 @@ use super::engine::{Flags, SendFlags};
 use super::events::{self, Telling};
 use super::show;
 use super::spool::state_beside;
-use super::target::Reach;
+use super::target::{Reach, authority};
 use super::{machine, security, signals, state, usage};
 use crate::client::send::{From, send, send_rest};
 use crate::client::{Options, Stop};
 use crate::error::{Failure, Side};
 use crate::server::Stopping;
+use crate::trust::servers::Authority;
 
 /// Send stdin, or the output of a command given after `--`, to a `zferry receive`
 ///
@@ -23,8 +24,8 @@ use crate::server::Stopping;
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
     /// Where `zferry receive` listens [default: where the ticket says]
-    #[arg(value_name = "HOST:PORT", required_unless_present = "ticket")]
-    to: Option<String>,
+    #[arg(value_name = "HOST:PORT", required_unless_present = "ticket", value_parser = authority)]
+    to: Option<Authority>,
     /// The file that `zferry receive --ticket-out` wrote: the stream is encrypted, and the receiver
     /// known
     #[arg(long, value_name = "FILE", conflicts_with = "plain")]
@@ -75,7 +76,8 @@ fn copy(arguments: Arguments, quiet: bool) -> Result<(), Failure> {
     let engine = if arguments.plain { engine } else { security::encrypted(Side::Source, engine)? };
     let state = state_beside(arguments.state.as_deref(), engine.spool.as_ref());
     let records = state::records(Side::Source, state, engine.backend)?;
-    let dial = security::dial(arguments.to, arguments.ticket.as_deref(), arguments.reach.limit())?;
+    let (to, ticket) = (arguments.to.as_ref(), arguments.ticket.as_deref());
+    let dial = security::dial(to, ticket, arguments.reach.limit())?;
     let runtime = Runtime::new(engine.backend)
         .map_err(|error| machine(Side::Source, "start the sender", &error))?;
     let limit = sending.limit()?;

@@ -14,8 +14,10 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::config_folder::ConfigFolder;
 use super::engine::Flags;
+use super::ports::everywhere;
 use super::security::{agreement, encrypted};
 use super::spool::{KeepFlags, state_beside};
+use super::target::PORT;
 use super::{duration, machine, show, signals, state};
 use crate::dataset::DatasetName;
 use crate::engine::settings::Settings;
@@ -38,9 +40,10 @@ const CONNECTIONS_MAX: u16 = 64;
 /// keeps what it has of a transfer.
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
-    /// The address and port to listen on: 0.0.0.0:7001, [::]:7001; port 0 takes any free one
+    /// The address and port to listen on: 10.0.0.1:7001, [::]:7002; port 0 takes any free one
+    /// [default: port 7001 of all addresses]
     #[arg(long, value_name = "ADDR:PORT")]
-    listen: SocketAddr,
+    listen: Option<SocketAddr>,
     /// With --plain: the dataset that all datasets land below; nothing else is ever touched.
     /// Without, each client has its own (see `zferry keys trust client`)
     #[arg(long, value_name = "POOL/DS", requires = "plain", required_if_eq("plain", "true"))]
@@ -85,7 +88,8 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
         // Before the port is told: whoever reads it may send a signal next.
         let stop = signals::listen(Stopping::Drained)
             .map_err(|error| machine(Side::Target, "listen for signals", &error))?;
-        let listener = listen(arguments.listen).await?;
+        let address = arguments.listen.unwrap_or_else(|| (everywhere(), PORT).into());
+        let listener = listen(address).await?;
         let Access { door, destination, book } = access;
         book.map_or(Ok(()), read_again_on_hangup)
             .map_err(|error| machine(Side::Target, "listen for signals", &error))?;

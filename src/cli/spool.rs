@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
+use super::engine::typed;
 use super::usage;
 use crate::breakpoint::segment::SegmentPages;
 use crate::engine::settings::{Spool, When};
@@ -66,6 +67,22 @@ enum KeepWhen {
 }
 
 impl SpoolFlags {
+    /// The same flags as words, for another host.
+    pub fn for_far(&self) -> Result<Vec<String>, Failure> {
+        let SpoolFlags { spool, spool_when, spool_max } = self;
+        let folder = spool.as_ref().map(|folder| {
+            folder.to_str().ok_or_else(|| {
+                let what = format!("--spool {} cannot be told to another host", folder.display());
+                usage(Side::Source, what).with_remedy("name a folder with letters of UTF-8")
+            })
+        });
+        let mut words = Vec::new();
+        words.extend(folder.transpose()?.map(|folder| format!("--spool={folder}")));
+        words.extend(spool_when.as_ref().map(|when| format!("--spool-when={}", typed(when))));
+        words.extend(spool_max.map(|most| format!("--spool-max={}", most.0)));
+        Ok(words)
+    }
+
     /// Where the engine shall put what the cache has no room for, or all that it reads. Removes
     /// what killed processes have left there for nobody, and says so.
     pub fn place(&self) -> Result<Option<Spool>, Failure> {

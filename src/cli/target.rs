@@ -1,4 +1,5 @@
-//! Where a copy goes, as it is typed: `zferry://HOST:PORT/DATASET` or a dataset of this host.
+//! Where a copy goes, as it is typed: `zferry://HOST[:PORT]/DATASET`, a dataset of a host that ssh
+//! reaches, or one of this host.
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
@@ -9,14 +10,18 @@ use super::{duration, usage};
 use crate::dataset::DatasetName;
 use crate::error::{Class, Failure, Side};
 use crate::protocol::message::RelativeName;
+use crate::trust::servers::Authority;
+
+/// Where servers listen and clients look for them, unless they are told otherwise.
+pub(super) const PORT: u16 = 7001;
 
 /// A place that a dataset can be replicated to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Target {
     /// Below the root of a resident server.
     Server {
-        /// `HOST:PORT`.
-        authority: String,
+        /// Where it listens.
+        authority: Authority,
         /// Below the server's root.
         dataset: RelativeName,
     },
@@ -65,6 +70,30 @@ impl Reach {
     pub fn stall_timeout(&self) -> Duration {
         self.stall_timeout
     }
+
+    /// The same flags as words, for another host.
+    pub fn for_far(&self) -> Vec<String> {
+        let Reach { connect_timeout, retry_for, stall_timeout } = self;
+        vec![
+            format!("--connect-timeout={connect_timeout}"),
+            format!("--retry-for={}", duration::typed(*retry_for)),
+            format!("--stall-timeout={}", duration::typed(*stall_timeout)),
+        ]
+    }
+}
+
+/// A dataset that can be replicated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// On a host that is reached by ssh.
+    Ssh {
+        /// `[USER@]HOST`.
+        host: String,
+        /// There.
+        dataset: DatasetName,
+    },
+    /// On this host.
+    Local(DatasetName),
 }
 
 const SCHEME: &str = "zferry://";
@@ -75,16 +104,41 @@ impl Target {
         if let Some(rest) = text.strip_prefix(SCHEME) {
             return server(rest);
         }
-        // A dataset may have a colon, but not before its first slash: that would be a host.
-        let head = text.split('/').next().unwrap_or(text);
-        let wrong = |error| usage(Side::Source, format!("target {error}"));
-        let Some((host, _pool)) = head.rsplit_once(':') else {
-            return text.parse().map(Target::Local).map_err(wrong);
-        };
-        let dataset = text[host.len() + 1..].parse().map_err(wrong)?;
-        let bare = host.replace(['[', ']'], "");
-        Ok(Target::Ssh { host: bare, dataset })
+        match by_ssh(text, "target")? {
+            Some((host, dataset)) => Ok(Target::Ssh { host, dataset }),
+            None => dataset(text, "target").map(Target::Local),
+        }
     }
+}
+
+impl Source {
+    /// Understands what was typed; says what would be right where it cannot.
+    pub fn parse(text: &str) -> Result<Source, Failure> {
+        if text.starts_with(SCHEME) {
+            return Err(usage(Side::Source, "a server takes datasets, and gives none away")
+                .with_remedy(
+                    "name the source [USER@]HOST:POOL/DATASET, which goes by ssh, or run \
+                     `zferry replicate` there",
+                ));
+        }
+        match by_ssh(text, "source")? {
+            Some((host, dataset)) => Ok(Source::Ssh { host, dataset }),
+            None => dataset(text, "source").map(Source::Local),
+        }
+    }
+}
+
+/// A host and a dataset there, where a text names both. A dataset may have a colon, but not before
+/// its first slash: that would be a host.
+fn by_ssh(text: &str, role: &str) -> Result<Option<(String, DatasetName)>, Failure> {
+    let head = text.split('/').next().unwrap_or(text);
+    let Some((host, _pool)) = head.rsplit_once(':') else { return Ok(None) };
+    let there = dataset(&text[host.len() + 1..], role)?;
+    Ok(Some((host.replace(['[', ']'], ""), there)))
+}
+
+fn dataset(text: &str, role: &str) -> Result<DatasetName, Failure> {
+    text.parse().map_err(|error| usage(Side::Source, format!("{role} {error}")))
 }
 
 /// A dataset as a place below its pool, which is there already.
@@ -99,32 +153,30 @@ pub(super) fn below_pool(name: &DatasetName) -> Result<(DatasetName, RelativeNam
 }
 
 fn server(rest: &str) -> Result<Target, Failure> {
-    let form = "the target's form is zferry://HOST:PORT/DATASET, DATASET below the server's root";
+    let form = "the target's form is zferry://HOST[:PORT]/DATASET, DATASET below the server's root";
     let (authority, dataset) = rest.split_once('/').ok_or_else(|| usage(Side::Source, form))?;
-    if authority
-        .rsplit_once(':')
-        .is_none_or(|(host, port)| host.is_empty() || port.parse::<u16>().is_err())
-    {
-        return Err(usage(Side::Source, format!("'{authority}' is no HOST:PORT; {form}")));
-    }
+    let has_port = authority.contains(':') && !authority.ends_with(']');
+    let authority =
+        if has_port { authority.parse() } else { format!("{authority}:{PORT}").parse() };
+    let authority = authority.map_err(|error| usage(Side::Source, format!("{error}; {form}")))?;
     let dataset =
         dataset.parse().map_err(|error| usage(Side::Source, format!("target {error}")))?;
-    Ok(Target::Server { authority: authority.to_owned(), dataset })
+    Ok(Target::Server { authority, dataset })
 }
 
-/// The addresses of `HOST:PORT`, in the order to try.
-pub(super) fn resolve(authority: &str) -> Result<Vec<SocketAddr>, Failure> {
-    match authority.to_socket_addrs() {
-        Ok(addresses) => Ok(addresses.collect()),
-        Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => {
-            Err(usage(Side::Source, format!("'{authority}' is no HOST:PORT")))
-        }
-        Err(error) => {
-            let what = format!("no address for {authority}: {error}");
-            Err(Failure::new(Side::Network, Class::Interrupted, what)
-                .with_remedy("check the name, or use an address"))
-        }
-    }
+/// What a place that is typed as `HOST:PORT` stands for.
+pub(super) fn authority(text: &str) -> Result<Authority, String> {
+    text.parse::<Authority>().map_err(|error| error.to_string())
+}
+
+/// The addresses of a server, in the order to try.
+pub(super) fn resolve(authority: &Authority) -> Result<Vec<SocketAddr>, Failure> {
+    let addresses = authority.to_string().to_socket_addrs().map_err(|error| {
+        let what = format!("no address for {authority}: {error}");
+        Failure::new(Side::Network, Class::Interrupted, what)
+            .with_remedy("check the name, or use an address")
+    })?;
+    Ok(addresses.collect())
 }
 
 #[cfg(test)]
@@ -133,12 +185,21 @@ mod tests {
 
     #[test]
     fn a_url_names_a_server_and_a_bare_name_this_host() {
-        let Target::Server { authority, dataset } =
-            Target::parse("zferry://[::1]:7001/hosts/a b:c").unwrap()
-        else {
-            panic!("no server")
-        };
-        assert_eq!((authority.as_str(), dataset.as_str()), ("[::1]:7001", "hosts/a b:c"));
+        for (typed, known_as) in [
+            ("[::1]:7002", "[::1]:7002"),
+            ("[::1]", "[::1]:7001"),
+            ("backup.example:7002", "backup.example:7002"),
+            ("Backup.example", "backup.example:7001"),
+        ] {
+            let url = format!("zferry://{typed}/hosts/a b:c");
+            let Target::Server { authority, dataset } = Target::parse(&url).unwrap() else {
+                panic!("no server: {url}")
+            };
+            assert_eq!(
+                (authority.to_string().as_str(), dataset.as_str()),
+                (known_as, "hosts/a b:c")
+            );
+        }
         assert_eq!(
             Target::parse("backup/a:b").unwrap(),
             Target::Local("backup/a:b".parse().unwrap())
@@ -159,10 +220,26 @@ mod tests {
     }
 
     #[test]
+    fn a_source_is_a_dataset_here_or_on_a_host_that_ssh_reaches() {
+        let Source::Ssh { host, dataset } = Source::parse("me@[::1]:tank").unwrap() else {
+            panic!()
+        };
+        assert_eq!((host.as_str(), dataset.as_str()), ("me@::1", "tank"));
+        assert_eq!(Source::parse("tank/a:b").unwrap(), Source::Local("tank/a:b".parse().unwrap()));
+        for text in ["zferry://host/a", "host:", "host:/a", "", "/a", "h:a@b"] {
+            assert_eq!(Source::parse(text).unwrap_err().exit_code(), 3, "{text}");
+        }
+    }
+
+    #[test]
     fn what_cannot_be_understood_is_a_usage_error() {
         for text in [
             "zferry://host:1",
-            "zferry://host/ds",
+            "zferry:///ds",
+            "zferry://host:/ds",
+            "zferry://host:0/ds",
+            "zferry://::1/ds",
+            "zferry://a b/ds",
             "zferry://:1/ds",
             "zferry://host:99999/ds",
             "zferry://host:1/",

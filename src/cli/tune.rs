@@ -19,11 +19,12 @@ use tokio::sync::watch;
 use self::report::Report;
 use super::engine::Flags;
 use super::serve::listen;
-use super::target::resolve;
+use super::target::{authority, resolve};
 use super::{machine, signals, usage};
 use crate::client::{Dial, Manner, Stop};
 use crate::error::{Failure, Side};
 use crate::server::{Nowhere, Stopping};
+use crate::trust::servers::Authority;
 use crate::tune::{Onlooker, Rig, Sample, answer, measure};
 
 /// How long the far host may take to answer.
@@ -45,7 +46,8 @@ const ONCE_EVERY: Duration = Duration::from_millis(50);
 pub(super) struct Arguments {
     /// Where `zferry tune --listen` answers [default: this machine alone is measured]
     #[arg(value_name = "HOST:PORT", conflicts_with_all = ["listen", "once"])]
-    far: Option<String>,
+    #[arg(value_parser = authority)]
+    far: Option<Authority>,
     /// Answer those who measure against this machine, at this address, until a signal comes. What
     /// they send is thrown away
     #[arg(long, value_name = "ADDR:PORT")]
@@ -84,7 +86,7 @@ pub(super) fn run(arguments: &Arguments, quiet: bool) -> Result<(), Failure> {
 }
 
 fn measure_here(arguments: &Arguments, quiet: bool) -> Result<(), Failure> {
-    let far = arguments.far.as_deref().map(|far| dial(far, arguments.plain)).transpose()?;
+    let far = arguments.far.as_ref().map(|far| dial(far, arguments.plain)).transpose()?;
     let rig = rig(arguments)?;
     let report = Report::begin(&rig);
     let runtime = Runtime::new(rig.settings.backend)
@@ -156,9 +158,9 @@ fn require_plain(here: Side, plain: bool) -> Result<(), Failure> {
         .with_remedy("add --plain on both sides, if that will do for the sample"))
 }
 
-fn dial(far: &str, plain: bool) -> Result<Dial, Failure> {
+fn dial(far: &Authority, plain: bool) -> Result<Dial, Failure> {
     require_plain(Side::Source, plain)?;
-    let (name, addresses) = (far.to_owned(), resolve(far)?);
+    let (name, addresses) = (far.to_string(), resolve(far)?);
     Ok(Dial::Network { name, addresses, limit: CONNECT_LIMIT, manner: Manner::Plain })
 }
 

@@ -10,6 +10,7 @@ use sys::cipher::Conduit;
 use sys::control::Stream;
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::called::Called;
 use super::ssh::Ssh;
 use crate::error::{Class, Failure, Side};
 use crate::link::{self, HandshakeError, Wire};
@@ -17,15 +18,12 @@ use crate::protocol::preamble::{Preamble, Role};
 use crate::protocol::secret::{JoinSecret, Proof};
 use crate::protocol::version::Versions;
 use crate::tls::{self, Agreement};
+use crate::trust::Fingerprint;
 
 /// How long the server of this process may take to answer: it starts beside us.
 const LOCAL_LIMIT: Duration = Duration::from_secs(10);
 
 const DOOR_PATIENCE: Duration = Duration::from_secs(2);
-
-/// What may be the matter with a server that does not speak TLS.
-const PLAIN_THERE: &str = "check the address and port, and that it is a zferry that listens there \
-                           without --plain";
 
 /// How a client talks to a server over a network.
 #[derive(Clone, Debug)]
@@ -35,14 +33,78 @@ pub enum Manner {
     /// To the server that this trusts, as the client that it is.
     Keys(Agreement),
     /// The same, with a ticket's secret to show.
-    Ticket(Agreement, JoinSecret),
+    Ticket(Agreement, JoinSecret, Origin),
+}
+
+/// Where a ticket came from: what goes wrong with one is mended there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A file that `zferry receive` wrote.
+    File,
+    /// The receiver that ssh has started for us.
+    Ssh,
+    /// The other end of the ssh that has started us.
+    Asker,
 }
 
 impl Manner {
     fn agreement(&self) -> Option<&Agreement> {
         match self {
             Manner::Plain => None,
-            Manner::Keys(agreement) | Manner::Ticket(agreement, _) => Some(agreement),
+            Manner::Keys(agreement) | Manner::Ticket(agreement, ..) => Some(agreement),
+        }
+    }
+
+    /// What may be the matter where nobody answers.
+    fn nobody_there(&self) -> &'static str {
+        match self {
+            Manner::Plain | Manner::Keys(_) => {
+                "check that `zferry serve` (or `zferry receive`) listens there and that no \
+                 firewall is in between"
+            }
+            Manner::Ticket(_, _, Origin::File) => {
+                "check that the `zferry receive` which wrote the ticket still listens, and that no \
+                 firewall is in between; where its host has another address seen from here: \
+                 zferry send HOST:PORT --ticket FILE"
+            }
+            Manner::Ticket(_, _, Origin::Ssh | Origin::Asker) => {
+                "have a firewall in between let some ports through and name them, --ports \
+                 FIRST-LAST, or have the data go through ssh: --via-ssh"
+            }
+        }
+    }
+
+    /// What may be the matter with a server that does not speak TLS as we do.
+    fn stranger_there(&self) -> &'static str {
+        match self {
+            Manner::Plain | Manner::Keys(_) => {
+                "check the address and port, and that it is a zferry that listens there without \
+                 --plain"
+            }
+            Manner::Ticket(_, _, Origin::File) => {
+                "check the address and port, and that it is the `zferry receive` which wrote the \
+                 ticket that listens there, without --plain"
+            }
+            Manner::Ticket(_, _, Origin::Ssh | Origin::Asker) => {
+                "something else answers at that port, or stands in between: name other ports, \
+                 --ports FIRST-LAST, or have the data go through ssh: --via-ssh"
+            }
+        }
+    }
+
+    /// What to do about a server with another key than it should have.
+    fn other_key(&self, name: &str, key: Fingerprint) -> String {
+        match self {
+            Manner::Plain | Manner::Keys(_) => format!(
+                "compare it with `zferry keys show` on the server itself; if it is the server's: \
+                 zferry keys trust server {name} {key}"
+            ),
+            Manner::Ticket(_, _, Origin::File) => {
+                "each start of `zferry receive --ticket-out` makes another key and another ticket: \
+                 bring the newest here"
+                    .to_owned()
+            }
+            Manner::Ticket(_, _, Origin::Ssh | Origin::Asker) => self.stranger_there().to_owned(),
         }
     }
 }
@@ -72,6 +134,15 @@ pub enum Dial {
         /// How we talk to it.
         manner: Manner,
     },
+    /// There, and only it can connect to us.
+    Called {
+        /// How it is asked to.
+        called: Called,
+        /// How long it may take to connect, and to answer.
+        limit: Duration,
+        /// How we talk to it.
+        manner: Manner,
+    },
     /// In this process: it takes the other ends of socket pairs.
     Local(UnboundedSender<UnixStream>),
 }
@@ -82,23 +153,40 @@ impl Dial {
         match self {
             Dial::Network { name, .. } => name,
             Dial::Tunnel { ssh, .. } => ssh.host(),
+            Dial::Called { .. } => "the host that asked for the copy",
             Dial::Local(_) => "this host",
         }
+    }
+
+    /// Whether the server ends with its first session, so that there is none after it.
+    pub(super) fn is_for_one_session(&self) -> bool {
+        matches!(self.manner(), Some(Manner::Ticket(_, _, Origin::File | Origin::Ssh)))
     }
 
     /// How long the server may take to answer.
     pub(super) fn limit(&self) -> Duration {
         match self {
-            Dial::Network { limit, .. } | Dial::Tunnel { limit, .. } => *limit,
+            Dial::Network { limit, .. }
+            | Dial::Tunnel { limit, .. }
+            | Dial::Called { limit, .. } => *limit,
             Dial::Local(_) => LOCAL_LIMIT,
+        }
+    }
+
+    /// How it is talked to, where it is not in this process.
+    fn manner(&self) -> Option<&Manner> {
+        match self {
+            Dial::Network { manner, .. }
+            | Dial::Tunnel { manner, .. }
+            | Dial::Called { manner, .. } => Some(manner),
+            Dial::Local(_) => None,
         }
     }
 
     /// The secret to let us in with.
     fn ticket(&self) -> Option<JoinSecret> {
-        match self {
-            Dial::Network { manner: Manner::Ticket(_, secret), .. }
-            | Dial::Tunnel { manner: Manner::Ticket(_, secret), .. } => Some(*secret),
+        match self.manner() {
+            Some(Manner::Ticket(_, secret, _)) => Some(*secret),
             _ => None,
         }
     }
@@ -108,21 +196,19 @@ impl Dial {
     pub(super) fn door_patience(&self) -> Duration {
         match self {
             Dial::Network { limit, .. } => DOOR_PATIENCE.min(*limit),
-            Dial::Tunnel { .. } | Dial::Local(_) => Duration::ZERO,
+            _ => Duration::ZERO,
         }
     }
 
     /// Connects to the server. Afterwards only the address that worked is dialled.
     pub(super) async fn connect(&mut self) -> Result<Stream, Failure> {
         match self {
-            Dial::Network { name, addresses, limit, .. } => {
-                let (stream, address) = connect_first(name, addresses, *limit).await?;
+            Dial::Network { name, addresses, limit, manner } => {
+                let (stream, address) = connect_first(name, addresses, *limit, manner).await?;
                 *addresses = vec![address];
                 Ok(stream)
             }
-            Dial::Tunnel { .. } | Dial::Local(_) => {
-                self.connect_nearer().map_err(|error| self.broken(&error))
-            }
+            _ => self.connect_nearer().await.map_err(|error| self.unreachable(&error)),
         }
     }
 
@@ -138,10 +224,10 @@ impl Dial {
     /// Opens a control connection that takes the place of a lost one.
     pub(super) async fn control_again(&self, secret: JoinSecret) -> Result<Wire, Failure> {
         let stream = match self {
-            Dial::Network { name, addresses, limit, .. } => {
-                connect_first(name, addresses, *limit).await?.0
+            Dial::Network { name, addresses, limit, manner } => {
+                connect_first(name, addresses, *limit, manner).await?.0
             }
-            nearer => nearer.connect_nearer().map_err(|error| self.broken(&error))?,
+            nearer => nearer.connect_nearer().await.map_err(|error| self.unreachable(&error))?,
         };
         let mut wire = self.secure(stream).await?;
         let role = Role::Return { proof: self.proof(&wire, secret)? };
@@ -149,30 +235,29 @@ impl Dial {
         Ok(wire)
     }
 
-    /// A connection that begins as a socket pair of this host.
-    fn connect_nearer(&self) -> io::Result<Stream> {
+    /// A connection that begins within this host.
+    async fn connect_nearer(&self) -> io::Result<Stream> {
         match self {
             Dial::Network { .. } => Err(io::ErrorKind::Unsupported.into()),
-            Dial::Tunnel { ssh, address, .. } => Stream::from_unix(ssh.connect(*address)?),
+            Dial::Tunnel { ssh, address, .. } => Stream::from_unix(ssh.connect(*address, ())?),
+            Dial::Called { called, limit, .. } => called.connect(*limit).await,
             Dial::Local(server) => pair(server),
         }
     }
 
     /// Learns whether it is the server that we want, and proves who we are.
     async fn secure(&self, stream: Stream) -> Result<Wire, Failure> {
-        let (agreement, limit) = match self {
-            Dial::Network { manner, limit, .. } | Dial::Tunnel { manner, limit, .. } => {
-                (manner.agreement(), limit)
-            }
-            Dial::Local(_) => (None, &LOCAL_LIMIT),
+        let Some(agreement) = self.manner().and_then(Manner::agreement) else {
+            return Ok(Wire::plain(stream));
         };
-        let Some(agreement) = agreement else { return Ok(Wire::plain(stream)) };
+        let limit = self.limit();
         let session = agreement.connect().map_err(|error| self.no_agreement(&error.into()))?;
-        match tokio::time::timeout(*limit, Wire::secure(stream, session)).await {
+        match tokio::time::timeout(limit, Wire::secure(stream, session)).await {
             Ok(secured) => secured.map_err(|error| self.no_agreement(&error)),
             Err(_elapsed) => {
                 let what = format!("{} said nothing within {} s", self.name(), limit.as_secs());
-                Err(Failure::new(Side::Network, Class::Interrupted, what).with_remedy(PLAIN_THERE))
+                let remedy = self.manner().map_or("", Manner::stranger_there);
+                Err(Failure::new(Side::Network, Class::Interrupted, what).with_remedy(remedy))
             }
         }
     }
@@ -203,7 +288,7 @@ impl Dial {
                     let &address = addresses.first().ok_or(io::ErrorKind::AddrNotAvailable)?;
                     link::connect(address, *limit).await
                 }
-                nearer => nearer.connect_nearer(),
+                nearer => nearer.connect_nearer().await,
             }
         };
         let failed = |error: io::Error| {
@@ -230,12 +315,12 @@ impl Dial {
 
     /// A handshake that failed.
     fn no_agreement(&self, error: &HandshakeError) -> Failure {
-        let name = self.name();
+        let (name, manner) = (self.name(), self.manner().unwrap_or(&Manner::Plain));
         let (class, what, remedy) = match error {
             HandshakeError::Broken(_) | HandshakeError::Closed => (
                 Class::Interrupted,
                 format!("the connection to {name} was lost: {error}"),
-                PLAIN_THERE.to_owned(),
+                manner.stranger_there().to_owned(),
             ),
             HandshakeError::Refused(error) => match tls::untrusted(error) {
                 Some(key) => (
@@ -244,19 +329,30 @@ impl Dial {
                         "{name} shows the key {key}, which is not the one that it is known by: \
                          somebody may sit in between, or the server has a new key"
                     ),
-                    format!(
-                        "compare it with `zferry keys show` on the server itself; if it is the \
-                         server's: zferry keys trust server {name} {key}"
-                    ),
+                    manner.other_key(name, key),
                 ),
                 None => (
                     Class::Peer,
                     format!("no agreement with {name} on how to talk: {error}"),
-                    PLAIN_THERE.to_owned(),
+                    manner.stranger_there().to_owned(),
                 ),
             },
         };
+        // Somebody of this host may have come in before the one who was called: call again.
+        let class = if matches!(self, Dial::Called { .. }) { Class::Interrupted } else { class };
         Failure::new(Side::Network, class, what).with_remedy(remedy)
+    }
+
+    /// A connection within this host, or through ssh, that does not come to be.
+    fn unreachable(&self, error: &io::Error) -> Failure {
+        let what = format!("no connection to {}: {error}", self.name());
+        let failure = Failure::new(Side::Network, Class::Interrupted, what);
+        match self {
+            Dial::Tunnel { .. } | Dial::Called { .. } => failure.with_remedy(
+                "see that sshd on the other host has AllowTcpForwarding, or leave out --via-ssh",
+            ),
+            Dial::Network { .. } | Dial::Local(_) => failure,
+        }
     }
 
     fn broken(&self, error: &io::Error) -> Failure {
@@ -284,6 +380,7 @@ async fn connect_first(
     name: &str,
     addresses: &[SocketAddr],
     limit: Duration,
+    manner: &Manner,
 ) -> Result<(Stream, SocketAddr), Failure> {
     let mut refusals = Vec::new();
     for &address in addresses {
@@ -296,10 +393,8 @@ async fn connect_first(
         }
     }
     let what = format!("no connection to {name} ({})", refusals.join("; "));
-    Err(Failure::new(Side::Network, Class::Interrupted, what).with_remedy(
-        "check that `zferry serve` (or `zferry receive`) listens there and that no firewall is \
-         in between",
-    ))
+    let failure = Failure::new(Side::Network, Class::Interrupted, what);
+    Err(failure.with_remedy(manner.nobody_there()))
 }
 
 /// Gives the server one end of a socket pair.

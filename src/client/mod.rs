@@ -1,6 +1,7 @@
 //! The side beside the local pool: runs for one copy, speaks to a server, and tells the outcome.
 
 pub mod backoff;
+mod called;
 mod conversation;
 mod copying;
 mod dial;
@@ -20,7 +21,8 @@ pub mod ssh;
 mod stripes;
 mod watch;
 
-pub use self::dial::{Dial, Manner};
+pub use self::called::Called;
+pub use self::dial::{Dial, Manner, Origin};
 pub use self::limit::Limit;
 pub use self::session::Session;
 pub use self::stripes::Connections;

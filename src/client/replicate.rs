@@ -46,7 +46,7 @@ pub async fn replicate(
         watch.end();
         attempts.moved(watch.progress(), so_far.proved);
         // A server that was never reached is most likely a mistake of whoever typed its name.
-        if stop.is_pulled() || !so_far.connected {
+        if stop.is_pulled() || !so_far.connected || dial.is_for_one_session() {
             return Err(failure);
         }
         let Next::Again { wait, quiet } = attempts.after(&failure, Instant::now()) else {

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sys::arena::PAGE_BYTES;
 use sys::backend::Backend;
 use sys::bay::{Bays, Wanted};
@@ -73,7 +73,7 @@ pub enum Checksum {
 
 /// How blocks go through one side: the block lane or the splice lane (`--lane`; a number of a
 /// connection is a lane too, hence the name). The wire knows nothing of it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Route {
     /// Through slots of our own memory, where their bytes can be packed and proved.

@@ -38,5 +38,5 @@ pub mod window;
 
 mod listing;
 mod stranger;
-mod text;
+pub mod text;
 pub mod ticket;

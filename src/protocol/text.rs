@@ -8,7 +8,7 @@ pub(super) const TEXT_BYTES_MAX: usize = 4096;
 
 /// `text` without characters that move a cursor, ring a bell or turn the reading direction, and
 /// with at most `bytes_max` bytes. Line ends stay: `zfs` explains itself in several lines.
-pub(super) fn printable(text: &str, bytes_max: usize) -> String {
+pub fn printable(text: &str, bytes_max: usize) -> String {
     let obeyed = |c: char| {
         (c.is_control() && c != '\n')
             || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -18,7 +18,7 @@ pub(super) fn printable(text: &str, bytes_max: usize) -> String {
 }
 
 /// Printable, and on one line.
-pub(super) fn one_line(text: &str, bytes_max: usize) -> String {
+pub fn one_line(text: &str, bytes_max: usize) -> String {
     printable(&text.replace('\n', " "), bytes_max)
 }
 

@@ -30,11 +30,19 @@ pub enum Incoming {
         /// Who is let in.
         door: Door,
     },
-    /// From a client in the same process, for a copy within one host.
-    Local(UnboundedReceiver<UnixStream>),
+    /// Through socket pairs that somebody in this process hands over: a client for a copy within
+    /// one host, or an ssh that a client at its other end asked for.
+    Handed {
+        /// Our ends.
+        sockets: UnboundedReceiver<UnixStream>,
+        /// What messages call the client.
+        peer: String,
+        /// Who is let in.
+        door: Door,
+    },
 }
 
-/// Who is let in from the network.
+/// Who is let in.
 #[derive(Clone, Debug)]
 pub enum Door {
     /// Everybody, in clear.
@@ -129,11 +137,10 @@ impl Incoming {
                     }
                 }
             },
-            Incoming::Local(sockets) => loop {
+            Incoming::Handed { sockets, peer, door } => loop {
                 match Stream::from_unix(sockets.recv().await?) {
                     Ok(stream) => {
-                        let peer = "this host".to_owned();
-                        let door = Door::Plain;
+                        let (peer, door) = (peer.clone(), door.clone());
                         return Some(Stranger { stream, peer, source: None, door });
                     }
                     Err(error) => tracing::warn!(%error, "take over a socket pair"),

@@ -262,7 +262,9 @@ pub fn replicate_for(
     flags: &[&str],
 ) -> Running {
     let seconds = seconds.to_string();
-    let mut words = vec!["replicate", from, to, "--plain", "--retry-for", &seconds];
+    let mut words = vec!["replicate", from, to, "--retry-for", &seconds];
+    // Within one host nothing could be encrypted.
+    words.extend(to.starts_with("zferry://").then_some("--plain"));
     words.extend(flags);
     Running::start(&mut zferry_on(host, &words))
 }

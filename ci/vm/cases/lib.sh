@@ -279,12 +279,15 @@ start_sshd() {
 }
 listens_on() { [ -n "$("${on_server[@]}" ss -Hltn "sport = :$1")" ]; }
 
-# shellcheck disable=SC2086 # a flag or none
+# manner_to TARGET: within one host there is nothing to say.
+manner_to() { [[ $1 != zferry://* ]] || echo "$manner"; }
+
+# shellcheck disable=SC2046,SC2086 # a flag or none
 # replicate EXPECTED [OPTION...] SRC DST
 replicate() {
   local expected=$1
   shift
-  run "$expected" "${on_client[@]}" "$zferry" replicate --retry-for "$retry_for" "$@" $manner
+  run "$expected" "${on_client[@]}" "$zferry" replicate --retry-for "$retry_for" "$@" $(manner_to "${@: -1}")
 }
 
 # start_replicate [OPTION...] SRC DST: in the background; $client is its process.
@@ -293,7 +296,7 @@ start_replicate() {
   (
     trap - ERR
     exec >"$work/out" 2>"$work/err"
-    exec "${on_client[@]}" "$zferry" replicate --retry-for "$retry_for" "$@" $manner
+    exec "${on_client[@]}" "$zferry" replicate --retry-for "$retry_for" "$@" $(manner_to "${@: -1}")
   ) &
   client=$!
 }

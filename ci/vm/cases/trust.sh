@@ -176,13 +176,65 @@ case_by_ssh_to_a_host_without_a_server() {
   wait_until 20 "nothing is left there" no_attendant
 }
 
-no_attendant() { ! pgrep -f 'zferry attend'; }
+# In full; then, over a line that is cut and comes back, what is new; then through ssh.
+case_by_ssh_from_a_host_without_a_server() {
+  make_small tank/data
+  zfs snapshot tank/data@one
+  start_sshd
+  by_ssh 0 --snapshot one "root@$address:tank/data" vault/in/data
+  said "root@$address:tank/data@one -> vault/in/data, 1 stream"
+  head -c 24M /dev/urandom >"$files/heavy"
+  zfs snapshot tank/data@two
+  tc -n server qdisc add dev to_client root tbf rate 32mbit burst 64kb latency 400ms
+  retry_for=60
+  start_by_ssh --snapshot two "root@$address:tank/data" vault/in/data
+  wait_until 60 "zfs receive has 2 MB" receive_has_taken 2000000
+  # The data alone: ssh is not touched. The kernel tells both ends, and says which it was.
+  "${on_client[@]}" ss -K state established "sport != 22 and dport != 22" >"$work/cut"
+  [ "$(wc -l <"$work/cut")" -ge 3 ] || fail "nothing was cut: $(cat "$work/cut")"
+  tc -n server qdisc del dev to_client root
+  replicate_ends 0
+  said 'a client came back'
+  retry_for=0
+  change_small 1
+  zfs snapshot tank/data@three
+  by_ssh 0 --snapshot three --via-ssh "root@$address:tank/data" vault/in/data
+  replicated vault/in/data tank/data one two three
+  no_holds_left
+  wait_until 20 "nothing is left there" no_attendant
+}
+
+case_by_ssh_a_copy_that_is_given_up_leaves_nothing_there() {
+  make_heavy tank/data 24
+  zfs snapshot tank/data@one
+  start_sshd
+  tc -n server qdisc add dev to_client root tbf rate 32mbit burst 64kb latency 400ms
+  start_by_ssh --snapshot one "root@$address:tank/data" vault/in/data
+  wait_until 60 "zfs receive has 2 MB" receive_has_taken 2000000
+  kill -INT "$client"
+  replicate_ends 2
+  said 'stopped by a signal'
+  wait_until 20 "nothing is left there" no_attendant
+  ! pgrep -x zfs || fail "a zfs is left"
+  has_token vault/in/data || fail "what had arrived is lost"
+  tc -n server qdisc del dev to_client root
+  by_ssh 0 --snapshot one "root@$address:tank/data" vault/in/data
+  said 'had been sent before'
+  replicated vault/in/data tank/data one
+  no_holds_left
+}
+
+no_attendant() { ! pgrep -f 'zferry (-v )?(attend|deliver)'; }
 
 by_ssh() {
   local expected=$1
   shift
-  replicate "$expected" --far-command "$zferry" --identity "$work/key" --ssh-option StrictHostKeyChecking=no \
-    --ssh-option UserKnownHostsFile=/dev/null --ssh-option LogLevel=ERROR --ssh-option BatchMode=yes "$@"
+  replicate "$expected" "${by_ssh[@]}" "$@"
 }
+
+start_by_ssh() { start_replicate "${by_ssh[@]}" -v "$@"; }
+
+by_ssh=(--far-command "$zferry" --identity "$work/key" --ssh-option StrictHostKeyChecking=no
+  --ssh-option UserKnownHostsFile=/dev/null --ssh-option LogLevel=ERROR --ssh-option BatchMode=yes)
 
 run_cases "$@"
