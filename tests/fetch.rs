@@ -201,14 +201,22 @@ fn what_goes_wrong_there_is_said_here_once() {
     far.is_left_alone();
 }
 
-/// Where no port leads back: the address that is named first, and then ours.
+/// As for a login by way of another host, or by sudo, which forgets where it came from.
 #[test]
-fn an_address_where_nobody_answers_is_passed_over_and_said_in_the_end() {
+fn where_ssh_did_not_come_from_us_our_own_address_is_tried() {
     let (far, here) = (source(), StandIn::new());
-    let elsewhere = format!("env SSH_CONNECTION='127.9.9.9 1 127.0.0.1 22' {}", far.command());
-    let all = ["--far-command", &elsewhere];
-    far.fetch(&here, "tank/a", &all).succeeded();
-    is_whole(&far, &here);
+    // Of the first, the kernel knows at once that nobody has it.
+    for seen in ["SSH_CONNECTION='255.255.255.255 1 127.0.0.1 22'", "-u SSH_CONNECTION"] {
+        let elsewhere = format!("env {seen} {}", far.command());
+        far.fetch(&here, "tank/a", &["--far-command", &elsewhere]).succeeded();
+        is_whole(&far, &here);
+        far.host.snapshot("tank/a", "two", b"two");
+    }
+}
+
+#[test]
+fn we_listen_on_the_ports_that_are_given() {
+    let (far, here) = (source(), StandIn::new());
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
     let refused = far.fetch(&here, "tank/a", &["--ports", &port]);

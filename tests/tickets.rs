@@ -167,7 +167,10 @@ fn a_receiver_with_another_key_gets_nothing() {
     let (receiver, other) = (Receiver::start(&[]), Receiver::start(&[]));
     let (here, there) = (receiver.server.address.to_string(), other.server.address.to_string());
     let sender = send_with(&receiver.forged(&here, &there), content(100), &[]).ended();
-    sender.failed_with(2, &["shows the key SHA256:", "somebody may sit in between"]);
+    sender.failed_with(
+        2,
+        &["shows the key SHA256:", "somebody may sit in between", "bring the newest"],
+    );
     wait_for_words(&other.server.running, "refused a connection");
     assert!(other.server.running.stdout().is_empty());
 }

@@ -408,8 +408,44 @@ fn pair(server: &UnboundedSender<UnixStream>) -> io::Result<Stream> {
 mod tests {
     use std::net::{TcpListener, TcpStream};
     use std::os::fd::OwnedFd;
+    use std::sync::Arc;
 
     use super::*;
+    use crate::trust::OwnKey;
+
+    fn to_nobody(manner: Manner) -> String {
+        // Bound, and nobody listens.
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let addresses = vec![socket.local_addr().unwrap()];
+        let limit = Duration::from_secs(5);
+        let mut dial = Dial::Network { name: "there".to_owned(), addresses, limit, manner };
+        let runtime = sys::control::Runtime::new(sys::backend::Backend::Threads).unwrap();
+        let failure = runtime.block_on(dial.control()).unwrap_err();
+        assert!(failure.what.contains("no connection to there"), "{failure}");
+        failure.remedy.unwrap()
+    }
+
+    #[test]
+    fn what_is_to_be_done_is_said_to_those_who_can_do_it() {
+        let key = OwnKey::generate().unwrap();
+        let agreement = Agreement::new(&key, Arc::new(tls::Anybody)).unwrap();
+        let ticket = |origin| Manner::Ticket(agreement.clone(), JoinSecret::new([7; 16]), origin);
+        let others = key.fingerprint();
+        for (manner, nobody, other_key) in [
+            (Manner::Plain, "`zferry serve`", "zferry keys trust server there"),
+            (Manner::Keys(agreement.clone()), "`zferry serve`", "zferry keys trust server there"),
+            (ticket(Origin::File), "which wrote the ticket still", "bring the newest"),
+            (ticket(Origin::Ssh), "--via-ssh", "--via-ssh"),
+            (ticket(Origin::Asker), "--via-ssh", "--via-ssh"),
+        ] {
+            assert!(manner.other_key("there", others).contains(other_key), "{manner:?}");
+            let speaks_of_serve = manner.stranger_there().contains("--plain");
+            let by_ssh = nobody == "--via-ssh";
+            assert_eq!(speaks_of_serve, !by_ssh, "{manner:?}: ssh is never in clear");
+            let remedy = to_nobody(manner);
+            assert!(remedy.contains(nobody), "{remedy}");
+        }
+    }
 
     #[test]
     fn a_connection_within_one_host_is_not_paced_whatever_the_machine_prefers() {
