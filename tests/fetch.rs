@@ -1,6 +1,7 @@
 //! Sources on hosts that only ssh knows: a real sshd on loopback, and a stand-in on either side.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::Duration;
 
@@ -58,6 +59,7 @@ fn kill(pid: u32) {
 fn a_dataset_is_fetched_from_a_host_that_has_only_ssh_and_zferry() {
     let (far, here) = (source(), StandIn::new());
     let first = far.fetch(&here, "tank/a", &[]).succeeded();
+    assert_eq!(first.stderr, "", "nobody need be warned");
     let said = String::from_utf8(first.stdout).unwrap();
     assert!(said.contains(":tank/a@one -> backup/a, 1 stream: "), "{said}");
     far.host.snapshot("tank/a", "two b", &vec![2; 100_000]);
@@ -223,6 +225,44 @@ fn we_listen_on_the_ports_that_are_given() {
     refused.failed_with(2, &["target: listen on", "--ports", "--via-ssh"]);
     drop(taken);
     far.fetch(&here, "tank/a", &["--ports", &port]).succeeded();
+}
+
+/// Records are the receiver's, which is here; breakpoint files the sender's.
+#[test]
+fn folders_are_of_the_side_that_has_a_use_for_them() {
+    let (far, here) = (slow_source(), StandIn::new());
+    let folders = tempfile::tempdir().unwrap();
+    let (state, spool) = (folders.path().join("state"), folders.path().join("spool"));
+    fs::create_dir(&spool).unwrap();
+    let (state, spool) = (state.to_str().unwrap(), spool.to_str().unwrap());
+    let flags = ["--state", state, "--spool", spool, "--spool-when", "always", "--json"];
+    let flags = [&flags[..], &SMALL].concat();
+    let copy = far.fetching(&here, "tank/a", &flags);
+    has_begun(&here);
+    assert!(fs::read_dir(spool).unwrap().count() > 0, "the sender keeps nothing");
+    copy.signal("KILL");
+    copy.ended();
+    let told = Running::start(&mut host::zferry(&["status", "--state", state])).ended();
+    let told = String::from_utf8(told.succeeded().stdout).unwrap();
+    assert!(told.contains("backup/a"), "{told}");
+    far.is_left_alone();
+    wait_for("the end of zfs receive", || running_zfs(&here).is_empty().then_some(()));
+    far.host.slow_send(1 << 20, Duration::ZERO);
+    far.fetch(&here, "tank/a", &flags).succeeded();
+    is_whole(&far, &here);
+}
+
+/// Whoever sends is let in to send one dataset, and has the run of nothing else here.
+#[test]
+fn another_host_that_sends_something_else_than_it_was_asked_for_is_refused() {
+    let (far, here) = (source(), StandIn::new());
+    let liar = far.host.bin().join("liar");
+    let other = "sed -u s,--target=a,--target=other,";
+    fs::write(&liar, format!("#!/bin/sh\n{other} | {} \"$@\"\n", far.command())).unwrap();
+    fs::set_permissions(&liar, PermissionsExt::from_mode(0o755)).unwrap();
+    let refused = far.fetch(&here, "tank/a", &["--far-command", liar.to_str().unwrap()]);
+    refused.failed_with(2, &["target: backup/other is not what was asked for: backup/a"]);
+    assert!(!here.exists("backup/other") && !here.exists("backup/a"));
 }
 
 #[test]

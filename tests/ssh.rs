@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 use std::time::Duration;
 
 #[path = "support/far.rs"]
@@ -64,6 +65,21 @@ fn what_is_wrong_with_the_other_host_is_said() {
     assert_eq!(mistake.code(), 2);
     far.stop();
     far.copy(&here, "backup/a", &[]).failed_with(2, &["no connection by ssh", "true"]);
+}
+
+#[test]
+fn a_copy_goes_on_when_the_ssh_that_has_begun_it_is_gone() {
+    let (here, far) = (source(), Far::start());
+    here.snapshot("tank/a", "two", &vec![2; 300_000]);
+    here.slow_send(50_000, Duration::from_millis(100));
+    let copy = far.copying(&here, "backup/a", &["--block-size", "16KiB", "-v"]);
+    let part = || far.host.partly_received("backup/a").filter(|part| part.len() > 50_000);
+    wait_for("a part of the stream", part);
+    let ssh = far.sshs("attend").pop().expect("it runs").to_string();
+    assert!(Command::new("kill").args(["-9", &ssh]).status().unwrap().success());
+    copy.ended().succeeded();
+    assert_eq!(far.host.snapshots("backup/a"), here.snapshots("tank/a"));
+    far.is_left_alone();
 }
 
 /// As words that its receiver was started with, and as threads that it has.

@@ -69,7 +69,7 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
             grace: arguments.grace,
             records: None,
         };
-        let destination = Destination::Pool(Pool { zfs, root: arguments.root });
+        let destination = Destination::Pool(Pool { zfs, root: arguments.root, only: None });
         serve(Incoming::Network { listener, door }, destination, options, stop).await
     })
 }

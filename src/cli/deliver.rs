@@ -18,8 +18,9 @@ use super::engine::{MachineFlags, SendFlags};
 use super::errand::Errand;
 use super::events::{self, Event};
 use super::ports::{Ports, bind};
+use super::spool::state_beside;
 use super::target::Reach;
-use super::{machine, security, signals};
+use super::{machine, security, signals, state};
 use crate::client::job::{Job, Outcome};
 use crate::client::replicate::replicate;
 use crate::client::{Called, Dial, Manner, Options, Origin, Stop, Summary};
@@ -88,6 +89,9 @@ fn deliver() -> Result<(), Failure> {
     let runtime = Runtime::new(engine.backend)
         .map_err(|error| machine(Side::Source, "start the client", &error))?;
     let limit = words.sending.limit()?;
+    // Those of the other host say where a transfer is; these are of a stream that is kept here.
+    let state = state_beside(None, engine.spool.as_ref());
+    let records = state::records(Side::Source, state, engine.backend)?;
     let options = Options {
         connections: words.sending.connections(&engine),
         engine,
@@ -95,8 +99,7 @@ fn deliver() -> Result<(), Failure> {
         limit: limit.told(),
         retry_for: words.reach.retry_for(),
         stall_timeout: words.reach.stall_timeout(),
-        // Those of the other host say all there is to say.
-        records: None,
+        records,
     };
     let job = Job {
         source: words.source.clone(),

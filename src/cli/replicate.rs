@@ -242,7 +242,7 @@ fn route(
         Target::Local(name) => {
             let (root, below) = below_pool(&name)?;
             let (sockets, incoming) = unbounded_channel();
-            let pool = Pool { zfs: zfs.clone(), root };
+            let pool = Pool { zfs: zfs.clone(), root, only: None };
             let server = LocalServer::start(incoming, pool, engine.clone(), connections)
                 .map_err(|error| machine(Side::Source, "start the receiving side", &error))?;
             Ok((Route { dial: Dial::Local(sockets), beside: Beside::Here(server) }, below))

@@ -144,7 +144,7 @@ struct Access {
 impl Access {
     fn to_all(zfs: Zfs, root: DatasetName) -> Result<Access, Failure> {
         check_root(&zfs, &root)?;
-        let destination = Destination::Pool(Pool { zfs, root });
+        let destination = Destination::Pool(Pool { zfs, root, only: None });
         Ok(Access { door: Door::Plain, destination, book: None })
     }
 

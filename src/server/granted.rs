@@ -65,7 +65,7 @@ impl Granted {
     pub(super) fn wished(&self, name: &RelativeName, wish: Wish) -> Result<Wished, Failure> {
         let judged = self.client()?.judge(name.as_str(), wish);
         let permit = judged.map_err(|denied| denied.on_target())?;
-        let pool = Pool { zfs: self.zfs.clone(), root: permit.root().clone() };
+        let pool = Pool { zfs: self.zfs.clone(), root: permit.root().clone(), only: None };
         let dataset = permit.dataset().clone();
         let leave = Leave { permit, making: self.making.clone() };
         Ok(Wished { pool, dataset, leave: Some(leave) })

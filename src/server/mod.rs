@@ -60,6 +60,9 @@ const TELL_EVERY: Duration = Duration::from_secs(60);
 /// How often a server that stops looks whether its last session has ended.
 const DRAIN_EVERY: Duration = Duration::from_millis(20);
 
+/// A session that is just about to end is none that anybody waits for.
+const TELL_DRAIN_AFTER: Duration = Duration::from_millis(500);
+
 /// How urgently a server shall stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stopping {
@@ -285,15 +288,17 @@ async fn take_back(shared: &Shared, shown: &Shown, mut link: Link, peer: String)
 
 /// Waits for the sessions that still run; they know that no more transfers are wanted.
 async fn drain(shared: &Shared) {
-    if shared.sessions.get() > 0 && *shared.stop.borrow() == Stopping::Drained {
-        // Whoever stopped it wonders why it is still there.
-        let transfers = shared.sessions.get();
-        tracing::warn!(
-            transfers,
-            "stopping when the last transfer ends; a second signal ends it now"
-        );
-    }
+    let mut tell_at = Some(Instant::now() + TELL_DRAIN_AFTER);
     while shared.sessions.get() > 0 {
+        let is_drained = *shared.stop.borrow() == Stopping::Drained;
+        if is_drained && tell_at.take_if(|tell_at| Instant::now() > *tell_at).is_some() {
+            // Whoever stopped it wonders why it is still there.
+            let transfers = shared.sessions.get();
+            tracing::warn!(
+                transfers,
+                "stopping when the last transfer ends; a second signal ends it now"
+            );
+        }
         tokio::time::sleep(DRAIN_EVERY).await;
     }
 }

@@ -19,11 +19,18 @@ pub struct Pool {
     pub zfs: Zfs,
     /// No client gets out of it.
     pub root: DatasetName,
+    /// Where one dataset was asked for, nothing but that is received, listed or given up.
+    pub only: Option<RelativeName>,
 }
 
 impl Pool {
     /// The full name of what a client names below the root.
     pub(super) fn dataset(&self, name: &RelativeName) -> Result<DatasetName, Failure> {
+        if let Some(only) = self.only.as_ref().filter(|&only| only != name) {
+            let (got, root) = (name.as_str(), &self.root);
+            let what = format!("{root}/{got} is not what was asked for: {root}/{}", only.as_str());
+            return Err(refused(&what, "see who has changed zferry on the host that sends"));
+        }
         self.root.join(name.as_str()).map_err(|error| {
             Failure::new(Side::Target, Class::Refused, format!("{error}"))
                 .with_remedy(format!("name a dataset below the server's root, {}", self.root))
@@ -143,6 +150,19 @@ mod tests {
             raw: false,
             first: false,
             resumed,
+        }
+    }
+
+    #[test]
+    fn where_one_dataset_was_asked_for_no_other_is_reached() {
+        let zfs = Zfs::at("/nowhere/zfs");
+        let only = Some("a/b".parse().unwrap());
+        let pool = Pool { zfs, root: "backup".parse().unwrap(), only };
+        let reached = pool.dataset(&"a/b".parse().unwrap()).unwrap();
+        assert_eq!(reached.as_str(), "backup/a/b");
+        for other in ["a", "a/b/c", "c", "a/B"] {
+            let refused = pool.dataset(&other.parse().unwrap()).unwrap_err();
+            assert_eq!(refused.class, Class::Refused, "{refused}");
         }
     }
 

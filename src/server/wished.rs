@@ -37,7 +37,7 @@ pub(super) struct Verified {
 impl Wished {
     /// What the dataset holds.
     pub fn look_up(&self) -> Result<TargetState, Failure> {
-        let Pool { zfs, root } = &self.pool;
+        let Pool { zfs, root, .. } = &self.pool;
         let found = zfs.target_below(root, &self.dataset).map_err(on_target)?;
         let (guid, target) = found.ok_or_else(|| self.no_root())?;
         self.check_root(guid)?;
@@ -93,7 +93,7 @@ impl Wished {
     }
 
     fn way(&self) -> Result<Way, Failure> {
-        let Pool { zfs, root } = &self.pool;
+        let Pool { zfs, root, .. } = &self.pool;
         let way = zfs.way(root, &self.dataset).map_err(on_target)?;
         let way = way.ok_or_else(|| self.no_root())?;
         self.check_root(way.root)?;

@@ -89,7 +89,7 @@ pub(super) fn fetch(
         ssh,
         command: format!("{} deliver", arguments.ssh.program(loudness)),
         words,
-        pool: Pool { zfs, root },
+        pool: Pool { zfs, root, only: Some(below) },
         options: Options {
             engine,
             connections_max: CONNECTIONS_MAX,
@@ -97,7 +97,6 @@ pub(super) fn fetch(
             lasts: Lasts::Forever,
             grace: arguments.reach.retry_for(),
             records,
-            revoked: None,
         },
     };
     let (holds, summary) = runtime.block_on(async {

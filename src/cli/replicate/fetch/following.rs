@@ -71,13 +71,11 @@ impl<'a> Following<'a> {
                     let Some(line) = line else { return told };
                     told = self.hear(&line).or(told);
                 }
-                () = stop.pulled(), if !is_stopped => {
-                    is_stopped = true;
-                    far.hang_up();
-                }
+                () = stop.pulled(), if !is_stopped => is_stopped = true,
                 () = tokio::time::sleep_until(end.into()), if patience.is_some() => return told,
             }
             if patience.is_none() && (told.is_some() || is_stopped) {
+                far.hang_up();
                 patience = Some(Instant::now() + END_LIMIT);
             }
         }
