@@ -9,7 +9,7 @@ mod host;
 #[path = "support/stand_in.rs"]
 mod stand_in;
 
-use host::{Server, replicate, wait_for};
+use host::{Running, Server, replicate, wait_for, zferry_on};
 use stand_in::StandIn;
 use zferry::dataset::DatasetName;
 use zferry::error::Side;
@@ -109,6 +109,16 @@ fn a_full_copy_comes_first_and_then_what_is_new_through_all_that_is_between() {
             "send -L -c -i tank/a@s2 -- tank/a@s3",
         ]
     );
+}
+
+/// Whether it gets that port, or another process of this machine has it.
+#[test]
+fn a_server_that_is_not_told_where_to_listen_does_so_on_port_7001() {
+    let host = StandIn::new();
+    let words = ["serve", "--plain", "--root", "backup"];
+    let server = Running::start(&mut zferry_on(&host, &words));
+    let said = wait_for("the port", || Some(server.said()).filter(|said| said.contains(":7001")));
+    assert!(said.contains("[::]:7001") || said.contains("0.0.0.0:7001"), "{said}");
 }
 
 #[test]

@@ -18,7 +18,7 @@ case_trusted_and_granted() {
   replicate 0 --snapshot one tank/data "$url/made/for/data"
   change_small 1
   zfs snapshot tank/data@two
-  replicate 0 --snapshot two --connections 4 --compress zstd:1 tank/data "$url/made/for/data"
+  replicate 0 --snapshot two --connections 4 --compress zstd:1 tank/data "zferry://$address/made/for/data"
   replicated vault/in/made/for/data tank/data one two
   no_holds_left
 }
