@@ -93,8 +93,11 @@ impl Wire {
         }
     }
 
-    /// Writes all. What was written of a dropped call goes out whole.
+    /// Writes all. What was written of a dropped call goes out whole, or not at all.
     pub async fn write_all(&mut self, bytes: Vec<u8>) -> io::Result<()> {
+        // A call that is dropped while it waits for an earlier one must not have encrypted anything
+        // yet: what has a number and never goes out makes all that follows unreadable.
+        self.stream.write_all(Vec::new()).await?;
         let Some(session) = &mut self.tls else { return self.stream.write_all(bytes).await };
         let mut out = Vec::new();
         session.encrypt(&bytes, &mut out)?;
@@ -135,5 +138,61 @@ impl Wire {
 impl AsFd for Wire {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.stream.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use sys::backend::Backend;
+    use sys::control::{self, Runtime};
+
+    use super::*;
+    use crate::tls::{Agreement, Anybody};
+    use crate::trust::OwnKey;
+
+    async fn pair() -> (Wire, Wire) {
+        let agreement = || Agreement::new(&OwnKey::generate().unwrap(), Arc::new(Anybody)).unwrap();
+        let (left, right) = Stream::pair().unwrap();
+        let (client, server) = (agreement().connect().unwrap(), agreement().accept().unwrap());
+        let (left, right) = tokio::join!(Wire::secure(left, client), Wire::secure(right, server));
+        (left.unwrap(), right.unwrap())
+    }
+
+    /// Far more than a socket holds, so that it waits for the other end.
+    const LARGE: usize = 8 << 20;
+
+    /// As a sign of life is given up when something else happens, and then the next.
+    async fn write_and_give_up_twice() {
+        let (mut writer, mut reader) = pair().await;
+        let moment = Duration::from_millis(30);
+        tokio::time::timeout(moment, writer.write_all(vec![1; LARGE])).await.unwrap_err();
+        tokio::time::timeout(moment, writer.write_all(vec![2; 10])).await.unwrap_err();
+        let writing = control::spawn(async move {
+            writer.write_all(vec![3; 10]).await.unwrap();
+            writer.finish().await.unwrap();
+        });
+        let mut came = Vec::new();
+        loop {
+            match reader.read(READ_BYTES).await.expect("each record follows the one before") {
+                end if end.is_empty() => break,
+                bytes => came.extend(bytes),
+            }
+        }
+        writing.await.unwrap();
+        assert!(came.len() >= LARGE + 10 && came[..LARGE].iter().all(|&byte| byte == 1));
+        assert!(came.ends_with(&[3; 10]), "{:?}", &came[LARGE..]);
+    }
+
+    #[test]
+    fn a_write_that_is_given_up_leaves_no_gap_in_what_follows() {
+        for backend in [Backend::Threads, Backend::Uring] {
+            // Where io_uring is forbidden there is the other.
+            if let Ok(runtime) = Runtime::new(backend) {
+                runtime.block_on(write_and_give_up_twice());
+            }
+        }
     }
 }
