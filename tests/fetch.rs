@@ -159,6 +159,25 @@ fn whoever_asks_ends_what_it_has_started_there() {
     }
 }
 
+/// As one does that asks for a password, or hangs.
+#[test]
+fn an_ssh_that_hangs_is_not_left_behind() {
+    let here = StandIn::new();
+    let ssh = here.bin().join("ssh");
+    fs::write(&ssh, "#!/bin/sh\nexec sleep 1000.25\n").unwrap();
+    fs::set_permissions(&ssh, PermissionsExt::from_mode(0o755)).unwrap();
+    let copy = Running::start(&mut zferry_on(&here, &["replicate", "h:tank/a", "backup/a"]));
+    let sleepers = || {
+        let processes = fs::read_dir("/proc").unwrap().flatten();
+        let words = processes.filter_map(|process| fs::read(process.path().join("cmdline")).ok());
+        words.filter(|words| words == b"sleep\x001000.25\0").count()
+    };
+    wait_for("the ssh", || (sleepers() == 1).then_some(()));
+    copy.signal("TERM");
+    copy.ended().failed_with(2, &["stopped by a signal"]);
+    assert_eq!(sleepers(), 0);
+}
+
 #[test]
 fn a_sender_that_dies_is_started_again_where_that_is_wished() {
     let (far, here) = (slow_source(), StandIn::new());

@@ -174,9 +174,6 @@ impl Fetch<'_> {
             };
             watch.end();
             attempts.moved(moved, moved);
-            if stop.is_pulled() {
-                return Err(stopped());
-            }
             // A host that was never reached is most likely a mistake of whoever typed its name.
             let next = attempts.after(&failure, Instant::now());
             let Next::Again { wait, .. } = next else { return Err(failure) };
@@ -212,6 +209,11 @@ impl Fetch<'_> {
         let (told, served) = tokio::join!(followed, serving);
         let (began, moved) = (following.began(), following.moved());
         let Some(told) = told else {
+            if stop.is_pulled() {
+                // An ssh that has not let go by now waits for a password, or for a dead line.
+                drop(far);
+                return Ok(Ended::Told(Err(stopped())));
+            }
             let failure = blocking(move || far.lost(began)).await?;
             return Ok(Ended::Lost { failure, began, moved });
         };
