@@ -2,6 +2,7 @@
 
 use zferry::protocol::message::Message;
 use zferry::trust::OwnKey;
+use zferry_chaos::{Ending, Fault, Plan, Proxy, Rule, Way, Who};
 
 #[path = "support/host.rs"]
 mod host;
@@ -119,4 +120,21 @@ fn a_copy_within_one_host_says_nothing_of_the_kind() {
     let mut command = host::zferry_on(&host, &words);
     let ended = host::Running::start(&mut command).ended().succeeded();
     assert!(!ended.stderr.contains("audit"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_client_that_came_back_is_still_the_one_that_it_was() {
+    let scene = Scene::new(&[]);
+    // The first connection is the control connection, and acknowledgements come over it.
+    let cut = Rule::new(Who::Any, 6000, Fault::Cut(Ending::Fin)).only(1).on(Way::Down);
+    let proxy = Proxy::start(scene.server.address, &Plan::none().with(cut)).unwrap();
+    scene.source.trusts(proxy.address(), &scene.target.key());
+    scene.slow_source();
+    let to = format!("zferry://{}/a", proxy.address());
+    let words = ["replicate", "tank/a", &to, "--no-snapshot", "--retry-for", "30"];
+    scene.source.run(&words).succeeded();
+    let said = scene.server.running.said();
+    assert!(said.contains("a client came back"), "{:?} {said}", proxy.counters());
+    let line = lines(&scene.server, 2).remove(1);
+    says(&line, &["audit: received", "client=\"laptop (127.0.0.1:", "wish=\"incremental\""]);
 }

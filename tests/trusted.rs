@@ -2,10 +2,25 @@
 //! long.
 
 use std::fs;
+use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::thread;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{AlwaysResolvesClientRawPublicKeys, Resumption};
+use rustls::crypto::WebPkiSupportedAlgorithms;
+use rustls::pki_types::{
+    CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, SubjectPublicKeyInfoDer,
+    UnixTime,
+};
+use rustls::sign::CertifiedKey;
+use rustls::{
+    ClientConfig, ClientConnection, DigitallySignedStruct, HandshakeKind, SignatureScheme,
+};
+use zferry::trust::OwnKey;
 
 #[path = "support/host.rs"]
 mod host;
@@ -160,25 +175,145 @@ fn a_server_with_keys_speaks_to_nobody_in_clear() {
 
 #[test]
 fn the_secret_of_a_session_is_in_no_command_line_environment_or_log() {
-    let scene = Scene::new(&[]);
+    // What is kept for a process that takes the session over has the secret in it.
+    let spool = tempfile::tempdir_in("/var/tmp").unwrap();
+    let scene = Scene::serving(&[], &["-vvv", "--spool", spool.path().to_str().unwrap()]);
     scene.slow_source();
-    let mut client = scene.source.command(&[
-        "replicate",
-        "tank/a",
-        &format!("zferry://{}/a", scene.server.address),
-        "-vvv",
-    ]);
-    let client = Running::start(client.stdin(Stdio::null()));
+    let client = scene.replicate("a", &["-vvv"]);
     wait_for("the stream", || scene.target.pools.exists("backup/in/a").then_some(()));
+    let secret = wait_for("the secret", || secret_in(&spool.path().join("transfers")));
+    assert_eq!(secret.len(), 32, "{secret}");
     let key = fs::read_to_string(scene.source.folder.path().join("key.pem")).unwrap();
     let private = key.lines().nth(1).unwrap();
-    for text in [client.said(), scene.server.running.said(), of_process(client.pid())] {
-        assert!(!text.contains(private) && !text.contains("\"secret\""), "{text}");
+    let server = &scene.server.running;
+    wait_for_words(&client, "TRACE");
+    wait_for_words(server, "TRACE");
+    for text in [client.said(), server.said(), of_process(client.pid()), of_process(server.pid())] {
+        assert!(!text.is_empty() && !text.contains(private), "{text}");
+        // In whatever form it would be printed.
+        let text = text.to_lowercase();
+        for form in [secret.clone(), as_list(&secret)] {
+            assert!(!text.contains(&form), "{text}");
+        }
     }
+}
+
+/// The secret of the session whose stream is kept in a folder.
+fn secret_in(folder: &Path) -> Option<String> {
+    let mut entries = fs::read_dir(folder).ok()?.filter_map(Result::ok).map(|entry| entry.path());
+    let file = entries.find(|path| path.extension().is_some_and(|end| end == "session"))?;
+    let session: serde_json::Value = serde_json::from_slice(&fs::read(file).ok()?).ok()?;
+    Some(session["secret"].as_str()?.to_lowercase())
+}
+
+/// As `Debug` prints the bytes that stand in hex: `1, 171`.
+fn as_list(hex: &str) -> String {
+    let byte = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).unwrap().to_string();
+    (0..hex.len()).step_by(2).map(byte).collect::<Vec<_>>().join(", ")
 }
 
 fn of_process(pid: u32) -> String {
     let folder = Path::new("/proc").join(pid.to_string());
     let words = ["cmdline", "environ"].map(|name| fs::read(folder.join(name)).unwrap());
     String::from_utf8_lossy(&words.concat()).into_owned()
+}
+
+#[test]
+fn an_older_tls_is_refused_for_its_age() {
+    let scene = Scene::new(&[]);
+    let address = scene.server.address.to_string();
+    for (version, words) in [("-tls1_2", "alert protocol version"), ("-tls1_3", "alert")] {
+        let mut client = std::process::Command::new("openssl");
+        client.args(["s_client", "-connect", &address, version]).stdin(Stdio::null());
+        let ended = client.output().expect("openssl is installed");
+        let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert!(!ended.status.success() && said.contains(words), "{version}: {said}");
+        let is_of_age = said.contains("alert protocol version");
+        assert_eq!(is_of_age, version == "-tls1_2", "1.3 is refused for something else: {said}");
+    }
+}
+
+/// Whoever stole what a client had in memory could go on with its session, and early data could be
+/// said twice by somebody on the way.
+#[test]
+fn no_session_of_tls_can_be_resumed_and_nothing_is_taken_early() {
+    let scene = Scene::new(&[]);
+    let key = OwnKey::load(&scene.source.folder.path().join("key.pem")).unwrap();
+    let config = Arc::new(willing(&key));
+    for _ in 0..2 {
+        let name = ServerName::try_from("zferry.invalid").unwrap();
+        let mut client = ClientConnection::new(Arc::clone(&config), name).unwrap();
+        assert!(client.early_data().is_none(), "the server has allowed it");
+        let mut socket = TcpStream::connect(scene.server.address).unwrap();
+        client.writer().write_all(&[0; 64]).unwrap();
+        // This is no preamble: the server closes, behind all that it has to say.
+        while let Ok((1.., _) | (_, 1..)) = client.complete_io(&mut socket) {}
+        assert_eq!(client.protocol_version(), Some(rustls::ProtocolVersion::TLSv1_3));
+        assert_eq!(client.handshake_kind(), Some(HandshakeKind::Full));
+        assert_eq!(client.tls13_tickets_received(), 0);
+    }
+    assert!(scene.server.running.said().contains("refused a connection"));
+}
+
+/// A client that takes any server, would resume its sessions, and say something early.
+fn willing(key: &OwnKey) -> ClientConfig {
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    let private = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.pkcs8().to_vec()));
+    let private = provider.key_provider.load_private_key(private).unwrap();
+    let public = CertificateDer::from(key.public().to_vec());
+    let certified = Arc::new(CertifiedKey::new(vec![public], private));
+    let verifier = Arc::new(AnyServer(provider.signature_verification_algorithms));
+    let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_client_cert_resolver(Arc::new(AlwaysResolvesClientRawPublicKeys::new(certified)));
+    config.resumption = Resumption::in_memory_sessions(8);
+    config.enable_early_data = true;
+    config.alpn_protocols = vec![b"zferry/1".to_vec()];
+    config
+}
+
+#[derive(Debug)]
+struct AnyServer(WebPkiSupportedAlgorithms);
+
+impl ServerCertVerifier for AnyServer {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        unreachable!("only 1.3 is offered")
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        key: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let key = SubjectPublicKeyInfoDer::from(key.as_ref());
+        rustls::crypto::verify_tls13_signature_with_raw_key(message, &key, signature, &self.0)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_schemes()
+    }
+
+    fn requires_raw_public_keys(&self) -> bool {
+        true
+    }
 }
