@@ -420,7 +420,7 @@ mod tests {
         let limit = Duration::from_secs(5);
         let mut dial = Dial::Network { name: "there".to_owned(), addresses, limit, manner };
         let runtime = sys::control::Runtime::new(sys::backend::Backend::Threads).unwrap();
-        let failure = runtime.block_on(dial.control()).unwrap_err();
+        let failure = runtime.block_on(dial.connect()).unwrap_err();
         assert!(failure.what.contains("no connection to there"), "{failure}");
         failure.remedy.unwrap()
     }
