@@ -88,11 +88,11 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
         // Before the port is told: whoever reads it may send a signal next.
         let stop = signals::listen(Stopping::Drained)
             .map_err(|error| machine(Side::Target, "listen for signals", &error))?;
+        let Access { door, destination, book } = access;
+        read_again_on_hangup(book)
+            .map_err(|error| machine(Side::Target, "listen for signals", &error))?;
         let address = arguments.listen.unwrap_or_else(|| (everywhere(), PORT).into());
         let listener = listen(address).await?;
-        let Access { door, destination, book } = access;
-        book.map_or(Ok(()), read_again_on_hangup)
-            .map_err(|error| machine(Side::Target, "listen for signals", &error))?;
         let options = Options {
             engine,
             connections_max: CONNECTIONS_MAX,
@@ -165,17 +165,18 @@ impl Access {
     }
 }
 
-/// Whoever changes the list says so by a signal.
-fn read_again_on_hangup(book: Arc<Book>) -> std::io::Result<()> {
+/// Whoever changes the list says so by a signal. Where there is none, that is no reason to die.
+fn read_again_on_hangup(book: Option<Arc<Book>>) -> std::io::Result<()> {
     let mut hangups = signal(SignalKind::hangup())?;
     control::spawn(async move {
         while hangups.recv().await.is_some() {
-            match book.reload() {
-                Ok(clients) => {
+            match book.as_ref().map(|book| book.reload()) {
+                Some(Ok(clients)) => {
                     let count = clients.iter().count();
                     tracing::info!(count, "read the list of clients again");
                 }
-                Err(failure) => tracing::error!(%failure, "the former list of clients stays"),
+                Some(Err(failure)) => tracing::error!(%failure, "the former list of clients stays"),
+                None => tracing::info!("there is nothing to be read again"),
             }
         }
     });

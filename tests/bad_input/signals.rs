@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::host::{Server, running_zfs, wait_for, wait_for_words, zferry};
+use super::stand_in::StandIn;
 use super::{
     SOON, assert_partly_received, content, copy, hosts, sandbox, under_way, wait_until_some_came,
 };
@@ -165,4 +166,11 @@ fn a_second_signal_does_not_wait_for_a_zfs_receive_that_stands_still() {
     client.ended().failed_with(2, &["zferry: "]);
     server.running.ended();
     assert!(started.elapsed() < SOON, "it took {:?}", started.elapsed());
+}
+
+#[test]
+fn a_server_without_a_list_of_clients_outlives_a_hangup() {
+    let server = Server::serve(&StandIn::new(), &[]);
+    server.running.signal("HUP");
+    server.still_serves();
 }
