@@ -79,6 +79,23 @@ case_other_streams_than_were_announced() {
   something_was_received || fail "the pool's history does not tell of what is received"
 }
 
+# An honest client refuses such names itself: here it is the server that does.
+case_a_client_that_does_not_check_its_names() {
+  local name wishes=('{"type":"list","dataset":"data"}')
+  zfs create vault/other
+  zfs snapshot vault/other@one
+  serve
+  inventory vault >"$work/before"
+  for name in ../other .. data/../../other /vault/other 'data;zfs destroy -r vault/other' data@one ''; do
+    wishes+=("{\"type\":\"list\",\"dataset\":\"$name\"}" "{\"type\":\"abort\",\"dataset\":\"$name\",\"token\":\"1-0-0-0\"}")
+  done
+  run 0 "${on_client[@]}" python3 "$(dirname "$0")/say.py" "$address" "$port" "${wishes[@]}"
+  said '"listed","dataset":"vault/in/data"'
+  [ "$(grep -c '^{"type":"refused",.*the message is malformed: ' "$work/out")" -eq $((${#wishes[@]} - 1)) ] ||
+    fail "not all was refused for what it is: $(grep -v 'the message is malformed: ' "$work/out" | tail -n 1)"
+  inventory vault | cmp -s "$work/before" - || fail "the target was changed"
+}
+
 # What was announced as encrypted must not arrive in clear.
 case_a_clear_stream_of_an_encrypted_dataset() {
   head -c 32 /dev/urandom >"$work/key"
