@@ -4,6 +4,9 @@
 . "$(dirname "$0")/lib.sh"
 
 steps=200
+# Emulated, a step takes half a second.
+run_limit=400
+case_limit=1000
 
 # now_ms: of this moment.
 now_ms() { echo $(($(date +%s%N) / 1000000)); }
