@@ -207,7 +207,8 @@ pub struct DatasetStream {
     pub from: Option<Guid>,
     /// Whether blocks come as they lie on the source's disks (`zfs send -w`).
     pub raw: bool,
-    /// Whether this stream makes the target.
+    /// Whether this stream makes the target, as its sender believes. The server goes by what is
+    /// there, and not by this.
     pub first: bool,
     /// Whether this is the rest of a stream that the target holds a part of (`zfs send -t`).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
