@@ -17,6 +17,9 @@ use crate::small_file::{self, Aside, Distrust, check_writers, folder_of, read_te
 /// Room for ten thousand clients.
 const FILE_BYTES_MAX: u64 = 4 << 20;
 
+/// Characters of a mistake; the rest is cut off.
+const WORDS_MAX: usize = 300;
+
 /// What a new list may be read by: it holds no secret.
 const NEW_MODE: u32 = 0o644;
 
@@ -84,9 +87,15 @@ impl Mistake {
         Mistake {
             line: before.matches('\n').count() + 1,
             column: before[line_start..].chars().count() + 1,
-            what: what.replace('\n', ", "),
+            what: shown(what),
         }
     }
+}
+
+/// Words with what the file says in them: short, on one line, and no terminal obeys them.
+fn shown(what: &str) -> String {
+    let words = what.replace('\n', ", ");
+    words.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).take(WORDS_MAX).collect()
 }
 
 /// What a text says in TOML.

@@ -170,7 +170,8 @@ fn a_second_signal_does_not_wait_for_a_zfs_receive_that_stands_still() {
 
 #[test]
 fn a_server_without_a_list_of_clients_outlives_a_hangup() {
-    let server = Server::serve(&StandIn::new(), &[]);
+    let target = StandIn::new();
+    let server = Server::serve(&target, &[]);
     server.running.signal("HUP");
     server.still_serves();
 }
