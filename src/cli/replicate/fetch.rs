@@ -75,10 +75,7 @@ pub(super) fn fetch(
         format!("--target={}", below.as_str()),
         format!("--target-text={}:{target}", own_name()),
     ];
-    words.extend(arguments.choice.for_far());
-    words.extend(arguments.reach.for_far());
-    words.extend(arguments.engine.for_far(arguments.ssh.engine()));
-    words.extend(arguments.sending.for_far()?);
+    words.extend(flags_for_far(arguments)?);
     words.extend(way(arguments, &ssh));
     let backend = engine.backend;
     let records = state::records(Side::Target, arguments.state.as_deref(), backend)?;
@@ -136,6 +133,15 @@ fn check_flags(arguments: &Arguments) -> Result<(), Failure> {
         return Err(usage(Side::Source, what).with_remedy("leave out one of them"));
     }
     Ok(())
+}
+
+/// What was typed of how to send.
+fn flags_for_far(arguments: &Arguments) -> Result<Vec<String>, Failure> {
+    let mut words = arguments.choice.for_far();
+    words.extend(arguments.reach.for_far());
+    words.extend(arguments.engine.for_far(arguments.ssh.engine()));
+    words.extend(arguments.sending.for_far()?);
+    Ok(words)
 }
 
 /// How the data come here, for the other host.
