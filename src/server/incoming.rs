@@ -176,8 +176,10 @@ pub(super) async fn introduce(stranger: Stranger) -> Option<Introduced> {
         Role::Control { proof } if !door.admits(&shown(&wire, proof, &peer)?) => {
             tracing::warn!(peer, "refused a client that has not the ticket, or came second");
             let what = "the ticket was used already, or is another's";
-            let failure = Failure::new(Side::Target, Class::Refused, what)
-                .with_remedy("have `zferry receive --ticket-out` make a new one");
+            let failure = Failure::new(Side::Target, Class::Refused, what).with_remedy(
+                "have `zferry receive --ticket-out` make a new one; by ssh, run the same command \
+                 again",
+            );
             refuse(Link::new(wire), failure, &peer).await;
             None
         }

@@ -126,8 +126,9 @@ pub async fn serve(
     mut stop: watch::Receiver<Stopping>,
 ) -> Result<(), Failure> {
     let (outcome, mut ended) = watch::channel(None);
+    // What a ticket lets in is one copy, of which whoever gave it out sees how it ends.
     let is_audited = options.lasts == Lasts::Forever
-        && matches!(incoming, Incoming::Network { .. })
+        && matches!(incoming, Incoming::Network { door: Door::Plain | Door::Keys(_), .. })
         && !matches!(destination, Destination::Pipe(_));
     let shared = Rc::new(Shared {
         options,

@@ -224,8 +224,8 @@ fn a_connection_brings_no_more_at_once_than_it_may_and_then_waits() {
     braked(Held(1000, pause), |mut bench| {
         let wire = enciphered(&sample()[..9000]);
         let loan = bench.loan();
-        bench.start(1, Act::Receive(loan, 0..9000));
         let begun = Instant::now();
+        bench.start(1, Act::Receive(loan, 0..9000));
         bench.theirs.write_all(&wire).unwrap();
         let Completion::Filled { loan, result, .. } = bench.next() else { panic!("no receive") };
         assert_eq!(result.unwrap(), 9000);
