@@ -9,6 +9,8 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tempfile::NamedTempFile;
 use zeroize::Zeroizing;
 
@@ -84,6 +86,23 @@ pub fn read_text(file: &File, most: u64) -> io::Result<Zeroizing<String>> {
         return Err(io::Error::new(io::ErrorKind::InvalidData, what));
     }
     Ok(text)
+}
+
+/// Longer JSON is none of ours.
+const JSON_BYTES_MAX: u64 = 64 << 10;
+
+/// Writes something small as JSON, for its owner alone: whole and durable when this returns.
+pub fn write_json(path: &Path, what: &impl Serialize) -> io::Result<()> {
+    let mut text = serde_json::to_vec(what)?;
+    text.push(b'\n');
+    Aside::write(path, &text)
+        .and_then(Aside::replace)
+        .map_err(|error| io::Error::new(error.kind(), format!("write {}: {error}", path.display())))
+}
+
+/// Reads what [`write_json`] wrote.
+pub fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
+    Ok(serde_json::from_str(&read_text(&File::open(path)?, JSON_BYTES_MAX)?)?)
 }
 
 /// Why a file or folder is not believed.

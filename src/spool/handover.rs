@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::json::{read_json, write_json};
 use crate::protocol::message::{Limits, Open};
 use crate::protocol::negotiate::Agreed;
 use crate::protocol::secret::JoinSecret;
 use crate::protocol::version::{Versions, agree};
+use crate::small_file::{read_json, write_json};
 use crate::trust::Fingerprint;
 use crate::units::Sequence;
 

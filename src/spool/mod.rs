@@ -8,7 +8,6 @@
 pub mod fault;
 pub mod folder;
 pub mod handover;
-mod json;
 pub mod keeping;
 pub mod left;
 pub mod names;

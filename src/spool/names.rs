@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::folder;
-use super::json::{read_json, write_json};
 use crate::breakpoint::record::Role;
+use crate::small_file::{read_json, write_json};
 
 /// What a record file is about.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
