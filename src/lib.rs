@@ -1,13 +1,15 @@
 //! zferry carries ZFS snapshots from one Linux host to another and never starts over.
 //!
 //! Modules stand on each other in this order, and name only what stands below them:
-//! `units, error, small_file, dataset, listing, token, stream, trust < protocol < breakpoint < plan
-//! < spool < process < zfs < engine < tls < link < ...`
+//! `units, error, backoff, small_file, dataset, listing, token, stream, trust < protocol <
+//! breakpoint < schedule < plan < spool < process < zfs < engine < tls < link < ...`
 #![forbid(unsafe_code)]
 
 pub mod units;
 
 pub mod error;
+
+pub mod backoff;
 
 pub mod small_file;
 
@@ -24,6 +26,8 @@ pub mod trust;
 pub mod protocol;
 
 pub mod breakpoint;
+
+pub mod schedule;
 
 pub mod plan;
 

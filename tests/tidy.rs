@@ -17,6 +17,7 @@ use source::{Token, paths, tokens};
 const LAYERS: &[&str] = &[
     "units",
     "error",
+    "backoff",
     "small_file",
     "dataset",
     "listing",
@@ -44,6 +45,7 @@ const LAYERS: &[&str] = &[
 const PURE: &[&str] = &[
     "units",
     "error",
+    "backoff",
     "dataset",
     "listing",
     "token",

@@ -1,6 +1,5 @@
 //! The side beside the local pool: runs for one copy, speaks to a server, and tells the outcome.
 
-pub mod backoff;
 mod called;
 mod conversation;
 mod copying;

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use sys::control;
 use tokio::sync::oneshot;
 
-use super::backoff::Backoff;
 use super::dial::Dial;
+use crate::backoff::Backoff;
 use crate::error::{Class, Failure, Side};
 use crate::link::{self, Answer, Link};
 use crate::protocol::secret::JoinSecret;

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::backoff::Backoff;
+use crate::backoff::Backoff;
 use crate::error::{Class, Failure};
 
 /// How soon the first attempt follows, and how much later the latest ones.

@@ -1,5 +1,5 @@
 //! How long to wait before the next attempt: longer each time, and never at the same moment as
-//! everybody else.
+//! everybody else. For a client that lost its server, and for a job that failed.
 //!
 //! Pure: it neither sleeps nor asks a clock, and its chance comes from a seed.
 

@@ -1,0 +1,27 @@
+//! What is known of the runs of a job: kept on disk, for the next process.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::dataset::SnapName;
+
+/// The runs of one job so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct History {
+    /// When the last run began.
+    pub began: Option<Timestamp>,
+    /// It has not ended, or the process was gone before it did.
+    #[serde(default)]
+    pub unfinished: bool,
+    /// When the last run ended that went well.
+    pub succeeded: Option<Timestamp>,
+    /// The snapshot that the target has since then.
+    #[serde(default)]
+    pub snapshot: Option<SnapName>,
+    /// How many have failed since then.
+    #[serde(default)]
+    pub failures: u32,
+    /// What the last of these said.
+    #[serde(default)]
+    pub failure: Option<String>,
+}
