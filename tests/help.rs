@@ -25,9 +25,17 @@ fn the_help_of_every_command_is_as_written_down() {
     settings.set_omit_expression(true);
     settings.bind(|| {
         insta::assert_snapshot!("help", help_of(&[]));
-        for command in
-            ["replicate", "serve", "send", "receive", "inspect", "status", "doctor", "tune"]
-        {
+        for command in [
+            "replicate",
+            "serve",
+            "schedule",
+            "send",
+            "receive",
+            "inspect",
+            "status",
+            "doctor",
+            "tune",
+        ] {
             insta::assert_snapshot!(format!("help-{command}"), help_of(&[command]));
         }
         for words in [

@@ -5,6 +5,7 @@
 
 mod attend;
 mod choice;
+mod config;
 mod config_folder;
 mod deliver;
 pub mod doctor;
@@ -19,6 +20,7 @@ mod limit;
 mod ports;
 mod receive;
 mod replicate;
+mod schedule;
 mod security;
 mod send;
 mod serve;
@@ -64,6 +66,8 @@ struct Arguments {
 enum Command {
     Replicate(replicate::Arguments),
     Serve(serve::Arguments),
+    Schedule(schedule::Arguments),
+    Config(config::Arguments),
     Send(send::Arguments),
     Receive(receive::Arguments),
     Keys(keys::Arguments),
@@ -96,6 +100,8 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> u8 {
     let done = match arguments.command {
         Command::Replicate(arguments) => replicate::run(&arguments, loudness),
         Command::Serve(arguments) => serve::run(arguments),
+        Command::Schedule(arguments) => schedule::run(arguments, loudness),
+        Command::Config(arguments) => config::run(&arguments),
         Command::Send(arguments) => send::run(arguments, quiet),
         Command::Receive(arguments) => receive::run(arguments),
         Command::Keys(arguments) => keys::run(&arguments),

@@ -20,14 +20,15 @@ use super::engine::{Flags, SendFlags};
 use super::events::{self, Telling};
 use super::far::{Reached, SshFlags};
 use super::show;
+use super::signals::Halt;
 use super::spool::state_beside;
 use super::target::{Reach, Source, Target, below_pool, resolve};
-use super::{Loudness, duration, machine, security, signals, state, usage};
+use super::{Loudness, duration, machine, security, state, usage};
 use crate::client::job::{Job, Outcome};
 use crate::client::replicate::replicate;
 use crate::client::ssh::FarSide;
-use crate::client::{Dial, Manner, Options, Stop, Summary};
-use crate::dataset::DatasetName;
+use crate::client::{Dial, Manner, Options, Stop, Summary, Watch};
+use crate::dataset::{DatasetName, SnapName};
 use crate::engine::settings::Settings;
 use crate::error::{Failure, Side};
 use crate::protocol::message::RelativeName;
@@ -75,16 +76,53 @@ pub(super) struct Arguments {
     config: ConfigFolder,
 }
 
-pub(super) fn run(arguments: &Arguments, loudness: Loudness) -> Result<(), Failure> {
-    let telling = arguments.telling;
-    let copied = Source::parse(&arguments.source).and_then(|source| match source {
-        Source::Ssh { host, dataset } => fetch::fetch(arguments, &host, &dataset, loudness),
-        Source::Local(dataset) => copy(arguments, dataset, loudness),
-    });
-    copied.inspect_err(|failure| telling.failed(failure))
+/// What a target holds now, and what that took.
+pub(super) struct Copied {
+    /// As messages call it, with its dataset and perhaps its host.
+    pub holds: String,
+    pub snapshot: SnapName,
+    pub summary: Summary,
 }
 
-fn copy(arguments: &Arguments, source: DatasetName, loudness: Loudness) -> Result<(), Failure> {
+pub(super) fn run(arguments: &Arguments, loudness: Loudness) -> Result<(), Failure> {
+    let telling = arguments.telling;
+    let mut watch = telling.onlooker(loudness.quiet);
+    let copied = copy(arguments, loudness, Halt::BySignal, watch.as_mut());
+    drop(watch);
+    let copied = copied.inspect_err(|failure| telling.failed(failure))?;
+    if telling.as_json() {
+        // Of what another host sends, that has told.
+        if arguments.local_source().is_some() {
+            events::done(Some(&copied.holds), &copied.summary);
+        }
+    } else if !loudness.quiet {
+        tell("", arguments, &copied);
+    }
+    Ok(())
+}
+
+/// Makes one copy.
+pub(super) fn copy(
+    arguments: &Arguments,
+    loudness: Loudness,
+    halt: Halt,
+    watch: &mut dyn Watch,
+) -> Result<Copied, Failure> {
+    match Source::parse(&arguments.source)? {
+        Source::Ssh { host, dataset } => {
+            fetch::fetch(arguments, (&host, &dataset), loudness, halt, watch)
+        }
+        Source::Local(dataset) => send(arguments, dataset, loudness, halt, watch),
+    }
+}
+
+fn send(
+    arguments: &Arguments,
+    source: DatasetName,
+    loudness: Loudness,
+    halt: Halt,
+    watch: &mut dyn Watch,
+) -> Result<Copied, Failure> {
     let target = Target::parse(&arguments.target)?;
     check_flags(arguments, &target)?;
     let zfs = Zfs::find().map_err(|error| error.on(Side::Source))?;
@@ -122,12 +160,11 @@ fn copy(arguments: &Arguments, source: DatasetName, loudness: Loudness) -> Resul
         records,
     };
     let copied = runtime.block_on(async {
-        let stop = signals::listen(Stopping::Now)
+        let stop = halt
+            .listen()
             .and_then(|stop| limit.listen().map(|()| stop))
             .map_err(|error| machine(Side::Source, "listen for signals", &error))?;
-        let mut watch = arguments.telling.onlooker(loudness.quiet);
-        let dial = route.dial;
-        replicate(&zfs, &job, dial, &options, watch.as_mut(), &mut Stop::new(stop)).await
+        replicate(&zfs, &job, route.dial, &options, watch, &mut Stop::new(stop)).await
     });
     match route.beside {
         Beside::Nothing => {}
@@ -140,16 +177,27 @@ fn copy(arguments: &Arguments, source: DatasetName, loudness: Loudness) -> Resul
         Outcome::UpToDate(snapshot) => (snapshot, Summary::default()),
         Outcome::Done(snapshot, summary) => (snapshot, summary),
     };
-    let name = job.source.at(&snapshot.name);
-    if arguments.telling.as_json() {
-        events::done(Some(name.as_str()), &summary);
-    } else if !loudness.quiet {
-        tell(name.as_str(), &job.target_text, &summary);
-    }
-    Ok(())
+    let holds = job.source.at(&snapshot.name).as_str().to_owned();
+    Ok(Copied { holds, snapshot: snapshot.name, summary })
 }
 
 impl Arguments {
+    /// The source, if it is on this host.
+    pub fn local_source(&self) -> Option<DatasetName> {
+        match Source::parse(&self.source) {
+            Ok(Source::Local(dataset)) => Some(dataset),
+            _ => None,
+        }
+    }
+
+    /// Demands what can be known to be right before anything is done.
+    pub fn check(&self) -> Result<(), Failure> {
+        match Source::parse(&self.source)? {
+            Source::Ssh { host, dataset } => fetch::check(self, &host, &dataset),
+            Source::Local(_) => check_flags(self, &Target::parse(&self.target)?),
+        }
+    }
+
     /// What the receiver is told that ssh starts: it waits for us no longer than we try.
     fn for_attendant(&self) -> Vec<String> {
         let grace = self.reach.retry_for().min(GRACE_MAX);
@@ -184,12 +232,16 @@ fn check_flags(arguments: &Arguments, target: &Target) -> Result<(), Failure> {
     }
 }
 
-/// The line at the end.
-fn tell(snapshot: &str, target: &str, summary: &Summary) {
+/// The line at the end, behind `before`.
+pub(super) fn tell(before: &str, arguments: &Arguments, copied: &Copied) {
+    let Copied { holds, summary, .. } = copied;
+    let target = &arguments.target;
     let line = match summary.streams {
-        0 => format!("{snapshot}: nothing to do, {target} holds it"),
-        1 => show::summary(&format!("{snapshot} -> {target}, 1 stream"), summary),
-        streams => show::summary(&format!("{snapshot} -> {target}, {streams} streams"), summary),
+        0 => format!("{before}{holds}: nothing to do, {target} holds it"),
+        1 => show::summary(&format!("{before}{holds} -> {target}, 1 stream"), summary),
+        streams => {
+            show::summary(&format!("{before}{holds} -> {target}, {streams} streams"), summary)
+        }
     };
     show::say(&mut std::io::stdout(), &line);
 }

@@ -36,8 +36,13 @@ impl Show {
         if quiet {
             return Show::Nothing;
         }
-        if std::io::stderr().is_terminal() {
-            return Show::Bar(None);
+        if std::io::stderr().is_terminal() { Show::Bar(None) } else { Show::lines(quiet) }
+    }
+
+    /// Where several copies are shown at once.
+    pub fn lines(quiet: bool) -> Show {
+        if quiet {
+            return Show::Nothing;
         }
         let now = Instant::now();
         Show::Lines(Lines { what: String::new(), estimated: None, started: now, last: now })

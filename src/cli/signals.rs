@@ -8,6 +8,24 @@ use tokio::sync::watch;
 
 use crate::server::Stopping;
 
+/// What ends a copy before its time.
+pub(super) enum Halt {
+    /// Ctrl-C and SIGTERM.
+    BySignal,
+    /// Whoever has begun it.
+    ByOthers(watch::Receiver<Stopping>),
+}
+
+impl Halt {
+    /// To be called in a control runtime.
+    pub fn listen(self) -> io::Result<watch::Receiver<Stopping>> {
+        match self {
+            Halt::BySignal => listen(Stopping::Now),
+            Halt::ByOthers(stop) => Ok(stop),
+        }
+    }
+}
+
 /// Listens for signals: the first one asks for `first`, a second one for [`Stopping::Now`]. To be
 /// called in a control runtime.
 pub(super) fn listen(first: Stopping) -> io::Result<watch::Receiver<Stopping>> {

@@ -80,7 +80,7 @@ pub struct Mistake {
 
 impl Mistake {
     /// At a range of bytes in a text.
-    pub(super) fn at(text: &str, span: &Range<usize>, what: &str) -> Mistake {
+    pub fn at(text: &str, span: &Range<usize>, what: &str) -> Mistake {
         let end = (0..=span.start.min(text.len())).rev().find(|&end| text.is_char_boundary(end));
         let before = &text[..end.unwrap_or(0)];
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);

@@ -31,6 +31,7 @@ pub mod send;
 pub mod snapshot;
 mod texts;
 pub mod version;
+mod written;
 
 /// Where `zfs` lies on systems that keep it out of a user's `PATH`.
 const USUAL_FOLDERS: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];

@@ -78,6 +78,11 @@ impl StandIn {
         fs::write(self.at(dataset).join("modified"), "").unwrap();
     }
 
+    /// So much was written to the dataset since any of its snapshots.
+    pub fn was_written(&self, dataset: &str, bytes: u64) {
+        fs::write(self.at(dataset).join("written"), bytes.to_string()).unwrap();
+    }
+
     /// Adds a snapshot that is newer than all others and returns its guid, which is over 2^63.
     pub fn snapshot(&self, dataset: &str, name: &str, content: &[u8]) -> u64 {
         static NEXT: AtomicU64 = AtomicU64::new(0);

@@ -17,13 +17,14 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::watch;
 
 use self::following::Following;
-use super::Arguments;
+use super::{Arguments, Copied};
 use crate::cli::attend::CONNECTIONS_MAX;
 use crate::cli::errand::Errand;
 use crate::cli::far::own_addresses;
 use crate::cli::ports::{bind, everywhere};
+use crate::cli::signals::Halt;
 use crate::cli::target::{Target, below_pool};
-use crate::cli::{Loudness, machine, security, signals, state, usage};
+use crate::cli::{Loudness, machine, security, state, usage};
 use crate::client::retry::{Attempts, Next};
 use crate::client::ssh::Ssh;
 use crate::client::{Stop, Summary, Watch};
@@ -56,12 +57,23 @@ enum Ended {
     Lost { failure: Failure, began: bool, moved: Option<Instant> },
 }
 
-pub(super) fn fetch(
+/// Demands what can be known to be right before anything is done.
+pub(super) fn check(
     arguments: &Arguments,
     host: &str,
     dataset: &DatasetName,
-    loudness: Loudness,
 ) -> Result<(), Failure> {
+    local(arguments, host, dataset)?;
+    check_flags(arguments)
+}
+
+pub(super) fn fetch(
+    arguments: &Arguments,
+    (host, dataset): (&str, &DatasetName),
+    loudness: Loudness,
+    halt: Halt,
+    watch: &mut dyn Watch,
+) -> Result<Copied, Failure> {
     let target = local(arguments, host, dataset)?;
     check_flags(arguments)?;
     let (root, below) = below_pool(&target)?;
@@ -97,15 +109,16 @@ pub(super) fn fetch(
         },
     };
     let (holds, summary) = runtime.block_on(async {
-        let stop = signals::listen(Stopping::Now)
-            .map_err(|error| machine(Side::Target, "listen for signals", &error))?;
-        let mut watch = arguments.telling.onlooker(loudness.quiet);
-        fetch.through(watch.as_mut(), &mut Stop::new(stop)).await
+        let stop =
+            halt.listen().map_err(|error| machine(Side::Target, "listen for signals", &error))?;
+        fetch.through(watch, &mut Stop::new(stop)).await
     })?;
-    if !arguments.telling.as_json() && !loudness.quiet {
-        super::tell(&format!("{host}:{holds}"), &arguments.target, &summary);
-    }
-    Ok(())
+    let snapshot = holds.split_once('@').and_then(|(_, name)| name.parse().ok());
+    let snapshot = snapshot.ok_or_else(|| {
+        let what = format!("{host} tells of {holds:?}, which is no snapshot");
+        Failure::new(Side::Source, Class::Peer, what)
+    })?;
+    Ok(Copied { holds: format!("{host}:{holds}"), snapshot, summary })
 }
 
 /// The target, which must be on this host.

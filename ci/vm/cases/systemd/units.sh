@@ -59,6 +59,12 @@ start_unit() {
 of_unit() { systemctl show --property "$1" --value $unit; }
 is() { [ "$(of_unit "$1")" = "$2" ]; }
 
+# What `systemd-analyze security` says of the unit, of 10; its reasons go to $work/security.
+exposure() {
+  systemd-analyze security --no-pager $unit.service | tee "$work/security" |
+    sed -n 's/.*exposure level .*: \([0-9.]*\) .*/\1/p'
+}
+
 # Of this case.
 journal() { journalctl --quiet --output cat --since "$since" --unit $unit; }
 journal_says() { journal | grep -qE -- "$1"; }
@@ -80,7 +86,7 @@ case_serves_without_privileges() {
   local score
   install_unit
   start_unit
-  score=$(systemd-analyze security --no-pager $unit.service | tee "$work/security" | sed -n 's/.*exposure level .*: \([0-9.]*\) .*/\1/p')
+  score=$(exposure)
   # What it costs, for whoever reads this.
   grep '✗' "$work/security"
   echo "systemd-analyze security $unit.service: $score" | tee /run/exposure
@@ -172,6 +178,49 @@ case_a_wrong_setting_is_told_and_not_tried_again() {
   is NRestarts 0 || fail "it was started again"
   journal_says 'no-such-option' || fail "the journal does not say why"
 }
+
+# The other unit, with the server's as its target.
+case_schedules_without_privileges() {
+  local own score
+  install_unit
+  own=$(as_zferry keys show | grep -o 'SHA256:[^ ]*' | head -n 1)
+  as_zferry keys trust client itself "$own" --root vault/in --prefix own >/dev/null
+  as_zferry keys trust server "$address:$port" "$own" >/dev/null
+  start_unit
+  make_small tank/data
+  zfs allow -u zferry "$(granted_on tank/data)" tank/data
+  cat >/etc/zferry/zferry.toml <<TOML
+[[job]]
+name = "data"
+source = "tank/data"
+target = "$url/own/data"
+every = "3s"
+TOML
+  install -m 644 /host/docs/systemd/zferry-schedule.service /etc/systemd/system/
+  unit=zferry-schedule
+  drop_in 'NetworkNamespacePath=/run/netns/client'
+  systemctl start $unit
+  wait_until 90 "copies" has_copies 3
+  server_pid=$(of_unit MainPID)
+  [ "$(ps -o user= -p "$server_pid")" = zferry ] || fail "it runs as $(ps -o user= -p "$server_pid")"
+  score=$(exposure)
+  awk -v score="$score" -v most=$exposure_max 'BEGIN { exit !(score > 0 && score <= most) }' ||
+    fail "its exposure is $score, at most $exposure_max is allowed"
+  # A mistake is told, and the former jobs go on.
+  echo 'every = "soon"' >>/etc/zferry/zferry.toml
+  systemctl reload $unit
+  wait_until 30 "the mistake is told" journal_says 'the former configuration stays'
+  has_copies 3
+  systemctl stop $unit
+  is Result success || fail "the scheduler was stopped with $(of_unit Result)"
+  is ExecMainStatus 0 || fail "the scheduler ended with $(of_unit ExecMainStatus)"
+  same_trees vault/in/data tank/data "$(snapshots vault/in/data | head -n 1 | cut -f 1)"
+  no_holds_left
+  unit=zferry-serve
+  stop_unit
+}
+
+has_copies() { [ "$(snapshots vault/in/data 2>/dev/null | wc -l)" -ge "$1" ]; }
 
 status=0
 run_cases "$@" || status=$?

@@ -1,0 +1,190 @@
+//! Does what the scheduler orders, and tells it what came of it.
+//!
+//! What must never happen here: that a run's end is not told to the machine, which would wait for
+//! it for ever.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Instant;
+
+use jiff::Timestamp;
+use tokio::signal::unix::Signal;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::watch;
+
+use super::super::Loudness;
+use super::super::config::{Config, ConfigFile};
+use super::super::replicate::{self, Copied};
+use super::histories::Histories;
+use super::job::{Job, ended};
+use crate::error::{Class, Failure, Side};
+use crate::schedule::{JobName, Now, Order, Scheduler};
+use crate::server::Stopping;
+use crate::units::Bytes;
+use crate::zfs::{Zfs, ZfsError};
+
+/// The jobs of one process.
+pub(super) struct Runner {
+    config: ConfigFile,
+    scheduler: Scheduler,
+    jobs: BTreeMap<JobName, Arc<Job>>,
+    histories: Histories,
+    zfs: Zfs,
+    loudness: Loudness,
+    began: Instant,
+    /// Ends the runs where they are.
+    stop_runs: watch::Sender<Stopping>,
+    tell: UnboundedSender<News>,
+    news: UnboundedReceiver<News>,
+}
+
+/// What other threads have done.
+enum News {
+    Ended(JobName, Result<Copied, Failure>),
+    Measured(JobName, Result<Option<Bytes>, ZfsError>),
+}
+
+impl Runner {
+    /// Without jobs.
+    pub fn new(config: ConfigFile, histories: Histories, zfs: Zfs, loudness: Loudness) -> Runner {
+        let (tell, news) = unbounded_channel();
+        Runner {
+            config,
+            scheduler: Scheduler::new(NonZeroUsize::MIN),
+            jobs: BTreeMap::new(),
+            histories,
+            zfs,
+            loudness,
+            began: Instant::now(),
+            stop_runs: watch::Sender::new(Stopping::No),
+            tell,
+            news,
+        }
+    }
+
+    /// From now on these are the jobs. A run that has begun goes on as it began.
+    pub fn configure(&mut self, jobs: Vec<Job>, parallel: NonZeroUsize) {
+        self.jobs = jobs.into_iter().map(|job| (job.name.clone(), Arc::new(job))).collect();
+        let triggers = self.jobs.values().map(|job| (job.name.clone(), job.trigger.clone()));
+        let now = self.now();
+        self.scheduler.configure(triggers, parallel, now, |job| self.histories.read(job));
+    }
+
+    /// Until `stop` says so, and the runs have ended.
+    pub async fn run(mut self, mut stop: watch::Receiver<Stopping>, mut hangup: Signal) {
+        loop {
+            let urgency = *stop.borrow_and_update();
+            self.heed(urgency);
+            if urgency > Stopping::No && self.scheduler.running() == 0 {
+                return;
+            }
+            for order in self.scheduler.orders(self.now()) {
+                self.follow(order);
+            }
+            let idle_for = self.scheduler.idle_for(self.now());
+            tokio::select! {
+                Some(news) = self.news.recv() => self.learn(news),
+                () = tokio::time::sleep(idle_for) => {}
+                Some(()) = hangup.recv() => self.read_again(),
+                Ok(()) = stop.changed() => {}
+            }
+        }
+    }
+
+    fn now(&self) -> Now {
+        Now { wall: Timestamp::now(), up: self.began.elapsed() }
+    }
+
+    fn heed(&mut self, urgency: Stopping) {
+        match urgency {
+            Stopping::No => {}
+            Stopping::Drained => self.scheduler.drain(),
+            Stopping::Now => {
+                self.scheduler.drain();
+                self.stop_runs.send_replace(Stopping::Now);
+            }
+        }
+    }
+
+    fn follow(&mut self, order: Order) {
+        match order {
+            Order::Run(name) => self.start(name),
+            Order::Measure(name) => self.measure(name),
+        }
+    }
+
+    fn start(&mut self, name: JobName) {
+        self.keep(&name);
+        let Some(job) = self.jobs.get(&name) else { return };
+        tracing::info!(job = %name, "begins");
+        let (tell, stop) = (self.tell.clone(), self.stop_runs.subscribe());
+        let of = name.clone();
+        let started = job.start(self.loudness, stop, move |outcome| {
+            let _nobody_listens = tell.send(News::Ended(of, outcome));
+        });
+        if let Err(error) = started {
+            let what = format!("start a thread: {error}");
+            let failure = Failure::new(Side::Source, Class::Machine, what);
+            self.learn(News::Ended(name, Err(failure)));
+        }
+    }
+
+    /// On another thread: `zfs` may take its time.
+    fn measure(&mut self, name: JobName) {
+        let snapshot = self.scheduler.history(&name).and_then(|known| known.snapshot.clone());
+        let source = self.jobs.get(&name).and_then(|job| job.copy.local_source());
+        let (Some(snapshot), Some(source)) = (snapshot, source) else {
+            return self.learn(News::Measured(name, Ok(None)));
+        };
+        let (zfs, tell) = (self.zfs.clone(), self.tell.clone());
+        tokio::task::spawn_blocking(move || {
+            let written = zfs.written_since(&source, &snapshot);
+            let _nobody_listens = tell.send(News::Measured(name, written));
+        });
+    }
+
+    fn learn(&mut self, news: News) {
+        let now = self.now();
+        match news {
+            News::Ended(name, outcome) => {
+                self.say(&name, &outcome);
+                self.scheduler.ended(&name, ended(&outcome), now);
+                self.keep(&name);
+            }
+            News::Measured(name, Ok(bytes)) => self.scheduler.measured(&name, bytes, now),
+            News::Measured(name, Err(error)) => {
+                tracing::warn!(job = %name, "how much was written is not known: {error}");
+                self.scheduler.measured(&name, None, now);
+            }
+        }
+    }
+
+    fn say(&self, name: &JobName, outcome: &Result<Copied, Failure>) {
+        match outcome {
+            Ok(_) if self.loudness.quiet => {}
+            Ok(copied) => {
+                if let Some(job) = self.jobs.get(name) {
+                    replicate::tell(&format!("{name}: "), &job.copy, copied);
+                }
+            }
+            Err(failure) => tracing::error!(job = %name, "{failure}"),
+        }
+    }
+
+    fn keep(&self, name: &JobName) {
+        if let Some(history) = self.scheduler.history(name) {
+            self.histories.write(name, history);
+        }
+    }
+
+    fn read_again(&mut self) {
+        match self.config.load() {
+            Ok(Config { parallel, jobs, .. }) => {
+                tracing::warn!(jobs = jobs.len(), "read the configuration again");
+                self.configure(jobs, parallel);
+            }
+            Err(failure) => tracing::error!(%failure, "the former configuration stays"),
+        }
+    }
+}
