@@ -3,7 +3,7 @@
 
 use clap::{Args, ValueEnum};
 
-use super::engine::typed;
+use super::typed::typed;
 use crate::client::job::{OnDeadToken, Wanted};
 use crate::dataset::SnapName;
 use crate::zfs::snapshot;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-pub(super) use self::parse::Config;
+pub(super) use self::parse::{Config, Job};
 use super::{show, usage};
 use crate::error::{Failure, Side};
 use crate::trust::list::{self, Mistake};

@@ -11,6 +11,7 @@ use sys::backend::{Backend, Choice};
 use self::values::{Compress, Pin, Stripes};
 use super::limit::{Bwlimit, Limit};
 use super::spool::SpoolFlags;
+use super::typed::typed;
 use super::{machine, usage};
 use crate::client::Connections;
 use crate::engine::settings::{Checksum, Compression, Route, RouteChoice, Settings, ZeroCopy};
@@ -335,12 +336,6 @@ impl ChecksumFlag {
             ChecksumFlag::None => Bytes(256 << 10),
         }
     }
-}
-
-/// How a value of an enumeration is typed.
-pub(super) fn typed(value: &impl ValueEnum) -> String {
-    let possible = value.to_possible_value();
-    possible.map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
 
 /// Whether the bytes of blocks are looked at only where that is wished.

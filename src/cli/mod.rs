@@ -31,6 +31,7 @@ mod state;
 mod status;
 mod target;
 mod tune;
+mod typed;
 
 use std::ffi::OsString;
 use std::io::IsTerminal;

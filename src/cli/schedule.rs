@@ -1,7 +1,7 @@
 //! `zferry schedule`: the jobs of a configuration, each when it is due, for as long as it is let.
 
 mod histories;
-mod job;
+mod run;
 mod runner;
 
 use std::fs::{DirBuilder, File, TryLockError};
@@ -13,7 +13,6 @@ use sys::control::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::histories::Histories;
-pub(super) use self::job::Job;
 use self::runner::Runner;
 use super::config::{Config, ConfigFile};
 use super::{Loudness, machine, signals};

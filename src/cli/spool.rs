@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
-use super::engine::typed;
+use super::typed::typed;
 use super::usage;
 use crate::breakpoint::segment::SegmentPages;
 use crate::engine::settings::{Spool, When};

@@ -8,17 +8,16 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::making::{Announced, Making};
+use super::leave::Leave;
+use super::making::Making;
 use super::pool::Pool;
 use super::wished::Wished;
-use crate::dataset::Guid;
 use crate::error::{Class, Failure, Side};
 use crate::protocol::message::{DatasetStream, RelativeName};
 use crate::trust::clients::Clients;
-use crate::trust::grants::{Client, Limits, Permit, Receive, Wish};
+use crate::trust::grants::{Client, Receive, Wish};
 use crate::trust::{Book, Fingerprint, clients};
 use crate::zfs::Zfs;
-use crate::zfs::below::Way;
 
 /// The pools of this host, as one client may use them.
 #[derive(Clone, Debug)]
@@ -27,13 +26,6 @@ pub struct Granted {
     book: Arc<Book>,
     making: Making,
     client: Option<Fingerprint>,
-}
-
-/// That one wish is granted, and what the pool itself has to say to it.
-#[derive(Clone, Debug)]
-pub(super) struct Leave {
-    permit: Permit,
-    making: Making,
 }
 
 impl Granted {
@@ -67,7 +59,7 @@ impl Granted {
         let permit = judged.map_err(|denied| denied.on_target())?;
         let pool = Pool { zfs: self.zfs.clone(), root: permit.root().clone(), only: None };
         let dataset = permit.dataset().clone();
-        let leave = Leave { permit, making: self.making.clone() };
+        let leave = Leave::new(permit, self.making.clone());
         Ok(Wished { pool, dataset, leave: Some(leave) })
     }
 
@@ -79,38 +71,5 @@ impl Granted {
             raw: stream.raw,
         };
         self.wished(&stream.target, Wish::Receive(wish))
-    }
-}
-
-impl Leave {
-    /// Whether the root is the dataset that was granted.
-    pub fn check_root(&self, found: Guid) -> Result<(), Failure> {
-        self.permit.check_root(found).map_err(|denied| denied.on_target())
-    }
-
-    /// How much the client may have below the root.
-    pub fn limits(&self) -> Limits {
-        self.permit.limits()
-    }
-
-    /// Whether the client may have another transfer beside so many that run below the root.
-    pub fn check_transfers(&self, running: usize) -> Result<(), Failure> {
-        self.permit.check_transfers(running).map_err(|denied| denied.on_target())
-    }
-
-    /// Whether a dataset may be made, with all that is missing above it. It counts as made for as
-    /// long as what is returned lives.
-    pub fn to_make(&self, pool: &Pool, way: &Way) -> Result<Option<Announced>, Failure> {
-        let Leave { permit, making } = self;
-        if !way.missing.is_empty() {
-            permit.check_parents().map_err(|denied| denied.on_target())?;
-        }
-        if permit.limits().datasets.is_none() {
-            return Ok(None);
-        }
-        let names = way.missing.iter().chain([permit.dataset()]).cloned().collect();
-        let there = || pool.zfs.names_below(&pool.root).map_err(|error| error.on(Side::Target));
-        let may_be = |count| permit.check_datasets(count).map_err(|denied| denied.on_target());
-        making.announce(&pool.root, names, there, may_be).map(Some)
     }
 }

@@ -21,12 +21,12 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 pub(super) use self::restored::restore_all;
 use super::audit::Entry;
-use super::destination::Target;
 use super::lanes::Lanes;
 use super::place::Place;
 use super::portion::{self, Portion};
 use super::roster::{Arrival, Claim, Presence, Who};
 use super::taker::Prepared;
+use super::target::Target;
 use super::transfer::Transfer;
 use super::wished::Verified;
 use super::{Destination, Lasts, Shared, Stopping};

@@ -1,8 +1,8 @@
 //! What takes a stream on this side.
 
 use super::gate::Gate;
+use super::kept::Kept;
 use super::making::Announced;
-use super::transfer::Kept;
 use crate::engine::receiver::Sink;
 use crate::process::Process;
 

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::Stopping;
-use super::destination::Target;
 use super::making::Announced;
 use super::roster::Claim;
-use crate::engine::receiver::{self, Receiver as Engine};
+use super::target::Target;
+use crate::engine::receiver::Receiver as Engine;
 use crate::process::{Ended as ProcessEnded, Stopper};
 use crate::protocol::message::{Stream, Watermarks};
 use crate::protocol::receiver::Ended;
@@ -30,17 +30,6 @@ const TERMINATE_LIMIT: Duration = Duration::from_secs(5);
 
 /// How long a process that was killed may take to be gone: one in the kernel takes its time.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
-
-/// What is kept of a transfer.
-#[derive(Debug)]
-pub(super) struct Kept {
-    /// Where it is recorded how far it came.
-    pub records: Keeping,
-    /// The stream itself, in breakpoint files.
-    pub stream: Option<receiver::KeptStream>,
-    /// What its files have of a room that is shared.
-    pub room: Option<Arc<Account>>,
-}
 
 /// A transfer between its opening and its result.
 #[derive(Debug)]

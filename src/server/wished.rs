@@ -4,7 +4,7 @@
 //! blocks. What must never happen here: anything below a root that is another dataset by now than
 //! the one that was granted.
 
-use super::granted::Leave;
+use super::leave::Leave;
 use super::making::Announced;
 use super::pool::{self, Pool};
 use super::taker::Prepared;

@@ -18,7 +18,6 @@ use clap::{ArgAction, Args, Command, FromArgMatches};
 use cronexpr::{FallbackTimezoneOption, ParseOptions, parse_crontab_with};
 use toml_edit::{Document, Item, Table, Value};
 
-use super::super::schedule::Job;
 use super::super::{duration, replicate};
 use crate::schedule::{JobName, Rhythm, Trigger, Written};
 use crate::trust::list::Mistake;
@@ -32,6 +31,14 @@ pub(in crate::cli) struct Config {
     /// How many run at once.
     pub parallel: NonZeroUsize,
     pub jobs: Vec<Job>,
+}
+
+/// One copy that is made again and again.
+#[derive(Debug)]
+pub(in crate::cli) struct Job {
+    pub name: JobName,
+    pub trigger: Trigger,
+    pub copy: replicate::Arguments,
 }
 
 /// What a job says itself; all others are flags.

@@ -14,10 +14,10 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 
 use super::super::Loudness;
-use super::super::config::{Config, ConfigFile};
+use super::super::config::{Config, ConfigFile, Job};
 use super::super::replicate::{self, Copied};
 use super::histories::Histories;
-use super::job::{Job, ended};
+use super::run;
 use crate::error::{Class, Failure, Side};
 use crate::schedule::{JobName, Now, Order, Scheduler};
 use crate::server::Stopping;
@@ -120,7 +120,7 @@ impl Runner {
         tracing::info!(job = %name, "begins");
         let (tell, stop) = (self.tell.clone(), self.stop_runs.subscribe());
         let of = name.clone();
-        let started = job.start(self.loudness, stop, move |outcome| {
+        let started = run::start(job, self.loudness, stop, move |outcome| {
             let _nobody_listens = tell.send(News::Ended(of, outcome));
         });
         if let Err(error) = started {
@@ -149,7 +149,7 @@ impl Runner {
         match news {
             News::Ended(name, outcome) => {
                 self.say(&name, &outcome);
-                self.scheduler.ended(&name, ended(&outcome), now);
+                self.scheduler.ended(&name, run::ended(&outcome), now);
                 self.keep(&name);
             }
             News::Measured(name, Ok(bytes)) => self.scheduler.measured(&name, bytes, now),

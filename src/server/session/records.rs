@@ -8,7 +8,7 @@ use crate::engine::receiver::{self, Receiver as Engine};
 use crate::engine::settings::Spool;
 use crate::error::Class;
 use crate::protocol::message::{Open, Stream};
-use crate::server::transfer::Kept;
+use crate::server::kept::Kept;
 use crate::spool::handover::Handover;
 use crate::spool::keeping::{Keeping, Over};
 use crate::spool::names::Names;

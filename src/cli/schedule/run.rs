@@ -1,0 +1,50 @@
+//! One run of one job.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::super::Loudness;
+use super::super::config::Job;
+use super::super::replicate::{self, Copied};
+use super::super::show::Show;
+use super::super::signals::Halt;
+use crate::error::{Class, Failure, Side};
+use crate::schedule::Ended;
+use crate::server::Stopping;
+
+/// Starts a run on a thread of its own; `tell` is called when it has ended.
+pub(super) fn start(
+    job: &Arc<Job>,
+    loudness: Loudness,
+    stop: watch::Receiver<Stopping>,
+    tell: impl FnOnce(Result<Copied, Failure>) + Send + 'static,
+) -> std::io::Result<()> {
+    let job = Arc::clone(job);
+    let run = move || {
+        let _span = tracing::error_span!("job", name = %job.name).entered();
+        let ended = catch_unwind(AssertUnwindSafe(|| {
+            let mut watch = Show::lines(loudness.quiet);
+            replicate::copy(&job.copy, loudness, Halt::ByOthers(stop), &mut watch)
+        }));
+        tell(ended.unwrap_or_else(|_panic| {
+            let what = "the run has died by a mistake in zferry itself";
+            Err(Failure::new(Side::Source, Class::Internal, what))
+        }));
+    };
+    std::thread::Builder::new().name("zferry-job".to_owned()).spawn(run).map(drop)
+}
+
+/// What the scheduler makes of it.
+pub(super) fn ended(outcome: &Result<Copied, Failure>) -> Ended {
+    match outcome {
+        Ok(copied) => Ended::Well(copied.snapshot.clone()),
+        Err(failure) => match failure.class {
+            Class::Interrupted | Class::Wait | Class::Busy | Class::Machine => {
+                Ended::Interrupted(failure.to_string())
+            }
+            _ => Ended::Failed(failure.to_string()),
+        },
+    }
+}
