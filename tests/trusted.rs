@@ -252,7 +252,7 @@ fn no_session_of_tls_can_be_resumed_and_nothing_is_taken_early() {
         assert_eq!(client.handshake_kind(), Some(HandshakeKind::Full));
         assert_eq!(client.tls13_tickets_received(), 0);
     }
-    assert!(scene.server.running.said().contains("refused a connection"));
+    wait_for_words(&scene.server.running, "refused a connection");
 }
 
 /// A client that takes any server, would resume its sessions, and say something early.

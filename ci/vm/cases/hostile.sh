@@ -173,9 +173,10 @@ shows_token() {
   mkdir -p "$work/liar"
   {
     echo '#!/bin/bash'
-    # shellcheck disable=SC2016 # for the script
-    echo "[[ \" \$* \" != *receive_resume_token* ]] || exec printf 'filesystem\t%s\n' '$1'"
-    echo "exec $real_zfs \"\$@\""
+    echo 'set -o pipefail'
+    echo "[[ \" \$* \" == *receive_resume_token* ]] || exec $real_zfs \"\$@\""
+    # The last of the four columns of a list, or the only one; `-` where nothing was received in part.
+    echo "$real_zfs \"\$@\" | awk -F '\t' -v OFS='\t' '(NF == 1 || NF == 4) && \$NF == \"-\" { \$NF = \"$1\" } { print }'"
   } >"$work/liar/zfs"
   chmod 755 "$work/liar/zfs"
 }
