@@ -1,16 +1,17 @@
 //! How far a transfer is, for whoever looks: counters that stages write and nobody waits for.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::reached::ReachedCell;
 use crate::breakpoint::keeper::Reached;
 use crate::units::{Bytes, StreamOffset, TransferId};
 
-/// Counters of one transfer or one session; each only grows.
+/// Counters of one transfer or one session, each of which only grows, and what waits now.
 #[derive(Debug, Default)]
 pub struct Progress {
     read: AtomicU64,
     sent: AtomicU64,
+    waits_for_room: AtomicBool,
     wire: AtomicU64,
     resent: AtomicU64,
     spooled: AtomicU64,
@@ -29,6 +30,11 @@ impl Progress {
     /// takes over from; each block counted once.
     pub fn sent(&self) -> StreamOffset {
         StreamOffset(self.sent.load(Ordering::Relaxed))
+    }
+
+    /// Whether nothing is under way, and the next block waits for room at the receiver.
+    pub fn waits_for_room(&self) -> bool {
+        self.waits_for_room.load(Ordering::Relaxed)
     }
 
     /// Bytes that the sockets took or gave, headers included.
@@ -75,6 +81,10 @@ impl Progress {
 
     pub(super) fn add_sent(&self, bytes: Bytes) {
         self.sent.fetch_add(bytes.0, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_waits_for_room(&self, waits: bool) {
+        self.waits_for_room.store(waits, Ordering::Relaxed);
     }
 
     pub(super) fn add_wire(&self, bytes: usize) {

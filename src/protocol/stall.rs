@@ -34,6 +34,9 @@ pub struct Way {
     pub ended: bool,
     /// What was given to a connection; the rest waits for room at the receiver, or for its turn.
     pub sent: StreamOffset,
+    /// Whether nothing of it is under way, and the next block waits for room at the receiver. One
+    /// that stands anew has lost what was sent to it, and may have no room for that yet.
+    pub waits_for_room: bool,
     /// Whether there is a connection to the other side at all.
     pub connected: bool,
     /// What the receiver has got.
@@ -152,7 +155,7 @@ impl Way {
             Culprit::Wire
         } else if self.fed == self.read && !self.ended {
             Culprit::SourceRead
-        } else if self.sent == self.received || self.received > self.fed {
+        } else if self.sent == self.received || self.received > self.fed || self.waits_for_room {
             // All that was sent has arrived. For the rest the receiver has no room.
             Culprit::Receive
         } else {
@@ -182,6 +185,7 @@ mod tests {
             read: StreamOffset(read),
             ended: false,
             sent: StreamOffset(read),
+            waits_for_room: false,
             connected: true,
             received: StreamOffset(received),
             fed: StreamOffset(fed),
@@ -204,6 +208,7 @@ mod tests {
             (Way { sent: StreamOffset(5), ..way(9, 5, 5) }, Culprit::Receive),
             (Way { sent: StreamOffset(7), ..way(9, 5, 5) }, Culprit::Wire),
             (Way { ended: true, ..way(9, 5, 5) }, Culprit::Wire),
+            (Way { waits_for_room: true, ..way(9, 5, 5) }, Culprit::Receive),
             (Way { connected: false, ..way(9, 6, 5) }, Culprit::Wire),
         ] {
             assert_eq!(way.culprit(), culprit, "{way:?}");

@@ -39,6 +39,8 @@ pub struct Target {
     runs: u32,
     /// The next objects do not fit: the receive fails.
     pub full: bool,
+    /// The receive whose part was given up before it had heard how its stream begins.
+    orphaned: Option<u32>,
 }
 
 #[derive(Debug)]
@@ -102,6 +104,14 @@ impl Target {
         if let Some(receive) = &mut self.receive {
             receive.closed = true;
         }
+    }
+
+    /// `zfs receive -A`: of a receive that has not begun yet, whoever started it being dead, ZFS
+    /// knows nothing; it will find nothing to go on from.
+    pub fn abort(&mut self) {
+        self.token = None;
+        let early = self.receive.as_ref().filter(|receive| receive.begun.is_none());
+        self.orphaned = early.map(|receive| receive.run);
     }
 
     /// The host loses its power.
@@ -230,7 +240,7 @@ impl Environment {
     fn consume(&mut self, run: u32) {
         let share = self.random.between(1, PIPE_BYTES as u64);
         let token = self.target.token;
-        let full = self.target.full;
+        let (full, is_orphaned) = (self.target.full, self.target.orphaned == Some(run));
         let Some(receive) = self.target.running(run).filter(|receive| !receive.ending) else {
             return;
         };
@@ -242,6 +252,11 @@ impl Environment {
             match receive.parse(token) {
                 Ok(true) => {}
                 Ok(false) => break,
+                Err(_) if is_orphaned => {
+                    receive.closed = true;
+                    receive.pipe.clear();
+                    break;
+                }
                 Err(what) => panic!("zfs receive: invalid stream: {what}"),
             }
         }

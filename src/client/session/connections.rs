@@ -56,6 +56,7 @@ impl Session {
             read: StreamOffset(carrying.progress.read().0),
             ended: carrying.source_end.is_some(),
             sent: carrying.progress.sent(),
+            waits_for_room: carrying.progress.waits_for_room(),
             connected: self.conversation.is_up(),
             received: carrying.reached.received,
             fed: carrying.reached.fed,

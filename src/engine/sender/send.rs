@@ -158,6 +158,7 @@ impl Dealer {
 
     fn deal(&mut self) -> Result<(), Fault> {
         self.deal_out()?;
+        self.progress.set_waits_for_room(self.window.waits_for_room());
         if let Some(pressure) = &self.pressure {
             pressure.set_room(self.window.room(), self.window.dealt());
         }

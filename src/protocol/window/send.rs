@@ -225,6 +225,13 @@ impl<T> SendWindow<T> {
         usize::try_from(room).unwrap_or(usize::MAX)
     }
 
+    /// Whether the receiver has all that was dealt and is not to be dealt again, and must make room
+    /// for what comes next.
+    pub fn waits_for_room(&self) -> bool {
+        let next = self.waiting.first_key_value();
+        self.dealt.is_empty() && next.is_some_and(|(&sequence, _)| sequence >= self.credit.room)
+    }
+
     /// How many frames have a lane.
     pub fn dealt(&self) -> usize {
         self.dealt.len()

@@ -338,6 +338,7 @@ impl Session {
             read: carrying.read_to(),
             ended: carrying.end != Ending::Ahead,
             sent: carrying.sent,
+            waits_for_room: self.window.waits_for_room(),
             connected,
             received: carrying.reached.received,
             fed: carrying.reached.fed,

@@ -238,7 +238,7 @@ impl Server {
             let what = "what an interrupted receive left has changed";
             return session.give_up(Failure::new(Side::Target, Class::Interrupted, what), env);
         }
-        env.target.token = None;
+        env.target.abort();
         session.tell(Input::Aborted, env);
     }
 
