@@ -4,9 +4,7 @@ mod histories;
 mod run;
 mod runner;
 
-use std::fs::{DirBuilder, File, TryLockError};
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use sys::control::Runtime;
@@ -15,8 +13,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use self::histories::Histories;
 use self::runner::Runner;
 use super::config::{Config, ConfigFile};
-use super::{Loudness, machine, signals};
-use crate::error::{Class, Failure, Side};
+use super::{Loudness, machine, signals, state};
+use crate::error::{Failure, Side};
 use crate::server::Stopping;
 use crate::zfs::Zfs;
 
@@ -39,8 +37,10 @@ const STATE: &str = "/var/lib/zferry";
 
 pub(super) fn run(arguments: Arguments, loudness: Loudness) -> Result<(), Failure> {
     let Config { state, parallel, jobs } = arguments.config.load()?;
-    let state = arguments.state.or(state).unwrap_or_else(|| STATE.into());
-    let (_lock, histories) = (hold(&state)?, Histories::open(&state)?);
+    let folder = arguments.state.or(state).unwrap_or_else(|| STATE.into());
+    // Of two schedulers each would run all jobs.
+    let _lock = state::hold(Side::Source, &folder, "schedule.lock", "a scheduler")?;
+    let histories = Histories::open(&folder)?;
     let zfs = Zfs::find().map_err(|error| error.on(Side::Source))?;
     let backend = sys::backend::Backend::Threads;
     let runtime = Runtime::new(backend)
@@ -55,25 +55,4 @@ pub(super) fn run(arguments: Arguments, loudness: Loudness) -> Result<(), Failur
         runner.run(stop, hangup).await;
         Ok(())
     })
-}
-
-/// Holds the state for as long as the file lives: of two schedulers each would run all jobs.
-fn hold(state: &Path) -> Result<File, Failure> {
-    let shown = state.display();
-    let failed = |error| {
-        machine(Side::Source, &format!("use the state folder {shown}"), &error)
-            .with_remedy("name one that this user may write: --state DIR")
-    };
-    DirBuilder::new().recursive(true).mode(0o700).create(state).map_err(failed)?;
-    let file = File::options().create(true).append(true).open(state.join("schedule.lock"));
-    let file = file.map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            let what = format!("a scheduler with the state folder {shown} is running already");
-            Err(Failure::new(Side::Source, Class::Busy, what)
-                .with_remedy("stop that one, or give this one another --state"))
-        }
-        Err(TryLockError::Error(error)) => Err(failed(error)),
-    }
 }

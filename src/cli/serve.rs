@@ -1,10 +1,8 @@
 //! `zferry serve`: the resident server beside the backup pool.
 
-use std::fs::{DirBuilder, File, TryLockError};
 use std::io::ErrorKind;
 use std::net::SocketAddr;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -70,6 +68,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
     let state = arguments.state.as_deref();
+    let hold = |state| state::hold(Side::Target, state, "lock", "a server");
     let _lock = state.map(hold).transpose()?;
     let zfs = Zfs::find().map_err(|error| error.on(Side::Target))?;
     let spool = arguments.keep.place()?;
@@ -191,29 +190,6 @@ fn check_root(zfs: &Zfs, root: &DatasetName) -> Result<(), Failure> {
             let what = format!("the root {root} does not exist");
             Err(Failure::new(Side::Target, Class::Refused, what)
                 .with_remedy(format!("zfs create -o canmount=off -o mountpoint=none {name}")))
-        }
-    }
-}
-
-/// Holds the state folder for as long as the file lives.
-fn hold(folder: &Path) -> Result<File, Failure> {
-    let shown = folder.display();
-    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| {
-        machine(Side::Target, &format!("create the state folder {shown}"), &error)
-    })?;
-    let path = folder.join("lock");
-    let file = File::options().create(true).append(true).open(&path);
-    let file =
-        file.map_err(|error| machine(Side::Target, &format!("open {}", path.display()), &error))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            let what = format!("a server with the state folder {shown} is running already");
-            Err(Failure::new(Side::Target, Class::Busy, what)
-                .with_remedy("stop that one, or give this one another --state"))
-        }
-        Err(TryLockError::Error(error)) => {
-            Err(machine(Side::Target, &format!("lock {}", path.display()), &error))
         }
     }
 }

@@ -214,17 +214,12 @@ impl Scheduler {
         }
     }
 
-    /// Somebody wants a job to run as soon as it can. `false`: there is none of that name.
-    pub fn want(&mut self, name: &JobName) -> bool {
-        let job = self.jobs.get_mut(name).filter(|job| job.state != State::Leaving);
-        job.map(|job| (job.wanted, job.not_before) = (true, None)).is_some()
-    }
-
     /// What is known of one job.
     pub fn history(&self, name: &JobName) -> Option<&History> {
         self.jobs.get(name).map(|job| &job.history)
     }
 
+    #[cfg(test)]
     /// What is known of each job, and when its next run is due by rhythm.
     pub fn jobs(&self) -> impl Iterator<Item = (&JobName, &History, Option<Timestamp>)> {
         self.jobs.iter().map(|(name, job)| (name, &job.history, job.by_rhythm(name)))

@@ -329,19 +329,6 @@ fn whoever_drains_begins_nothing() {
     assert_eq!((world.count("a"), world.count("b"), world.scheduler.running()), (1, 0, 0));
 }
 
-#[test]
-fn whoever_wants_a_job_now_gets_it_even_after_a_failure() {
-    let mut world = World::new(1, &[("a", every(24 * HOUR))]);
-    world.obey();
-    world.end("a", failed());
-    world.pass(MINUTE);
-    assert_eq!(world.count("a"), 1);
-    assert!(world.scheduler.want(&name("a")));
-    assert!(!world.scheduler.want(&name("z")));
-    world.obey();
-    assert_eq!(world.count("a"), 2);
-}
-
 /// What may happen next in the world.
 #[derive(Clone, Debug)]
 enum Event {
