@@ -364,3 +364,13 @@ fn fatal_points() -> impl Iterator<Item = String> {
     let later = ["record-due:2", "record-written:2", "record-due:3", "record-written:3"];
     fault::POINTS.into_iter().chain(later).map(str::to_owned)
 }
+
+#[test]
+fn of_two_servers_with_one_state_the_second_is_told() {
+    let (target, state) = (StandIn::new(), tempfile::tempdir().unwrap());
+    let server = Server::serve(&target, &["--state", path(&state)]);
+    let words = ["serve", "--listen", "127.0.0.1:0", "--plain", "--root", "backup", "--state"];
+    let second = Running::start(zferry_on(&target, &words).arg(state.path())).ended();
+    second.failed_with(4, &["a server with the state folder", "is running already"]);
+    server.stopped().succeeded();
+}

@@ -48,3 +48,19 @@ pub(super) fn ended(outcome: &Result<Copied, Failure>) -> Ended {
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_pass_by_itself_is_tried_soon_and_what_a_person_mends_is_not() {
+        let of = |class| ended(&Err(Failure::new(Side::Target, class, "x")));
+        for class in [Class::Interrupted, Class::Wait, Class::Busy, Class::Machine] {
+            assert!(matches!(of(class), Ended::Interrupted(_)), "{class:?}");
+        }
+        for class in [Class::Usage, Class::Refused, Class::Peer, Class::Zfs, Class::Internal] {
+            assert!(matches!(of(class), Ended::Failed(_)), "{class:?}");
+        }
+    }
+}
