@@ -80,7 +80,8 @@ case_somebody_in_between_is_found_out() {
   inventory vault >"$work/before"
   pass_on $between 7010
   replicate 2 --snapshot one tank/data "zferry://$address:$between/data"
-  said "shows the key $(fingerprint "$middle").*somebody may sit in between"
+  grep -qF "shows the key $(fingerprint "$middle")" "$work/err" || fail "it did not name his key, but: $(last_words)"
+  said 'somebody may sit in between'
   inventory vault | cmp -s "$work/before" - || fail "the target was changed"
   ! grep -q 'victim' "$work/receive.log" || fail "the client has said who it is: $(grep -m 1 victim "$work/receive.log")"
   # It was the key: who only passes on bytes is no more than a wire.
