@@ -61,3 +61,43 @@ pub enum TargetState {
         resume_token: Option<String>,
     },
 }
+
+/// A dataset of a tree that is to be replicated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceDataset {
+    /// What it holds.
+    pub state: SourceState,
+    /// Its own identity: it keeps that when it is renamed, and another one of its name has another.
+    pub guid: Guid,
+    /// What it was cloned from, if it is a clone.
+    pub origin: Option<Origin>,
+    /// Its owner does not want it replicated (property `zferry:replicate`, inherited).
+    pub excluded: bool,
+}
+
+/// What a clone was made from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The dataset.
+    pub dataset: DatasetName,
+    /// Its snapshot.
+    pub snapshot: SnapName,
+}
+
+/// A dataset of a tree that is to receive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetDataset {
+    /// Its full name.
+    pub dataset: DatasetName,
+    /// What it holds; it exists.
+    pub state: TargetState,
+}
+
+/// A dataset that is to receive, and all below it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetTree {
+    /// Its full name.
+    pub root: DatasetName,
+    /// It and those below it, parents first; none where it does not exist.
+    pub datasets: Vec<TargetDataset>,
+}
