@@ -7,6 +7,7 @@ use std::hint::black_box;
 use criterion::{Criterion, criterion_group, criterion_main};
 use zferry::dataset::Kind;
 use zferry::listing::{Snapshot, SourceState, TargetState};
+use zferry::pattern::Chosen;
 use zferry::plan::{Goal, Plan, Policy, plan};
 
 const SNAPSHOTS: usize = 10_000;
@@ -24,18 +25,19 @@ fn source() -> SourceState {
         encrypted: false,
         snapshots: (0..SNAPSHOTS).map(snapshot).collect(),
         bookmarks: Vec::new(),
+        origin: None,
     }
 }
 
 fn holding(source: &SourceState, count: usize) -> TargetState {
     let snapshots = source.snapshots[..count].to_vec();
-    TargetState::Present { kind: source.kind, snapshots, resume_token: None }
+    TargetState::Present { kind: source.kind, encrypted: false, snapshots, resume_token: None }
 }
 
 fn plans(c: &mut Criterion) {
     let source = source();
     let target_name = "backup/a".parse().unwrap();
-    let policy = Policy { goal: Goal::Newest, intermediates: true };
+    let policy = Policy { goal: Goal::Newest, intermediates: true, chosen: Chosen::default() };
     let mut group = c.benchmark_group("plan of 10,000 snapshots");
     for (name, target, steps) in [
         ("all to an empty target", TargetState::Absent, SNAPSHOTS),

@@ -10,6 +10,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+pub mod property;
+
 /// The longest full name that ZFS takes (`ZFS_MAX_DATASET_NAME_LEN` less the NUL).
 pub const NAME_BYTES_MAX: usize = 255;
 

@@ -28,6 +28,8 @@ pub enum Class {
     Usage,
     /// The operator: going on would need a decision that zferry never takes by itself.
     Refused,
+    /// The operator: some datasets of a tree were copied and others not, each for its own reason.
+    Partly,
     /// Nobody: the same job is running already.
     Busy,
     /// Nobody: cut short from outside; the same command may be run again.
@@ -59,6 +61,112 @@ pub struct Failure {
     pub remedy: Option<String>,
 }
 
+/// What a command ends with: for a script, what a person reads. Commands that judge something
+/// (`zferry inspect`) have codes of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// All that was asked for is so.
+    Done = 0,
+    /// Some of it is, and some is not.
+    Partly = 1,
+    /// It is not.
+    Failed = 2,
+    /// It was not even tried.
+    Usage = 3,
+    /// Somebody else is at it.
+    Busy = 4,
+}
+
+impl Exit {
+    /// All of them, by number.
+    pub const ALL: [Exit; 5] = [Exit::Done, Exit::Partly, Exit::Failed, Exit::Usage, Exit::Busy];
+
+    /// The number.
+    pub fn code(self) -> u8 {
+        self as u8
+    }
+
+    /// What it is called.
+    pub fn name(self) -> &'static str {
+        match self {
+            Exit::Done => "done",
+            Exit::Partly => "partly",
+            Exit::Failed => "failed",
+            Exit::Usage => "usage",
+            Exit::Busy => "already running",
+        }
+    }
+
+    /// What it means, for the page about it.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Exit::Done => "all that was asked for is so, also where there was nothing to do",
+            Exit::Partly => "some of it is so, and what is not is named",
+            Exit::Failed => "it is not so; the message says why, on which side, and what to do",
+            Exit::Usage => {
+                "the command line or the configuration cannot mean what it says; nothing was tried"
+            }
+            Exit::Busy => "somebody else is at the same job; nothing was done or is wrong",
+        }
+    }
+}
+
+impl Class {
+    /// All of them, in the order in which they are documented.
+    pub const ALL: [Class; 10] = [
+        Class::Usage,
+        Class::Partly,
+        Class::Refused,
+        Class::Busy,
+        Class::Interrupted,
+        Class::Wait,
+        Class::Peer,
+        Class::Machine,
+        Class::Zfs,
+        Class::Internal,
+    ];
+
+    /// Who must act, for the page about it.
+    pub fn who(self) -> &'static str {
+        match self {
+            Class::Usage => "whoever typed it",
+            Class::Refused | Class::Partly | Class::Machine | Class::Zfs => "whoever runs the host",
+            Class::Wait => "whoever runs the host, in time",
+            Class::Busy | Class::Interrupted => "nobody",
+            Class::Peer => "whoever runs the other end",
+            Class::Internal => "us: please report it",
+        }
+    }
+
+    /// What has happened, for the page about it.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Class::Usage => "the command line or a configuration cannot mean what it says",
+            Class::Refused => "going on would need a decision that zferry never takes by itself",
+            Class::Partly => {
+                "some datasets of a tree were copied, and others not, each for its own reason"
+            }
+            Class::Busy => "the same job is running already",
+            Class::Interrupted => "cut short from outside; the same command may be run again",
+            Class::Wait => "no space, a quota, a busy dataset; the same command works later",
+            Class::Peer => "the other end broke the protocol, or is no zferry",
+            Class::Machine => "a program, a permission, a port or a kernel feature is missing",
+            Class::Zfs => "`zfs` failed in a way that running it again does not mend",
+            Class::Internal => "a mistake in zferry, or a class that a newer one knows",
+        }
+    }
+
+    /// What a command ends with after a failure of this class.
+    pub fn exit(self) -> Exit {
+        match self {
+            Class::Usage => Exit::Usage,
+            Class::Partly => Exit::Partly,
+            Class::Busy => Exit::Busy,
+            _ => Exit::Failed,
+        }
+    }
+}
+
 impl Failure {
     /// A failure with no remedy to offer yet.
     pub fn new(side: Side, class: Class, what: impl Into<String>) -> Failure {
@@ -72,13 +180,9 @@ impl Failure {
         self
     }
 
-    /// The exit code that tells a script what a person reads: 2 failed, 3 usage, 4 running already.
+    /// The exit code that tells a script what a person reads.
     pub fn exit_code(&self) -> u8 {
-        match self.class {
-            Class::Usage => 3,
-            Class::Busy => 4,
-            _ => 2,
-        }
+        self.class.exit().code()
     }
 }
 
@@ -125,8 +229,9 @@ mod tests {
     }
 
     #[test]
-    fn only_usage_and_busy_have_exit_codes_of_their_own() {
+    fn what_a_script_may_do_by_itself_has_exit_codes_of_its_own() {
         let code = |class| Failure::new(Side::Source, class, "").exit_code();
         assert_eq!((code(Class::Usage), code(Class::Busy), code(Class::Zfs)), (3, 4, 2));
+        assert_eq!(code(Class::Partly), 1);
     }
 }

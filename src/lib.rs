@@ -1,8 +1,8 @@
 //! zferry carries ZFS snapshots from one Linux host to another and never starts over.
 //!
 //! Modules stand on each other in this order, and name only what stands below them:
-//! `units, error, backoff, small_file, dataset, listing, token, stream, trust < protocol <
-//! breakpoint < schedule < plan < spool < process < zfs < engine < tls < link < ...`
+//! `units, error, backoff, small_file, dataset, pattern, listing, token, stream, retention, trust <
+//! protocol < breakpoint < schedule < plan < spool < process < zfs < engine < tls < link < ...`
 #![forbid(unsafe_code)]
 
 pub mod units;
@@ -15,11 +15,15 @@ pub mod small_file;
 
 pub mod dataset;
 
+pub mod pattern;
+
 pub mod listing;
 
 pub mod token;
 
 pub mod stream;
+
+pub mod retention;
 
 pub mod trust;
 
@@ -46,6 +50,8 @@ pub mod link;
 pub mod server;
 
 pub mod client;
+
+pub mod board;
 
 pub mod tune;
 

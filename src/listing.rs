@@ -42,6 +42,19 @@ pub struct SourceState {
     pub snapshots: Vec<Snapshot>,
     /// All bookmarks, oldest first.
     pub bookmarks: Vec<Bookmark>,
+    /// What it was cloned from, where it is to begin as a clone at the target too: only where the
+    /// target holds that snapshot, and not in clear if this is encrypted. Otherwise a clone is sent
+    /// as if it were none.
+    pub origin: Option<OriginSnapshot>,
+}
+
+/// The snapshot that a clone was made from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OriginSnapshot {
+    /// Whose it is: another dataset of the same pool.
+    pub dataset: DatasetName,
+    /// The snapshot.
+    pub snapshot: Snapshot,
 }
 
 /// The dataset that is to receive.
@@ -54,6 +67,9 @@ pub enum TargetState {
     Present {
         /// Filesystem or volume.
         kind: Kind,
+        /// Whether it is encrypted.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        encrypted: bool,
         /// All snapshots, oldest first.
         snapshots: Vec<Snapshot>,
         /// ZFS's resume token, where an interrupted receive left its state.

@@ -13,7 +13,7 @@ use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sys::pidfd::{PidFd, StopSignal};
 use sys::pipe::Pipe;
@@ -30,6 +30,9 @@ pub const STDERR_BYTES_MAX: usize = 64 << 10;
 /// How long [`Process::wait`] waits for the rest of stderr when the child itself has ended: a
 /// grandchild in the background may hold it open for ever.
 const STDERR_GRACE: Duration = Duration::from_secs(1);
+
+/// How often it is looked whether a child has ended that has a limit.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// What becomes of the child's stderr. It is kept for [`Ended`] in any case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +63,15 @@ pub struct Ended {
     pub status: ExitStatus,
     /// The last [`STDERR_BYTES_MAX`] bytes of its stderr; what is not UTF-8 is replaced.
     pub stderr: String,
+}
+
+/// What became of a child that was waited for with a limit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// It has ended by itself.
+    Ended(Ended),
+    /// It had to be killed, with its group.
+    OutOfIt(Ended),
 }
 
 /// Stops a [`Process`] from any thread, at any time, even after it was waited for.
@@ -118,6 +130,24 @@ impl Process {
         let status = self.child.wait()?;
         self.waited = true;
         Ok(Ended { status, stderr: self.stderr.finish() })
+    }
+
+    /// Waits as [`Process::wait`] does, but no longer than `limit`: then the child is killed, and
+    /// what it has started with it as far as that is in its group still.
+    pub fn wait_for(mut self, limit: Duration) -> io::Result<Patience> {
+        let started = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                self.waited = true;
+                let stderr = self.stderr.finish();
+                return Ok(Patience::Ended(Ended { status, stderr }));
+            }
+            if started.elapsed() >= limit {
+                sys::group::kill(&mut self.child)?;
+                return Ok(Patience::OutOfIt(self.wait()?));
+            }
+            thread::sleep(LOOK_EVERY);
+        }
     }
 }
 
@@ -243,7 +273,6 @@ fn keep_last(kept: &mut Vec<u8>, words: &[u8]) {
 #[cfg(test)]
 mod tests {
     use std::fs::{self, File};
-    use std::time::Instant;
 
     use super::*;
 
@@ -341,6 +370,26 @@ mod tests {
         assert_eq!(ended.to_string(), "killed by signal 15 (SIGTERM)");
         stopper.kill().unwrap();
         stopper.terminate().unwrap();
+    }
+
+    #[test]
+    fn one_that_takes_too_long_is_killed_with_what_it_has_started() {
+        let script = "sleep 60 & echo $! >&2; wait";
+        let (process, input) = Process::reading(shell(script), Stderr::Kept).unwrap();
+        drop(input);
+        let Patience::OutOfIt(ended) = process.wait_for(Duration::from_millis(300)).unwrap() else {
+            panic!("it ended by itself")
+        };
+        assert_eq!(ended.signal(), Some(9));
+        let grandchild: u32 = ended.stderr.trim().parse().unwrap();
+        let state = fs::read_to_string(format!("/proc/{grandchild}/stat")).unwrap_or_default();
+        // Where nobody reaps orphans it stays as a zombie, which holds nothing.
+        assert!(state.is_empty() || state.contains(") Z "), "{state}");
+        let (process, _input) = Process::reading(shell("exit 3"), Stderr::Kept).unwrap();
+        let Patience::Ended(ended) = process.wait_for(Duration::from_secs(60)).unwrap() else {
+            panic!("it was killed")
+        };
+        assert_eq!(ended.status.code(), Some(3));
     }
 
     #[test]

@@ -102,7 +102,12 @@ pub fn write_json(path: &Path, what: &impl Serialize) -> io::Result<()> {
 
 /// Reads what [`write_json`] wrote.
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
-    Ok(serde_json::from_str(&read_text(&File::open(path)?, JSON_BYTES_MAX)?)?)
+    read_json_up_to(path, JSON_BYTES_MAX)
+}
+
+/// The same of something that may be longer.
+pub fn read_json_up_to<T: DeserializeOwned>(path: &Path, bytes_max: u64) -> io::Result<T> {
+    Ok(serde_json::from_str(&read_text(&File::open(path)?, bytes_max)?)?)
 }
 
 /// Why a file or folder is not believed.

@@ -35,7 +35,12 @@ fn a_stream_is_told_from_its_begin_to_its_end() {
     receiver.running.ended().succeeded();
     let events = events(&sender);
     assert_eq!(names(&events), ["begin", "moment", "end", "done"]);
-    assert_eq!(events[0], json!({"event": "begin", "what": "stdin", "estimated": null}));
+    assert_eq!(
+        events[0],
+        json!({
+            "event": "begin", "dataset": null, "what": "stdin", "estimated": null,
+        })
+    );
     let (last, done) = (&events[events.len() - 3], &events[events.len() - 1]);
     assert_eq!((&last["read"], &last["fed"]), (&json!(3 << 20), &json!(3 << 20)));
     assert_eq!((&done["bytes"], &done["holds"]), (&json!(3 << 20), &Value::Null));
@@ -70,6 +75,8 @@ fn a_copy_tells_what_the_target_holds_however_little_there_was_to_do() {
         let events = events(&copy);
         let done = events.last().unwrap();
         assert_eq!((&done["holds"], &done["streams"]), (&json!("tank/a@s"), &json!(streams)));
+        let of = events.iter().filter(|event| event["event"] != "done");
+        assert!(of.clone().count() == 0 || of.clone().all(|it| it["dataset"] == "tank/a"));
     }
 }
 

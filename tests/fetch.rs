@@ -71,7 +71,8 @@ fn a_dataset_is_fetched_from_a_host_that_has_only_ssh_and_zferry() {
     let again = far.fetch(&here, "tank/a", &["--json"]).succeeded();
     let told = String::from_utf8(again.stdout).unwrap();
     let done = told.lines().last().unwrap();
-    assert!(done.starts_with(r#"{"event":"done","holds":"tank/a@four","streams":0,"#), "{told}");
+    let expected = r#"{"event":"done","holds":"tank/a@four","snapshot":"four","streams":0,"#;
+    assert!(done.starts_with(expected), "{told}");
     let again = far.fetch(&here, "tank/a", &[]).succeeded();
     assert!(String::from_utf8(again.stdout).unwrap().contains("nothing to do, backup/a holds it"));
     far.is_left_alone();
@@ -164,13 +165,16 @@ fn whoever_asks_ends_what_it_has_started_there() {
 fn an_ssh_that_hangs_is_not_left_behind() {
     let here = StandIn::new();
     let ssh = here.bin().join("ssh");
-    fs::write(&ssh, "#!/bin/sh\nexec sleep 1000.25\n").unwrap();
+    // No other run of this test has the same.
+    let seconds = format!("1000.{}", std::process::id());
+    fs::write(&ssh, format!("#!/bin/sh\nexec sleep {seconds}\n")).unwrap();
     fs::set_permissions(&ssh, PermissionsExt::from_mode(0o755)).unwrap();
     let copy = Running::start(&mut zferry_on(&here, &["replicate", "h:tank/a", "backup/a"]));
     let sleepers = || {
         let processes = fs::read_dir("/proc").unwrap().flatten();
         let words = processes.filter_map(|process| fs::read(process.path().join("cmdline")).ok());
-        words.filter(|words| words == b"sleep\x001000.25\0").count()
+        let sleeper = format!("sleep\0{seconds}\0").into_bytes();
+        words.filter(|words| *words == sleeper).count()
     };
     wait_for("the ssh", || (sleepers() == 1).then_some(()));
     copy.signal("TERM");

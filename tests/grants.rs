@@ -2,10 +2,11 @@
 
 use std::net::SocketAddr;
 
+use zferry::dataset::Guid;
 use zferry::error::{Class, Failure};
 use zferry::listing::TargetState;
 use zferry::protocol::frame::Codec;
-use zferry::protocol::message::{DatasetStream, Message, Outcome, Stream};
+use zferry::protocol::message::{CloneOf, DatasetStream, Message, Outcome, Stream};
 use zferry::trust::OwnKey;
 
 #[path = "support/host.rs"]
@@ -215,4 +216,111 @@ fn a_grant_that_is_narrowed_holds_for_the_next_wish_of_a_session_that_is_there()
     scene.grants(&["--allow", "receive-incremental"]);
     let refused = asked(&mut peer, full_stream("a", "s", 7)).unwrap_err();
     assert!(refused.what.contains("receive-full is not granted to it"), "{refused}");
+}
+
+/// A clone of a snapshot that the client may name, below `root`.
+fn clone_of(target: &str, origin: &str) -> Stream {
+    let guid = Guid(3);
+    let (dataset, snapshot) = (origin.parse().unwrap(), "t".parse().unwrap());
+    match full_stream(target, "s", 7) {
+        Stream::Dataset(stream) => Stream::Dataset(DatasetStream {
+            from: Some(guid),
+            origin: Some(Box::new(CloneOf { dataset, snapshot, guid })),
+            ..stream
+        }),
+        Stream::Pipe => unreachable!("it is for a dataset"),
+    }
+}
+
+#[test]
+fn a_clone_makes_a_dataset_and_is_granted_as_such_below_one_root() {
+    let (target, source) = (Host::new(), Host::source());
+    for root in ["backup/a", "backup/b"] {
+        target.pools.dataset(root, "filesystem");
+        target.pools.dataset(&format!("{root}/o"), "filesystem");
+        target.pools.snapshot_with_guid(&format!("{root}/o"), "t", 3, b"origin");
+    }
+    let key = source.key();
+    for (root, prefix, words) in
+        [("backup/a", "a", "receive-full"), ("backup/b", "b", "receive-incremental,resume")]
+    {
+        let grant = ["--root", root, "--prefix", prefix, "--allow", words, "--datasets", "2"];
+        target.run(&[&["keys", "trust", "client", "db1", &key], &grant[..]].concat()).succeeded();
+    }
+    let serve = ["serve", "--listen", "127.0.0.1:0", "-v", "--cache", "16MiB"];
+    let server = host::Server::start(&mut target.command(&serve));
+    let ask = |stream| asked(&mut peer_of(&source, server.address), stream);
+    let refused = ask(clone_of("b/c", "b/o")).unwrap_err();
+    assert!(refused.what.contains("receive-full is not granted"), "{refused}");
+    let refused = ask(clone_of("a/c", "b/o")).unwrap_err();
+    assert!(refused.what.contains("backup/b/o does not lie below backup/a"), "{refused}");
+    let refused = ask(clone_of("a/c", "x/o")).unwrap_err();
+    assert!(refused.what.contains("its names begin with"), "{refused}");
+    let refused = ask(clone_of("a/deep/c", "a/o")).unwrap_err();
+    assert!(refused.what.contains("may not create what is missing above"), "{refused}");
+    ask(clone_of("a/c", "a/o")).unwrap();
+    // It counts as what it makes.
+    let refused = ask(clone_of("a/d", "a/o")).unwrap_err();
+    assert!(refused.what.contains("3 datasets below backup/a"), "{refused}");
+}
+
+#[test]
+fn a_property_arrives_where_it_is_granted_and_is_refused_before_any_data_where_not() {
+    let scene = Scene::new(&["--properties", "compression,com.example:owner"]);
+    let (source, target) = (&scene.source.pools, &scene.target.pools);
+    source.set("tank/a", "compression", "zstd-3");
+    source.set("tank/a", "com.example:owner", "it is \"mine\" = yes");
+    source.set("tank/a", "com.example:other", "x");
+    let refused = scene.replicate("a", &["--properties", "compression,com.example:other"]).ended();
+    refused.failed_with(
+        2,
+        &[
+            "the property com.example:other is not granted to it below backup/in",
+            "leave it out of --properties",
+            "properties = [\"com.example:other\", \"com.example:owner\", \"compression\"]",
+        ],
+    );
+    assert!(!target.exists("backup/in/a"), "something was received");
+    let both = ["--properties", "compression,com.example:owner"];
+    scene.replicate("a", &both).ended().succeeded();
+    let set = |property| target.property("backup/in/a", property);
+    assert_eq!(set("compression").as_deref(), Some("zstd-3"));
+    assert_eq!(set("com.example:owner").as_deref(), Some("it is \"mine\" = yes"));
+    assert_eq!((set("com.example:other"), set("readonly").as_deref()), (None, Some("on")));
+    // A change arrives with the next snapshot, and what was set there by hand stays.
+    target.set("backup/in/a", "readonly", "off");
+    source.set("tank/a", "compression", "lz4");
+    source.snapshot("tank/a", "two", b"two");
+    source.snapshot("tank/a", "three", b"three");
+    scene.replicate("a", &both).ended().succeeded();
+    assert_eq!(set("compression").as_deref(), Some("lz4"));
+    assert_eq!(set("readonly").as_deref(), Some("off"));
+    let calls = target.calls();
+    let receives = calls.iter().filter(|call| call[0] == "receive");
+    let bring = |call: &&Vec<String>| call.contains(&"compression=lz4".to_owned());
+    assert_eq!(receives.filter(bring).count(), 1, "they are said once a run");
+}
+
+#[test]
+fn what_never_travels_is_refused_whatever_a_client_says() {
+    let scene = Scene::new(&["--properties", "compression"]);
+    for (name, value, told) in [
+        ("mountpoint", "/etc", "'mountpoint' cannot be taken along"),
+        ("exec", "on", "'exec' cannot be taken along"),
+        ("compression", "a b", "its value is none"),
+        ("compression", "zstd", ""),
+    ] {
+        let mut stream = full_stream("a", "s", 7);
+        let Stream::Dataset(dataset) = &mut stream else { unreachable!() };
+        dataset.properties.insert(name.to_owned(), value.to_owned());
+        match asked(&mut laptop(&scene), stream) {
+            Ok(()) => assert!(told.is_empty()),
+            Err(refused) => {
+                assert_eq!(refused.class, Class::Refused, "{refused}");
+                assert!(!told.is_empty() && refused.what.contains(told), "{refused}");
+            }
+        }
+    }
+    let unknown = scene.replicate("a", &["--properties", "exec"]).ended();
+    unknown.failed_with(3, &["'exec' cannot be taken along; these can: aclinherit, aclmode"]);
 }

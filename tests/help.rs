@@ -32,9 +32,12 @@ fn the_help_of_every_command_is_as_written_down() {
             "send",
             "receive",
             "inspect",
+            "prune",
             "status",
+            "monitor",
             "doctor",
             "tune",
+            "completions",
         ] {
             insta::assert_snapshot!(format!("help-{command}"), help_of(&[command]));
         }

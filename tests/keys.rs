@@ -134,12 +134,12 @@ fn a_list_keeps_its_comments_order_and_mode() {
     let example = include_str!("../docs/clients.toml");
     host.put("clients.toml", example);
     let key = host.fingerprint();
-    let more = ["--allow", "receive-full,resume", "--raw-only", "--transfers", "2"];
-    let limits = ["--datasets", "9", "--spool", "1GiB", "--bandwidth", "5MiB", "--prefix", "p"];
-    let trust = ["trust", "client", "nas", &key, "--root", "backup"];
+    let more = ["--allow=receive-full,resume", "--raw-only", "--properties=sync,a:b"];
+    let limits = ["--datasets=9", "--spool=1GiB", "--bandwidth=5MiB", "--transfers=2"];
+    let trust = ["trust", "client", "nas", &key, "--root", "backup", "--prefix", "p"];
     let told = host.said(&[&trust[..], &more, &limits].concat());
-    let line = "  p/... is below backup: receive-full, resume; raw streams only; at most 9 \
-                datasets, 2 transfers at once, 1.0 GiB of the spool, 5.0 MiB/s\n";
+    let line = "  p/... is below backup: receive-full, resume; raw streams only; may set a:b, \
+                sync; at most 9 datasets, 2 transfers at once, 1.0 GiB of the spool, 5.0 MiB/s\n";
     assert!(told.contains(line), "{told}");
     let text = host.text("clients.toml");
     assert!(text.starts_with(example), "{text}");
@@ -148,6 +148,7 @@ fn a_list_keeps_its_comments_order_and_mode() {
     let grant = &report["clients"][2]["grants"][0];
     assert_eq!((&grant["prefix"], &grant["root"]), (&"p".into(), &"backup".into()));
     assert_eq!((&grant["spool_bytes"], &grant["raw_only"]), (&(1 << 30).into(), &true.into()));
+    assert_eq!(grant["properties"], serde_json::json!(["a:b", "sync"]));
     assert_eq!(grant["allow"], serde_json::json!(["receive-full", "resume"]));
     host.said(&["revoke", "client", "nas"]);
     assert_eq!(host.text("clients.toml"), example);

@@ -2,90 +2,18 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
-use tempfile::TempDir;
-
 #[path = "support/host.rs"]
 mod host;
+#[path = "support/scheduled.rs"]
+mod scheduled;
 #[path = "support/stand_in.rs"]
 mod stand_in;
 
-use host::{Ended, Running, running_zfs, wait_for, wait_for_words, zferry_on};
-use stand_in::StandIn;
-
-/// A host with tank/a and tank/b, and what its scheduler is told and knows.
-struct Host {
-    zfs: StandIn,
-    folder: TempDir,
-}
-
-/// A job for one dataset, with what else is to be said of it.
-fn job(name: &str, more: &str) -> String {
-    format!(
-        "[[job]]\nname = \"{name}\"\nsource = \"tank/{name}\"\ntarget = \"backup/{name}\"\n\
-         cache = \"8MiB\"\n{more}\n"
-    )
-}
-
-fn content(seed: u64) -> Vec<u8> {
-    (0..50_000_u64).flat_map(|place| (place * 0x9E37_79B9 + seed).to_le_bytes()).collect()
-}
-
-impl Host {
-    fn new(config: &str) -> Host {
-        let (zfs, folder) = (StandIn::new(), tempfile::tempdir().unwrap());
-        for (seed, dataset) in ["tank/a", "tank/b"].iter().enumerate() {
-            zfs.dataset(dataset, "filesystem");
-            zfs.write(dataset, &content(seed as u64));
-        }
-        let host = Host { zfs, folder };
-        host.configure(config);
-        host
-    }
-
-    fn config(&self) -> PathBuf {
-        self.folder.path().join("zferry.toml")
-    }
-
-    fn configure(&self, config: &str) {
-        fs::write(self.config(), config).unwrap();
-        fs::set_permissions(self.config(), fs::Permissions::from_mode(0o644)).unwrap();
-    }
-
-    fn schedule(&self) -> Running {
-        let state = self.folder.path().join("state");
-        let mut command = zferry_on(&self.zfs, &["schedule", "-v"]);
-        Running::start(command.arg("--config").arg(self.config()).arg("--state").arg(state))
-    }
-
-    fn check(&self) -> Ended {
-        let mut command = zferry_on(&self.zfs, &["config", "check"]);
-        Running::start(command.arg("--config").arg(self.config())).ended()
-    }
-
-    /// How many snapshots the copy of a dataset has.
-    fn copies(&self, name: &str) -> usize {
-        self.zfs.snapshots(&format!("backup/{name}")).len()
-    }
-
-    fn wait_for_copies(&self, name: &str, count: usize) {
-        wait_for("a copy", || (self.copies(name) >= count).then_some(()));
-    }
-
-    /// What is kept of a job.
-    fn kept(&self, name: &str) -> String {
-        let path = self.folder.path().join(format!("state/jobs/{name}.json"));
-        fs::read_to_string(path).unwrap_or_default()
-    }
-}
-
-fn stopped(scheduler: Running) -> Ended {
-    scheduler.signal("TERM");
-    scheduler.ended().succeeded()
-}
+use host::{running_zfs, wait_for, wait_for_words};
+use scheduled::{Host, content, job, stopped};
 
 #[test]
 fn each_job_runs_when_it_is_due_and_its_runs_are_told() {

@@ -10,12 +10,14 @@ use std::time::{Duration, Instant};
 use zferry::dataset::{DatasetName, Guid, Kind, SnapName};
 use zferry::error::{Class, Failure, Side};
 use zferry::listing::{SourceState, TargetState};
+use zferry::pattern::Chosen;
 use zferry::plan::{Goal, Plan, Policy, Refusal, Step, plan};
 use zferry::process::{Ended, Process};
 use zferry::token::Token;
 use zferry::units::Bytes;
 use zferry::zfs::estimate::Rest;
 use zferry::zfs::hold::Tag;
+use zferry::zfs::receive::Receive;
 use zferry::zfs::{Zfs, ZfsError, failure, receive, send};
 
 #[path = "support/stand_in.rs"]
@@ -65,7 +67,7 @@ fn token_of(zfs: &Zfs) -> Option<String> {
 fn steps(zfs: &Zfs, from: &str, to: &str) -> Result<Vec<Step>, Refusal> {
     let source = zfs.source_state(&dataset(from)).unwrap();
     let target = zfs.target_state(&dataset(to)).unwrap();
-    let policy = Policy { goal: Goal::Newest, intermediates: true };
+    let policy = Policy { goal: Goal::Newest, intermediates: true, chosen: Chosen::default() };
     match plan(&source, &dataset(to), &target, &policy)? {
         Plan::Steps(steps) => Ok(steps),
         Plan::UpToDate { .. } => Ok(Vec::new()),
@@ -77,12 +79,12 @@ fn steps(zfs: &Zfs, from: &str, to: &str) -> Result<Vec<Step>, Refusal> {
 fn carry(zfs: &Zfs, from: &str, to: &str, step: &Step) -> (Ended, Ended) {
     let kind = zfs.source_state(&dataset(from)).unwrap().kind;
     let sending = zfs.send(&dataset(from), step).unwrap();
-    through(sending, zfs.receive(&dataset(to), kind, step.from.is_none()).unwrap())
+    through(sending, zfs.receive(&Receive::new(dataset(to), kind, step.from.is_none())).unwrap())
 }
 
 /// The same for the rest of a stream.
 fn carry_rest(zfs: &Zfs, to: &str, token: &Token) -> (Ended, Ended) {
-    let receiving = zfs.receive(&dataset(to), Kind::Filesystem, false).unwrap();
+    let receiving = zfs.receive(&Receive::new(dataset(to), Kind::Filesystem, false)).unwrap();
     through(zfs.send_rest(token).unwrap(), receiving)
 }
 
@@ -136,7 +138,7 @@ fn an_absent_target_is_an_answer_and_an_absent_pool_an_error() {
         assert!(error.on(Side::Target).remedy.unwrap().contains("zpool import nopool"));
     }
     host.snapshot("backup", "s", b"");
-    let TargetState::Present { kind, snapshots, resume_token } =
+    let TargetState::Present { kind, snapshots, resume_token, .. } =
         zfs.target_state(&dataset("backup")).unwrap()
     else {
         panic!("not seen");
@@ -194,7 +196,8 @@ fn a_history_arrives_whole_and_only_once() {
     let calls = host.calls().into_iter().filter(|call| call[0] == "send" || call[0] == "receive");
     let expected = steps_first.iter().flat_map(|step| {
         let first = step.from.is_none();
-        let receive = receive::arguments(&dataset("backup/a"), Kind::Filesystem, first);
+        let receive =
+            receive::arguments(&Receive::new(dataset("backup/a"), Kind::Filesystem, first));
         [send::arguments(&dataset("tank/a"), step), receive]
     });
     // The two of a step start side by side.
@@ -371,7 +374,8 @@ fn a_stream_that_is_none_is_refused() {
     for (bytes, words) in
         [(&b""[..], "failed to read from stream"), (&[b'x'; 400], "bad magic number")]
     {
-        let (receiver, input) = zfs.receive(&dataset("backup/a"), Kind::Filesystem, true).unwrap();
+        let (receiver, input) =
+            zfs.receive(&Receive::new(dataset("backup/a"), Kind::Filesystem, true)).unwrap();
         File::from(input).write_all(bytes).unwrap();
         let failure = failure::of_receive(&dataset("backup/a"), &receiver.wait().unwrap()).unwrap();
         assert!(failure.what.contains(words), "{failure}");
@@ -404,7 +408,8 @@ fn a_dropped_receive_keeps_what_came_in() {
     let mut stream = Vec::new();
     File::from(output).read_to_end(&mut stream).unwrap();
     sender.wait().unwrap();
-    let (receiver, input) = zfs.receive(&dataset("backup/a"), Kind::Filesystem, true).unwrap();
+    let (receiver, input) =
+        zfs.receive(&Receive::new(dataset("backup/a"), Kind::Filesystem, true)).unwrap();
     File::from(input.try_clone().unwrap()).write_all(&stream[..200_000]).unwrap();
     let started = Instant::now();
     while host.partly_received("backup/a").is_none_or(|kept| kept.is_empty()) {

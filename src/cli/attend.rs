@@ -65,7 +65,7 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
         let options = Options {
             engine,
             connections_max: CONNECTIONS_MAX,
-            lasts: Lasts::OneSession(FIRST_WORD_LIMIT),
+            lasts: Lasts::OneClient(FIRST_WORD_LIMIT),
             grace: arguments.grace,
             records: None,
         };

@@ -7,6 +7,7 @@
 
 use std::io::{BufReader, Stdin};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroU16;
 use std::thread;
 
 use clap::{Args, Parser};
@@ -17,13 +18,14 @@ use super::choice::Choice;
 use super::engine::{MachineFlags, SendFlags};
 use super::errand::Errand;
 use super::events::{self, Event};
+use super::keeping::KeepFlags;
 use super::ports::{Ports, bind};
 use super::spool::state_beside;
 use super::target::Reach;
+use super::tree::TreeFlags;
 use super::{machine, security, signals, state};
-use crate::client::job::{Job, Outcome};
-use crate::client::replicate::replicate;
-use crate::client::{Called, Dial, Manner, Options, Origin, Stop, Summary};
+use crate::client::job::Job;
+use crate::client::{Called, Dial, Manner, Options, Origin, Stop};
 use crate::dataset::DatasetName;
 use crate::error::{Class, Failure, Side};
 use crate::protocol::message::RelativeName;
@@ -59,6 +61,10 @@ struct Words {
     ports: Option<Ports>,
     #[command(flatten)]
     choice: Choice,
+    #[command(flatten)]
+    tree: TreeFlags,
+    #[command(flatten)]
+    keeping: KeepFlags,
     #[command(flatten)]
     reach: Reach,
     #[command(flatten)]
@@ -97,6 +103,7 @@ fn deliver() -> Result<(), Failure> {
         engine,
         congestion: words.sending.congestion(),
         limit: limit.told(),
+        sharers: NonZeroU16::MIN,
         retry_for: words.reach.retry_for(),
         stall_timeout: words.reach.stall_timeout(),
         records,
@@ -105,22 +112,27 @@ fn deliver() -> Result<(), Failure> {
         source: words.source.clone(),
         target: words.target.clone(),
         target_text: words.target_text.clone(),
-        wanted: words.choice.wanted(),
+        wanted: words.choice.wanted(|| words.keeping.name())?,
         intermediates: words.choice.intermediates(),
+        chosen: words.choice.chosen(),
+        retention: words.keeping.retention(words.choice.is_rehearsal()),
         on_dead_token: words.choice.on_dead_token(),
+        clone_of: None,
+        properties: words.choice.properties(),
+        // Who asks for the copy has commands of its own host's.
+        around: None,
     };
-    let outcome = runtime.block_on(async {
+    words.tree.check_cache(&options.engine, options.connections)?;
+    let copied = runtime.block_on(async {
         let stop = wanted_until(asker)
             .map_err(|error| machine(Side::Source, "listen for signals", &error))?;
         let dial = dial(&words, &ticket)?;
-        let mut watch = events::for_another_host();
-        replicate(&zfs, &job, dial, &options, watch.as_mut(), &mut Stop::new(stop)).await
+        let watch = events::for_another_host();
+        let (what, is_rehearsal) = ((&zfs, &job), words.choice.is_rehearsal());
+        let (tree, mut stop) = (&words.tree, Stop::new(stop));
+        tree.carry_out(is_rehearsal, what, &dial, options, watch.as_ref(), &mut stop).await
     })?;
-    let (snapshot, summary) = match outcome {
-        Outcome::UpToDate(snapshot) => (snapshot, Summary::default()),
-        Outcome::Done(snapshot, summary) => (snapshot, summary),
-    };
-    events::done(Some(job.source.at(&snapshot.name).as_str()), &summary);
+    copied.tell_program();
     Ok(())
 }
 

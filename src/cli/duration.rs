@@ -1,5 +1,6 @@
 //! A time as it is typed: `30s`, `10m`, `1h 30m`, or a bare number of seconds.
 
+use std::fmt::Write;
 use std::time::Duration;
 
 use jiff::SignedDuration;
@@ -25,11 +26,43 @@ pub(super) fn typed(duration: Duration) -> String {
     format!("{}ms", duration.as_millis())
 }
 
+/// Whole seconds for people, by the two largest units: `45s`, `2h5m`, `3d`.
+pub(super) fn spoken(seconds: u64) -> String {
+    const UNITS: [(u64, &str); 4] = [(24 * 3600, "d"), (3600, "h"), (60, "m"), (1, "s")];
+    let first = UNITS.iter().position(|&(unit, _)| seconds >= unit).unwrap_or(UNITS.len() - 1);
+    let mut rest = seconds;
+    let mut text = String::new();
+    for (unit, name) in UNITS.iter().skip(first).take(2) {
+        let count = rest / unit;
+        rest %= unit;
+        if count > 0 || text.is_empty() {
+            let _infallible = write!(text, "{count}{name}");
+        }
+    }
+    text
+}
+
 const YEAR: Duration = Duration::from_secs(366 * 24 * 3600);
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn spans_are_told_by_their_two_largest_units() {
+        for (seconds, text) in [
+            (0, "0s"),
+            (59, "59s"),
+            (60, "1m"),
+            (61, "1m1s"),
+            (3600, "1h"),
+            (3601, "1h"),
+            (7500, "2h5m"),
+            (3 * 24 * 3600 + 4 * 3600 + 59, "3d4h"),
+        ] {
+            assert_eq!(spoken(seconds), text, "{seconds}");
+        }
+    }
 
     #[test]
     fn times_are_seconds_or_have_units() {

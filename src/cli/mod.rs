@@ -1,10 +1,12 @@
 //! What a person types: one file per command, text into types, outcome into words and exit code.
 //!
-//! No work is done here but to understand, to start, and to tell. Exit codes: 0 done, 1 partly,
-//! 2 failed, 3 usage or configuration, 4 already running.
+//! No work is done here but to understand, to start, and to tell. What the exit codes mean stands
+//! in [`Exit`].
 
 mod attend;
+pub mod check;
 mod choice;
+mod completions;
 mod config;
 mod config_folder;
 mod deliver;
@@ -14,10 +16,15 @@ mod engine;
 mod errand;
 mod events;
 mod far;
+mod hooks;
 mod inspect;
+mod keeping;
 mod keys;
 mod limit;
+mod man;
+mod monitor;
 mod ports;
+mod prune;
 mod receive;
 mod replicate;
 mod schedule;
@@ -30,17 +37,18 @@ mod spool;
 mod state;
 mod status;
 mod target;
+mod tree;
 mod tune;
 mod typed;
 
 use std::ffi::OsString;
 use std::io::IsTerminal;
 
-use clap::{ArgAction, Parser, Subcommand};
+use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-use crate::error::{Class, Failure, Side};
+use crate::error::{Class, Exit, Failure, Side};
 
 /// Behind the flags of every command.
 const LAST: usize = 1000;
@@ -51,7 +59,7 @@ const LAST: usize = 1000;
 /// any other stream between two hosts, use `zferry send` and `zferry receive`.
 #[derive(Debug, Parser)]
 #[command(name = "zferry", version, max_term_width = 100)]
-#[command(after_help = "Exit codes: 0 done, 1 partly, 2 failed, 3 usage, 4 already running.")]
+#[command(after_help = exit_codes())]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -65,17 +73,22 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Replicate(replicate::Arguments),
+    Replicate(Box<replicate::Arguments>),
     Serve(serve::Arguments),
     Schedule(schedule::Arguments),
     Config(config::Arguments),
     Send(send::Arguments),
     Receive(receive::Arguments),
+    Prune(prune::Arguments),
     Keys(keys::Arguments),
     Status(status::Arguments),
+    Monitor(monitor::Arguments),
     Doctor(doctor::Arguments),
     Tune(tune::Arguments),
     Inspect(inspect::Arguments),
+    Completions(completions::Arguments),
+    #[command(hide = true)]
+    Man(man::Arguments),
     #[command(hide = true)]
     Attend(attend::Arguments),
     #[command(hide = true)]
@@ -89,7 +102,7 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> u8 {
         Err(error) => {
             // A closed stderr is no reason for another exit code.
             let _ = error.print();
-            return if error.use_stderr() { 3 } else { 0 };
+            return if error.use_stderr() { Exit::Usage } else { Exit::Done }.code();
         }
     };
     log_to_stderr(&arguments);
@@ -105,12 +118,21 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Config(arguments) => config::run(&arguments),
         Command::Send(arguments) => send::run(arguments, quiet),
         Command::Receive(arguments) => receive::run(arguments),
+        Command::Prune(arguments) => match prune::run(&arguments, quiet) {
+            // Of a tree a part may have been pruned.
+            Ok(code) => return code,
+            Err(failure) => Err(failure),
+        },
         Command::Keys(arguments) => keys::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
+        // Its verdict has the exit codes of those who ask.
+        Command::Monitor(arguments) => return monitor::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Attend(arguments) => attend::run(arguments),
         // It tells its failure to the host that has started it.
         Command::Deliver(arguments) => return deliver::run(&arguments),
+        Command::Completions(arguments) => completions::run(&arguments, &Arguments::command()),
+        Command::Man(arguments) => man::run(&arguments, Arguments::command()),
         Command::Tune(arguments) => tune::run(&arguments, quiet),
         Command::Inspect(arguments) => match inspect::run(&arguments) {
             // Its verdict is of a file, and has an exit code of its own.
@@ -119,7 +141,7 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> u8 {
         },
     };
     match done {
-        Ok(()) => 0,
+        Ok(()) => Exit::Done.code(),
         Err(failure) => {
             show::failure(&failure);
             failure.exit_code()
@@ -143,6 +165,11 @@ impl Loudness {
             Loudness { verbose, .. } => Some(format!("-{}", "v".repeat(verbose.into()))),
         }
     }
+}
+
+fn exit_codes() -> String {
+    let codes = Exit::ALL.map(|exit| format!("{} {}", exit.code(), exit.name()));
+    format!("Exit codes: {}.", codes.join(", "))
 }
 
 fn log_to_stderr(arguments: &Arguments) {
@@ -184,7 +211,6 @@ fn machine(here: Side, what: &str, error: &std::io::Error) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -4,8 +4,10 @@
 
 mod fetch;
 
+use std::num::NonZeroU16;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -19,15 +21,19 @@ use super::config_folder::ConfigFolder;
 use super::engine::{Flags, SendFlags};
 use super::events::{self, Telling};
 use super::far::{Reached, SshFlags};
+use super::hooks::Hooks;
+use super::keeping::KeepFlags;
 use super::show;
 use super::signals::Halt;
 use super::spool::state_beside;
 use super::target::{Reach, Source, Target, below_pool, resolve};
+use super::tree::TreeFlags;
 use super::{Loudness, duration, machine, security, state, usage};
-use crate::client::job::{Job, Outcome};
-use crate::client::replicate::replicate;
+use crate::board::Errand;
+use crate::client::around::Around;
+use crate::client::job::Job;
 use crate::client::ssh::FarSide;
-use crate::client::{Dial, Manner, Options, Stop, Summary, Watch};
+use crate::client::{Dial, Manner, Options, Stop, Summary, TreeWatch};
 use crate::dataset::{DatasetName, SnapName};
 use crate::engine::settings::Settings;
 use crate::error::{Failure, Side};
@@ -57,6 +63,10 @@ pub(super) struct Arguments {
     plain: bool,
     #[command(flatten)]
     choice: Choice,
+    #[command(flatten)]
+    tree: TreeFlags,
+    #[command(flatten)]
+    keeping: KeepFlags,
     /// Keep breakpoint records in this folder while a stream is on its way: how far it came, for
     /// `zferry status --state` and for the next run after a crash. Several copies may share it
     /// [default: none are kept]
@@ -74,28 +84,39 @@ pub(super) struct Arguments {
     ssh: SshFlags,
     #[command(flatten)]
     config: ConfigFolder,
+    /// What a scheduler's job does around its snapshot.
+    #[arg(skip)]
+    around: Option<Arc<dyn Around>>,
 }
 
 /// What a target holds now, and what that took.
 pub(super) struct Copied {
     /// As messages call it, with its dataset and perhaps its host.
     pub holds: String,
-    pub snapshot: SnapName,
+    /// `None` for a tree whose datasets have none in common.
+    pub snapshot: Option<SnapName>,
     pub summary: Summary,
+}
+
+impl Copied {
+    /// The last of all events.
+    pub fn tell_program(&self) {
+        events::done(Some((&self.holds, self.snapshot.as_ref())), &self.summary);
+    }
 }
 
 pub(super) fn run(arguments: &Arguments, loudness: Loudness) -> Result<(), Failure> {
     let telling = arguments.telling;
-    let mut watch = telling.onlooker(loudness.quiet);
-    let copied = copy(arguments, loudness, Halt::BySignal, watch.as_mut());
+    let watch = telling.onlooker_of(&arguments.root()?, loudness.quiet);
+    let copied = copy(arguments, loudness, Halt::BySignal, watch.as_ref());
     drop(watch);
     let copied = copied.inspect_err(|failure| telling.failed(failure))?;
     if telling.as_json() {
         // Of what another host sends, that has told.
         if arguments.local_source().is_some() {
-            events::done(Some(&copied.holds), &copied.summary);
+            copied.tell_program();
         }
-    } else if !loudness.quiet {
+    } else if !loudness.quiet && !arguments.choice.is_rehearsal() {
         tell("", arguments, &copied);
     }
     Ok(())
@@ -106,7 +127,7 @@ pub(super) fn copy(
     arguments: &Arguments,
     loudness: Loudness,
     halt: Halt,
-    watch: &mut dyn Watch,
+    watch: &dyn TreeWatch,
 ) -> Result<Copied, Failure> {
     match Source::parse(&arguments.source)? {
         Source::Ssh { host, dataset } => {
@@ -121,7 +142,7 @@ fn send(
     source: DatasetName,
     loudness: Loudness,
     halt: Halt,
-    watch: &mut dyn Watch,
+    watch: &dyn TreeWatch,
 ) -> Result<Copied, Failure> {
     let target = Target::parse(&arguments.target)?;
     check_flags(arguments, &target)?;
@@ -139,6 +160,7 @@ fn send(
     let runtime = Runtime::new(engine.backend)
         .map_err(|error| machine(Side::Source, "start the client", &error))?;
     let limit = arguments.sending.limit()?;
+    arguments.tree.check_cache(&engine, connections)?;
     // Behind whatever else can be a mistake: it starts a process on another host.
     let (route, dataset) =
         route(target, (&zfs, &engine), connections.most(), (arguments, loudness))?;
@@ -146,15 +168,21 @@ fn send(
         source,
         target: dataset,
         target_text: arguments.target.clone(),
-        wanted: arguments.choice.wanted(),
+        wanted: arguments.choice.wanted(|| arguments.keeping.name())?,
         intermediates: arguments.choice.intermediates(),
+        chosen: arguments.choice.chosen(),
+        retention: arguments.keeping.retention(arguments.choice.is_rehearsal()),
         on_dead_token: arguments.choice.on_dead_token(),
+        clone_of: None,
+        properties: arguments.choice.properties(),
+        around: arguments.around.clone(),
     };
     let options = Options {
         engine,
         connections,
         congestion: arguments.sending.congestion(),
         limit: limit.told(),
+        sharers: NonZeroU16::MIN,
         retry_for: arguments.reach.retry_for(),
         stall_timeout: arguments.reach.stall_timeout(),
         records,
@@ -164,7 +192,9 @@ fn send(
             .listen()
             .and_then(|stop| limit.listen().map(|()| stop))
             .map_err(|error| machine(Side::Source, "listen for signals", &error))?;
-        replicate(&zfs, &job, route.dial, &options, watch, &mut Stop::new(stop)).await
+        let (what, is_rehearsal) = ((&zfs, &job), arguments.choice.is_rehearsal());
+        let (tree, mut stop) = (&arguments.tree, Stop::new(stop));
+        tree.carry_out(is_rehearsal, what, &route.dial, options, watch, &mut stop).await
     });
     match route.beside {
         Beside::Nothing => {}
@@ -173,21 +203,45 @@ fn send(
         Beside::Here(server) => server.join(Stopping::Drained),
         Beside::There(far) => far.end(),
     }
-    let (snapshot, summary) = match copied? {
-        Outcome::UpToDate(snapshot) => (snapshot, Summary::default()),
-        Outcome::Done(snapshot, summary) => (snapshot, summary),
-    };
-    let holds = job.source.at(&snapshot.name).as_str().to_owned();
-    Ok(Copied { holds, snapshot: snapshot.name, summary })
+    copied
 }
 
 impl Arguments {
+    /// Whether all below the source is copied too.
+    pub fn is_tree(&self) -> bool {
+        self.tree.is_tree()
+    }
+
+    /// The source, on whichever host.
+    pub fn root(&self) -> Result<DatasetName, Failure> {
+        match Source::parse(&self.source)? {
+            Source::Ssh { dataset, .. } | Source::Local(dataset) => Ok(dataset),
+        }
+    }
+
     /// The source, if it is on this host.
     pub fn local_source(&self) -> Option<DatasetName> {
         match Source::parse(&self.source) {
             Ok(Source::Local(dataset)) => Some(dataset),
             _ => None,
         }
+    }
+
+    /// Whether it begins with a new snapshot of a dataset of this host.
+    pub fn takes_snapshot_here(&self) -> bool {
+        self.local_source().is_some() && self.choice.takes_one()
+    }
+
+    /// Has these commands run around it.
+    pub fn run_around_the_snapshot(&mut self, hooks: &Arc<Hooks>) {
+        if hooks.has_around() {
+            self.around = Some(Arc::<Hooks>::clone(hooks));
+        }
+    }
+
+    /// What is copied where, as it was typed.
+    pub fn errand(&self) -> Errand {
+        Errand { source: self.source.clone(), target: self.target.clone() }
     }
 
     /// Demands what can be known to be right before anything is done.
@@ -237,6 +291,9 @@ pub(super) fn tell(before: &str, arguments: &Arguments, copied: &Copied) {
     let Copied { holds, summary, .. } = copied;
     let target = &arguments.target;
     let line = match summary.streams {
+        0 if summary.pruned > 0 => {
+            format!("{before}{holds}: {target} holds it, {} snapshots pruned", summary.pruned)
+        }
         0 => format!("{before}{holds}: nothing to do, {target} holds it"),
         1 => show::summary(&format!("{before}{holds} -> {target}, 1 stream"), summary),
         streams => {
@@ -295,7 +352,8 @@ fn route(
             let (root, below) = below_pool(&name)?;
             let (sockets, incoming) = unbounded_channel();
             let pool = Pool { zfs: zfs.clone(), root, only: None };
-            let server = LocalServer::start(incoming, pool, engine.clone(), connections)
+            let engine = engine.one_of(arguments.tree.sessions(), 0);
+            let server = LocalServer::start(incoming, pool, engine, connections)
                 .map_err(|error| machine(Side::Source, "start the receiving side", &error))?;
             Ok((Route { dial: Dial::Local(sockets), beside: Beside::Here(server) }, below))
         }

@@ -1,10 +1,17 @@
 //! `zferry schedule`: the jobs of a configuration, each when it is due, for as long as it is let.
 
-mod histories;
+pub(super) mod histories;
+mod http;
+mod metrics;
+mod page;
+mod plot;
 mod run;
 mod runner;
+mod shared;
+pub(super) mod socket;
 
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use sys::control::Runtime;
@@ -12,6 +19,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use self::histories::Histories;
 use self::runner::Runner;
+use self::shared::Shared;
+use self::socket::Socket;
 use super::config::{Config, ConfigFile};
 use super::{Loudness, machine, signals, state};
 use crate::error::{Failure, Side};
@@ -30,10 +39,32 @@ pub(super) struct Arguments {
     /// /var/lib/zferry]
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
+    /// Where `zferry status` hears of jobs and copies: a socket for this user alone [default:
+    /// zferry.sock in the state folder]
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// Tell Prometheus and browsers what happens, by HTTP at this address: /metrics, a status page
+    /// at / and /status.json. A port alone is of this host alone [default: nobody is told]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = http::address)]
+    metrics: Option<SocketAddr>,
 }
 
 /// Where a scheduler keeps what it knows, if nobody says.
 const STATE: &str = "/var/lib/zferry";
+
+/// Where the unit of `docs/systemd` has it keep that.
+const STATE_OF_UNIT: &str = "/var/lib/zferry/schedule";
+
+/// Where to look for what a scheduler of this host knows, if nobody says.
+pub(super) fn usual_state() -> PathBuf {
+    first_with_jobs([STATE, STATE_OF_UNIT].map(Path::new))
+}
+
+/// The first of these folders that a scheduler has used; where none has, the first.
+fn first_with_jobs(folders: [&Path; 2]) -> PathBuf {
+    let used = folders.iter().find(|folder| histories::are_in(folder));
+    used.unwrap_or(&folders[0]).to_path_buf()
+}
 
 pub(super) fn run(arguments: Arguments, loudness: Loudness) -> Result<(), Failure> {
     let Config { state, parallel, jobs } = arguments.config.load()?;
@@ -41,6 +72,12 @@ pub(super) fn run(arguments: Arguments, loudness: Loudness) -> Result<(), Failur
     // Of two schedulers each would run all jobs.
     let _lock = state::hold(Side::Source, &folder, "schedule.lock", "a scheduler")?;
     let histories = Histories::open(&folder)?;
+    let shared = Shared::new();
+    let socket = arguments.socket.unwrap_or_else(|| socket::beside(&folder));
+    let _socket = Socket::listen(&socket, shared.clone())?;
+    if let Some(address) = arguments.metrics {
+        http::listen(address, shared.clone())?;
+    }
     let zfs = Zfs::find().map_err(|error| error.on(Side::Source))?;
     let backend = sys::backend::Backend::Threads;
     let runtime = Runtime::new(backend)
@@ -50,9 +87,26 @@ pub(super) fn run(arguments: Arguments, loudness: Loudness) -> Result<(), Failur
             .and_then(|stop| signal(SignalKind::hangup()).map(|hangup| (stop, hangup)));
         let (stop, hangup) =
             listened.map_err(|error| machine(Side::Source, "listen for signals", &error))?;
-        let mut runner = Runner::new(arguments.config, histories, zfs, loudness);
+        let mut runner = Runner::new(arguments.config, histories, zfs, loudness, shared);
         runner.configure(jobs, parallel);
         runner.run(stop, hangup).await;
         Ok(())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_looked_where_a_scheduler_has_been() {
+        let root = tempfile::tempdir().unwrap();
+        let [usual, of_unit] = [root.path().join("zferry"), root.path().join("zferry/schedule")];
+        let found = || first_with_jobs([usual.as_path(), of_unit.as_path()]);
+        assert_eq!(found(), usual);
+        Histories::open(&of_unit).unwrap();
+        assert_eq!(found(), of_unit);
+        Histories::open(&usual).unwrap();
+        assert_eq!(found(), usual);
+    }
 }

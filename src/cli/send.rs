@@ -1,6 +1,7 @@
 //! `zferry send`: carries one stream out of a pipe or a command.
 
 use std::io::IsTerminal;
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -86,6 +87,7 @@ fn copy(arguments: Arguments, quiet: bool) -> Result<(), Failure> {
         engine,
         congestion: sending.congestion(),
         limit: limit.told(),
+        sharers: NonZeroU16::MIN,
         retry_for: arguments.reach.retry_for(),
         stall_timeout: arguments.reach.stall_timeout(),
         records,

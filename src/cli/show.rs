@@ -1,9 +1,11 @@
 //! What a person sees: a bar on a terminal, a line a minute elsewhere, one line at the end.
 
+pub(super) mod tree;
+
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::client::{Moment, Summary, Watch};
 use crate::engine::settings::Route;
@@ -15,8 +17,8 @@ const LINE_EVERY: Duration = Duration::from_secs(60);
 
 /// Shows how far a copy is, on stderr.
 pub(super) enum Show {
-    /// A terminal.
-    Bar(Option<ProgressBar>),
+    /// A terminal, which perhaps has other bars.
+    Bar(Option<MultiProgress>, Option<ProgressBar>),
     /// A log.
     Lines(Lines),
     /// Nobody looks.
@@ -36,7 +38,12 @@ impl Show {
         if quiet {
             return Show::Nothing;
         }
-        if std::io::stderr().is_terminal() { Show::Bar(None) } else { Show::lines(quiet) }
+        if std::io::stderr().is_terminal() { Show::Bar(None, None) } else { Show::lines(quiet) }
+    }
+
+    /// On a terminal with other bars.
+    fn among(others: MultiProgress) -> Show {
+        Show::Bar(Some(others), None)
     }
 
     /// Where several copies are shown at once.
@@ -52,7 +59,13 @@ impl Show {
 impl Watch for Show {
     fn begin(&mut self, what: &str, estimated: Option<Bytes>) {
         match self {
-            Show::Bar(bar) => *bar = Some(new_bar(what, estimated)),
+            Show::Bar(others, bar) => {
+                let new = new_bar(what, estimated);
+                *bar = Some(match others {
+                    Some(others) => others.add(new),
+                    None => new,
+                });
+            }
             Show::Lines(lines) => {
                 let now = Instant::now();
                 *lines = Lines { what: what.to_owned(), estimated, started: now, last: now };
@@ -63,7 +76,7 @@ impl Watch for Show {
 
     fn moment(&mut self, moment: Moment) {
         match self {
-            Show::Bar(Some(bar)) => {
+            Show::Bar(_, Some(bar)) => {
                 // An estimate can be below the truth: the bar grows with it.
                 if bar.length().is_some_and(|length| length < moment.read.0) {
                     bar.set_length(moment.read.0);
@@ -72,12 +85,12 @@ impl Watch for Show {
                 bar.set_prefix(remarks(moment));
             }
             Show::Lines(lines) => lines.moment(moment),
-            Show::Bar(None) | Show::Nothing => {}
+            Show::Bar(_, None) | Show::Nothing => {}
         }
     }
 
     fn end(&mut self) {
-        if let Show::Bar(bar) = self
+        if let Show::Bar(_, bar) = self
             && let Some(bar) = bar.take()
         {
             bar.finish_and_clear();
@@ -148,10 +161,16 @@ pub(super) fn summary(what: &str, summary: &Summary) -> String {
         Bytes(0) => String::new(),
         spooled => format!(", spooled {spooled}"),
     };
-    match summary.kept {
-        Bytes(0) => line + &spooled,
-        kept => format!("{line}{spooled}, {kept} had been sent before"),
-    }
+    let kept = match summary.kept {
+        Bytes(0) => String::new(),
+        kept => format!(", {kept} had been sent before"),
+    };
+    let pruned = match summary.pruned {
+        0 => String::new(),
+        1 => ", 1 snapshot pruned".to_owned(),
+        count => format!(", {count} snapshots pruned"),
+    };
+    line + &spooled + &kept + &pruned
 }
 
 /// Stream bytes per byte on the wire.
@@ -184,6 +203,7 @@ mod tests {
             wire: Bytes(5 << 20),
             kept: Bytes(0),
             spooled: Bytes(0),
+            pruned: 0,
             taken: Duration::from_secs(2),
         };
         assert_eq!(summary("a@b", &copy), "a@b: 10.0 MiB in 2.00 s, 5.0 MiB/s, ratio 2.00");

@@ -1,20 +1,30 @@
-//! `zferry status`: what interrupted copies have left on this host, and what is on its way.
+//! `zferry status`: jobs, what is on its way, and what interrupted copies have left on this host.
+//!
+//! It only looks, unless it is told to release holds.
 
+pub(super) mod board;
+mod look;
 mod transfers;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::Serialize;
 
+use super::schedule::{socket, usual_state};
 use super::{machine, show, usage};
+use crate::board::State;
 use crate::client::orphans::{self, HeldSnapshot, Orphans, PartlyReceived};
 use crate::dataset::{DatasetName, typed};
 use crate::error::{Failure, Side};
 use crate::zfs::Zfs;
 
-/// Show transfers, and what interrupted copies have left on this host; let go of it
+/// Show jobs, transfers, and what interrupted copies have left on this host; let go of it
+///
+/// Without flags: the jobs of this host's scheduler, with what is on its way, when each target last
+/// had all of it and when the next run is due; where no scheduler runs, what the last one has left.
+/// Then what interrupted copies have left, as with --orphans.
 ///
 /// While a snapshot is on its way, it and the snapshot that it builds on are held (zfs hold), so
 /// that nothing destroys them before the target has the whole. If a copy is cut off the holds stay,
@@ -28,7 +38,7 @@ pub(super) struct Arguments {
     #[arg(value_name = "DATASET")]
     datasets: Vec<String>,
     /// List the holds of zferry and the partly received datasets
-    #[arg(long, required_unless_present_any = ["release", "state"])]
+    #[arg(long)]
     orphans: bool,
     /// List the holds of zferry and release them, on the datasets that are named or with --all. A
     /// copy that was cut off loses what it has sent if its snapshot is destroyed afterwards. Holds
@@ -38,22 +48,29 @@ pub(super) struct Arguments {
     /// With --release: on all datasets of this host
     #[arg(long, requires = "release", conflicts_with = "datasets")]
     all: bool,
-    /// List the transfers that have breakpoint records in this folder, which a copy or a server was
-    /// given with --state: those that run and those that were interrupted, and how far they came
+    /// Look into this folder, which a scheduler, a copy or a server was given with --state: the
+    /// jobs there, and the transfers that have breakpoint records there, those that run and those
+    /// that were interrupted, and how far they came [default: /var/lib/zferry, or schedule in it]
     #[arg(long, value_name = "DIR", conflicts_with_all = ["orphans", "release", "datasets"])]
     state: Option<PathBuf>,
-    /// Print one JSON object instead of text
+    /// Ask the scheduler at this socket [default: zferry.sock in the state folder]
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// Look again every second until Ctrl-C, for jobs and transfers
+    #[arg(long, conflicts_with_all = ["orphans", "release", "datasets"])]
+    watch: bool,
+    /// Print one JSON object instead of text (with --watch: one a line)
     #[arg(long)]
     json: bool,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    if let Some(state) = &arguments.state {
-        return transfers::run(state, arguments.json);
+    if !arguments.orphans && !arguments.release && arguments.datasets.is_empty() {
+        return look::run(arguments);
     }
     let within = datasets(arguments)?;
     let zfs = Zfs::find().map_err(|error| error.on(Side::Source))?;
-    let orphans = find(&zfs, &within)?;
+    let orphans = find(&zfs, &within, &arguments.socket())?;
     if !arguments.release {
         tell(&orphans, arguments.json);
         return Ok(());
@@ -71,6 +88,16 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     failed.map_or(Ok(()), Err)
 }
 
+impl Arguments {
+    fn state(&self) -> PathBuf {
+        self.state.clone().unwrap_or_else(usual_state)
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.socket.clone().unwrap_or_else(|| socket::beside(&self.state()))
+    }
+}
+
 /// Where to look; nothing for the whole host.
 fn datasets(arguments: &Arguments) -> Result<Vec<DatasetName>, Failure> {
     if arguments.release && !arguments.all && arguments.datasets.is_empty() {
@@ -82,16 +109,24 @@ fn datasets(arguments: &Arguments) -> Result<Vec<DatasetName>, Failure> {
     parsed.map_err(|error| usage(Side::Source, format!("dataset {error}")))
 }
 
-fn find(zfs: &Zfs, within: &[DatasetName]) -> Result<Orphans, Failure> {
+fn find(zfs: &Zfs, within: &[DatasetName], socket: &Path) -> Result<Orphans, Failure> {
     let on_this_host = |error: crate::zfs::ZfsError| error.on(Side::Source);
-    if within.is_empty() {
-        return orphans::find(zfs, None).map_err(on_this_host);
-    }
+    // Before the holds: a copy that ends meanwhile has taken its own off.
+    let scheduled = socket::ask(socket).ok().flatten();
     let mut all = Orphans { held: Vec::new(), partly: Vec::new() };
+    if within.is_empty() {
+        all = orphans::find(zfs, None).map_err(on_this_host)?;
+    }
     for dataset in within {
         let found = orphans::find(zfs, Some(dataset)).map_err(on_this_host)?;
         add_new(&mut all.held, found.held);
         add_new(&mut all.partly, found.partly);
+    }
+    let jobs = scheduled.iter().flat_map(|document| &document.jobs);
+    for job in jobs.filter(|job| job.state == State::Running) {
+        for orphan in &mut all.held {
+            orphan.running |= orphans::is_of(&orphan.held, &job.source, &job.target);
+        }
     }
     Ok(all)
 }
@@ -109,12 +144,17 @@ fn tell(orphans: &Orphans, json: bool) {
     if json {
         return print_json(&Report::of(orphans, &|_| false));
     }
+    print_lines(&lines_of(orphans), NO_ORPHANS);
+}
+
+const NO_ORPHANS: &str = "no snapshot is held by zferry, and no dataset is partly received";
+
+fn lines_of(orphans: &Orphans) -> Vec<String> {
     let held = orphans.held.iter().map(|orphan| {
         let running = if orphan.running { ", and is being copied" } else { "" };
         format!("{}{running}", held_line(orphan))
     });
-    let lines: Vec<String> = held.chain(orphans.partly.iter().map(partly_line)).collect();
-    print_lines(&lines, "no snapshot is held by zferry, and no dataset is partly received");
+    held.chain(orphans.partly.iter().map(partly_line)).collect()
 }
 
 fn tell_released(orphans: &Orphans, is_released: &dyn Fn(&HeldSnapshot) -> bool, json: bool) {

@@ -6,14 +6,18 @@ use std::time::Duration;
 use sys::control::Stream;
 
 use super::dial::Dial;
-use super::reconnect::{Back, Patience, Reconnect};
+use super::reconnect::{Back, Patience, Reconnect, try_once};
 use crate::error::{Class, Failure, Side};
-use crate::link::{Line, Link, LinkError};
+use crate::link::{Answer, Line, Link, LinkError};
 use crate::protocol::message::{Hello, Message};
 use crate::protocol::negotiate::Agreed;
 use crate::protocol::secret::JoinSecret;
 use crate::protocol::sender::{Input, Output, Sender};
 use crate::protocol::version::Versions;
+
+/// How long the last words are worth waiting for: two round trips of a slow line, and a handshake
+/// if its connection is lost. A server that did not get them ends as well, after half a minute.
+const FAREWELL_LIMIT: Duration = Duration::from_secs(2);
 
 /// A conversation with one server.
 pub(super) struct Conversation {
@@ -305,16 +309,62 @@ impl Conversation {
         Ok(output)
     }
 
-    /// Ends the connection once all is said.
-    pub async fn close(self) {
+    /// Parts from the server: tells it that nothing more will come, or the failure because of which
+    /// that is so, unless it knows.
+    pub async fn part(mut self, failure: Option<&Failure>) {
+        if let Some(words) = self.last_words(failure) {
+            // A server that has misbehaved hears nothing.
+            let _ = self.advance(words).await;
+            if tokio::time::timeout(FAREWELL_LIMIT, Box::pin(self.is_heard_out())).await.is_err() {
+                tracing::debug!(server = self.server(), "has not confirmed the last words");
+            }
+        }
         self.line.close().await;
+    }
+
+    /// What a server does not know that waits for a wish, or answers one. In a transfer it learns
+    /// of failures otherwise.
+    fn last_words(&self, failure: Option<&Failure>) -> Option<Input> {
+        let machine = self.machine.as_ref()?;
+        if machine.is_idle() {
+            return Some(Input::Bye);
+        }
+        failure.filter(|_| machine.is_asking()).cloned().map(Input::Failed)
+    }
+
+    /// Waits until the server has confirmed the last words, and says them again where a connection
+    /// is lost before: it would wait for us to come back.
+    async fn is_heard_out(&mut self) {
+        let Some(secret) = self.secret else { return };
+        let mut patience = Patience::begin(FAREWELL_LIMIT);
+        while self.line.until_heard().await.is_err() {
+            self.line.cut();
+            if !patience.next().await {
+                return;
+            }
+            match try_once(&self.dial, secret, self.line.returning()).await {
+                Ok((Answer::Returned(server), link)) => {
+                    // What fails here shows at the next look.
+                    if self.line.accept(&server).is_ok() {
+                        let _ = self.line.go_on(link).await;
+                    }
+                }
+                // It has ended the session, so it has heard them, or needs them no more.
+                Ok((Answer::Refused(_), _)) => return,
+                Err(failure) => tracing::debug!(%failure, "say the last words again"),
+            }
+        }
     }
 
     async fn say_all(&mut self, output: &mut Vec<Output>) -> Result<(), Failure> {
         for output in output.extract_if(.., |output| matches!(output, Output::Send(_))) {
-            if let Output::Send(message) = output
-                && let Err(error) = self.line.say(&message).await
-            {
+            let Output::Send(message) = output else { continue };
+            let mut said = self.line.say(&message).await;
+            if said.is_ok() && matches!(message, Message::ListOn { .. }) {
+                // What was heard of a large tree need not stay in the server's memory.
+                said = self.line.ping().await;
+            }
+            if let Err(error) = said {
                 // A server that has hung up may have said why, which is still to be read; if not,
                 // reading tells that it has gone.
                 tracing::debug!(server = self.server(), %error, "say {}", message.name());

@@ -4,22 +4,24 @@
 //! learns from the two listings where to go on. What must never happen here: a stream whose
 //! snapshots are not held, and a resume token that was not weighed by `plan`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 
+use super::around;
 use super::hold::{BATCH, Holds, is_needed};
 use super::job::{Job, OnDeadToken, Outcome, Wanted, blocking};
 use super::send::stopped;
 use super::session::{Cargo, Open, Session};
 use super::source::Opened;
-use super::watch::{Stop, Summary, Watch};
+use super::watch::{Layer, Stop, Summary, Watch};
+use crate::dataset::property::PropertyName;
 use crate::dataset::{DatasetName, Guid, Kind, SnapName};
 use crate::error::{Class, Failure, Side};
 use crate::listing::{Snapshot, SourceState, TargetState};
-use crate::plan::{Base, Goal, Plan, Policy, Refusal, Resume, Sides, Step, Unresumable, plan};
+use crate::plan::{Base, Goal, Plan, Refusal, Resume, Sides, Step, Unresumable, plan};
 use crate::process::Process;
 use crate::protocol::message::{DatasetStream, Stream};
 use crate::units::Bytes;
@@ -36,10 +38,10 @@ const LEFT_MAX: usize = 2 * BATCH + 2;
 /// What all attempts of a copy have reached together.
 #[derive(Debug)]
 pub(super) struct SoFar {
-    /// A session stood once: the server can be reached.
-    pub connected: bool,
     /// The snapshot that was to be taken is taken.
     taken: bool,
+    /// Which properties are still to be taken along; none, once a stream has brought them.
+    properties: Vec<PropertyName>,
     /// What was given up: once is enough, whatever the target says afterwards.
     aborted: bool,
     /// The newest snapshot that was carried.
@@ -57,15 +59,26 @@ pub(super) struct Copying<'a> {
     pub session: Session,
     pub zfs: &'a Zfs,
     pub job: &'a Job,
+    /// What both sides hold, where that was just listed.
+    pub known: Option<Known>,
     pub watch: &'a mut dyn Watch,
     pub stop: &'a mut Stop,
     pub so_far: &'a mut SoFar,
 }
 
-/// Both sides as they were listed.
+/// What both sides hold.
+pub(super) struct Known {
+    pub source: SourceState,
+    pub target_name: DatasetName,
+    pub target: TargetState,
+}
+
+/// The target as it was listed.
 struct Listed {
     target_name: DatasetName,
     target: TargetState,
+    /// The source, if it was listed together with it.
+    source: Option<SourceState>,
 }
 
 /// Why there is nothing to carry.
@@ -88,8 +101,8 @@ struct Load<'a> {
 impl SoFar {
     pub fn new(zfs: &Zfs, job: &Job) -> SoFar {
         SoFar {
-            connected: false,
             taken: false,
+            properties: job.properties.clone(),
             aborted: false,
             reached: None,
             part: None,
@@ -119,8 +132,8 @@ impl Copying<'_> {
     /// reason to list and plan anew.
     pub async fn through(&mut self) -> Result<Outcome, Failure> {
         loop {
-            let listed = self.list().await?;
-            let stuck = match self.plan(&listed).await {
+            let mut listed = self.list().await?;
+            let stuck = match self.plan(&mut listed).await {
                 Ok((source, Plan::UpToDate { snapshot })) => {
                     return self.up_to_date(&source, &listed.target, snapshot).await;
                 }
@@ -141,17 +154,22 @@ impl Copying<'_> {
     }
 
     async fn list(&mut self) -> Result<Listed, Failure> {
-        let (target_name, target) = tokio::select! {
-            listed = self.session.list(self.job.target.clone()) => listed?,
-            () = self.stop.pulled() => return Err(stopped()),
+        let listed = if let Some(Known { source, target_name, target }) = self.known.take() {
+            Listed { target_name, target, source: Some(source) }
+        } else {
+            let (target_name, target) = tokio::select! {
+                listed = self.session.list(self.job.target.clone()) => listed?,
+                () = self.stop.pulled() => return Err(stopped()),
+            };
+            Listed { target_name, target, source: None }
         };
-        self.session.forget_arrived(self.job.text(), &target).await;
-        Ok(Listed { target_name, target })
+        self.session.forget_arrived(self.job.text(), &listed.target).await;
+        Ok(listed)
     }
 
     /// Takes the snapshot, if one is still to be taken, and plans. None is taken for a target that
     /// would refuse it.
-    async fn plan(&mut self, listed: &Listed) -> Result<(SourceState, Plan), Stuck> {
+    async fn plan(&mut self, listed: &mut Listed) -> Result<(SourceState, Plan), Stuck> {
         let goal = match &self.job.wanted {
             Wanted::Newest => Goal::Newest,
             Wanted::Named(name) => Goal::Named(name.clone()),
@@ -162,20 +180,28 @@ impl Copying<'_> {
                         self.plan_to(&source, listed, Goal::Newest)?;
                     }
                     let taken = name.clone();
-                    self.blocking(move |zfs, job| zfs.snapshot(&job.source, &taken)).await?;
+                    let around = self.blocking(move |zfs, job| {
+                        let (around, full) = (job.around.as_deref(), job.source.at(&taken));
+                        let take = || zfs.snapshot(&job.source, &taken);
+                        let take = || take().map_err(|error| error.on(Side::Source));
+                        Ok(around::take(around, full.as_str(), take))
+                    });
+                    around.await??;
                     self.so_far.taken = true;
                 }
                 Goal::Named(name.clone())
             }
         };
-        let source = self.source_state().await?;
+        let source = match listed.source.take() {
+            Some(source) => source,
+            None => self.source_state().await?,
+        };
         let plan = self.plan_to(&source, listed, goal)?;
         Ok((source, plan))
     }
 
     fn plan_to(&self, source: &SourceState, to: &Listed, goal: Goal) -> Result<Plan, Refusal> {
-        let policy = Policy { goal, intermediates: self.job.intermediates };
-        plan(source, &to.target_name, &to.target, &policy)
+        plan(source, &to.target_name, &to.target, &self.job.policy_to(goal))
     }
 
     /// The target holds the goal. An earlier run may have ended after that and before it let go.
@@ -222,6 +248,7 @@ impl Copying<'_> {
             resumed: true,
             open: Box::new(|| opened(zfs.send_rest(token))),
         };
+        self.watch.survived(Layer::Token);
         self.carry(load).await?;
         self.so_far.summary.kept = Bytes(self.so_far.summary.kept.0.saturating_add(token.bytes.0));
         self.release_all_but(&[]).await;
@@ -278,6 +305,9 @@ impl Copying<'_> {
 
     async fn carry(&mut self, load: Load<'_>) -> Result<(), Failure> {
         let (job, step) = (self.job, load.step);
+        let properties = self.properties(load.kind).await?;
+        let clones = matches!(step.from, Some(Base::Origin { .. }));
+        let clone_of = job.clone_of.as_ref().filter(|_| clones);
         let cargo = Cargo {
             job: job.text(),
             what: load.what,
@@ -290,15 +320,30 @@ impl Copying<'_> {
                 raw: step.raw,
                 first: load.first,
                 resumed: load.resumed,
+                origin: clone_of.map(|base| Box::new(base.held.clone())),
+                properties,
             }),
             estimated: load.estimated,
             open: load.open,
             judge: Box::new(|ended| failure::of_send(&job.source, ended)),
         };
         let carried = self.session.carry(cargo, self.watch, self.stop).await?;
+        self.so_far.properties.clear();
         self.so_far.summary.add(carried.moment, carried.applied.bytes);
         self.so_far.has_snapshot(&step.to);
         Ok(())
+    }
+
+    /// What the first stream of a run takes along besides its data. Not those that follow: each
+    /// property is set by a transaction of its own.
+    async fn properties(&mut self, kind: Kind) -> Result<BTreeMap<String, String>, Failure> {
+        let names = self.so_far.properties.clone();
+        if names.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let set = self.blocking(move |zfs, job| zfs.properties(&job.source, &names)).await?;
+        let checked = self.job.checked(&set, kind)?;
+        Ok(checked.as_texts())
     }
 
     /// Where the partial state is ours, can never be finished, and may be given up: has it given
@@ -384,7 +429,9 @@ impl Copying<'_> {
     }
 
     async fn source_state(&mut self) -> Result<SourceState, Failure> {
-        self.blocking(|zfs, job| zfs.source_state(&job.source)).await
+        let mut source = self.blocking(|zfs, job| zfs.source_state(&job.source)).await?;
+        source.origin = self.job.clone_of.as_ref().map(|base| base.origin.clone());
+        Ok(source)
     }
 
     async fn blocking<T: Send + 'static>(
@@ -421,6 +468,9 @@ fn describe(source: &DatasetName, step: &Step) -> String {
         None => format!("{to} (full)"),
         Some(Base::Snapshot(base)) => format!("{to} (since @{})", base.name),
         Some(Base::Bookmark(base)) => format!("{to} (since #{})", base.name),
+        Some(Base::Origin { dataset, snapshot }) => {
+            format!("{to} (clone of {})", dataset.at(&snapshot.name))
+        }
     }
 }
 

@@ -158,7 +158,7 @@ impl Dial {
         }
     }
 
-    /// Whether the server ends with its first session, so that there is none after it.
+    /// Whether the server ends when no session is left, so that there is none after the last.
     pub(super) fn is_for_one_session(&self) -> bool {
         matches!(self.manner(), Some(Manner::Ticket(_, _, Origin::File | Origin::Ssh)))
     }

@@ -101,11 +101,12 @@ pub(super) fn is_needed(snapshot: &SnapName, steps: &[Step]) -> bool {
     steps.iter().flat_map(needed).any(|needed| needed == snapshot)
 }
 
-/// The snapshots that `step` cannot do without; a bookmark is no hindrance to anybody.
-fn needed(step: &Step) -> impl Iterator<Item = &SnapName> {
+/// The snapshots that `step` cannot do without; a bookmark is no hindrance to anybody. What a clone
+/// was made from needs no hold: ZFS does not destroy it as long as the clone is there.
+pub(super) fn needed(step: &Step) -> impl Iterator<Item = &SnapName> {
     let base = match &step.from {
         Some(Base::Snapshot(base)) => Some(&base.name),
-        Some(Base::Bookmark(_)) | None => None,
+        Some(Base::Bookmark(_) | Base::Origin { .. }) | None => None,
     };
     std::iter::once(&step.to.name).chain(base)
 }

@@ -1,10 +1,17 @@
 //! A copy that was asked for, and what can come of it.
 
+use std::sync::Arc;
+
+use super::around::Around;
+use super::prune::Retention;
 use super::watch::Summary;
-use crate::dataset::{DatasetName, SnapName};
+use crate::dataset::property::{Properties, PropertyName};
+use crate::dataset::{DatasetName, Kind, SnapName};
 use crate::error::{Class, Failure, Side};
-use crate::listing::Snapshot;
-use crate::protocol::message::RelativeName;
+use crate::listing::{OriginSnapshot, Snapshot};
+use crate::pattern::Chosen;
+use crate::plan::{Goal, Policy};
+use crate::protocol::message::{CloneOf, RelativeName};
 use crate::zfs::{Zfs, ZfsError};
 
 /// Which snapshot the target shall hold in the end.
@@ -41,11 +48,56 @@ pub struct Job {
     pub wanted: Wanted,
     /// Whether the snapshots between the base and the wanted one are copied too.
     pub intermediates: bool,
+    /// Which of them, by their names.
+    pub chosen: Chosen,
+    /// What stays on both sides, once they hold the wanted one.
+    pub retention: Retention,
     /// What becomes of a part that can never be finished.
     pub on_dead_token: OnDeadToken,
+    /// What is done around a snapshot that is taken.
+    pub around: Option<Arc<dyn Around>>,
+    /// What the source is a clone of, where the target is to be made one too.
+    pub clone_of: Option<CloneBase>,
+    /// Which properties are taken along, where they are set at the source.
+    pub properties: Vec<PropertyName>,
+}
+
+/// What a clone is made from, as both sides have it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CloneBase {
+    /// At the source.
+    pub origin: OriginSnapshot,
+    /// At the target: its names are others there, its guid is the same.
+    pub held: CloneOf,
 }
 
 impl Job {
+    /// What is to be planned; one that was to be taken is there by then.
+    pub(super) fn policy(&self) -> Policy {
+        self.policy_to(match &self.wanted {
+            Wanted::Newest => Goal::Newest,
+            Wanted::Named(name) | Wanted::Taken(name) => Goal::Named(name.clone()),
+        })
+    }
+
+    /// The same with another goal.
+    pub(super) fn policy_to(&self, goal: Goal) -> Policy {
+        Policy { goal, intermediates: self.intermediates, chosen: self.chosen.clone() }
+    }
+
+    /// The properties that were found set, where all of them may be taken along.
+    pub(super) fn checked(
+        &self,
+        set: &[(String, String)],
+        kind: Kind,
+    ) -> Result<Properties, Failure> {
+        let set = set.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        Properties::checked(set, kind).map_err(|bad| {
+            let what = format!("{}: {bad}", self.source);
+            Failure::new(Side::Source, Class::Refused, what).with_remedy(bad.remedy())
+        })
+    }
+
     /// What is copied where, as its records call it.
     pub(super) fn text(&self) -> String {
         format!("{} -> {}", self.source, self.target_text)
@@ -68,7 +120,14 @@ pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce(&Zfs, &Job) -> Result<T, ZfsError> + Send + 'static,
 ) -> Result<T, Failure> {
     let (zfs, job) = (zfs.clone(), job.clone());
-    match tokio::task::spawn_blocking(move || work(&zfs, &job)).await {
+    drive(move || work(&zfs, &job)).await
+}
+
+/// The same with whatever `work` needs.
+pub(super) async fn drive<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ZfsError> + Send + 'static,
+) -> Result<T, Failure> {
+    match tokio::task::spawn_blocking(work).await {
         Ok(result) => result.map_err(|error| error.on(Side::Source)),
         Err(panicked) => {
             Err(Failure::new(Side::Source, Class::Internal, format!("drive zfs: {panicked}")))

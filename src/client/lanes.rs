@@ -160,6 +160,11 @@ impl Lanes {
         }
     }
 
+    /// Whether each lane that is to have a connection has one, as far as is known.
+    pub fn are_whole(&self) -> bool {
+        !self.states.iter().any(|state| state.missing || state.opening)
+    }
+
     /// All lanes of the session that are to have connections.
     pub fn all(&self) -> impl Iterator<Item = u16> + use<> {
         0..self.used

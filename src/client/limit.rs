@@ -1,5 +1,6 @@
 //! Keeps an engine to a limit that may change while it sends.
 
+use std::num::NonZeroU16;
 use std::time::Duration;
 
 use sys::control;
@@ -20,13 +21,16 @@ const SEGMENT_BYTES_MAX: u64 = 64 << 10;
 #[derive(Debug)]
 pub(super) struct Limiter {
     limit: Limit,
+    sharers: NonZeroU16,
     task: JoinHandle<()>,
 }
 
 impl Limiter {
-    /// Passes on what the limit is, and from now on whatever it comes to be.
-    pub fn start(engine: &Engine, mut limit: Limit) -> Limiter {
-        let pass_on = engine.limiter();
+    /// Passes on the share of one of so many of what the limit is, and from now on of whatever it
+    /// comes to be.
+    pub fn start(engine: &Engine, mut limit: Limit, sharers: NonZeroU16) -> Limiter {
+        let limiter = engine.limiter();
+        let pass_on = move |limit: Option<Rate>| limiter(limit.map(|it| share(it, sharers)));
         let told = limit.clone();
         // At once: a task would run only after the first blocks.
         pass_on(*limit.borrow_and_update());
@@ -36,15 +40,20 @@ impl Limiter {
                 pass_on(*limit.borrow_and_update());
             }
         });
-        Limiter { limit: told, task }
+        Limiter { limit: told, sharers, task }
     }
 
     /// How long a block is on the wire, over one of so many connections, if nothing is wrong.
     pub fn block_takes(&self, block_bytes: Bytes, connections: u16) -> Duration {
-        let share = self.limit.borrow().map(|rate| rate.shared_by(connections.into()));
+        let own = self.limit.borrow().map(|rate| share(rate, self.sharers));
+        let share = own.map(|rate| rate.shared_by(connections.into()));
         let waits = Bytes(block_bytes.0.saturating_add(SEGMENT_BYTES_MAX));
         share.map_or(Duration::ZERO, |share| share.takes(waits))
     }
+}
+
+fn share(limit: Rate, sharers: NonZeroU16) -> Rate {
+    limit.shared_by(usize::from(sharers.get()))
 }
 
 impl Drop for Limiter {

@@ -1,6 +1,8 @@
 //! The side beside the local pool: runs for one copy, speaks to a server, and tells the outcome.
 
+pub mod around;
 mod called;
+mod carrier;
 mod conversation;
 mod copying;
 mod dial;
@@ -10,7 +12,9 @@ mod lanes;
 mod left;
 mod limit;
 pub mod orphans;
+pub mod prune;
 mod reconnect;
+pub mod rehearse;
 pub mod replicate;
 pub mod retry;
 pub mod send;
@@ -18,6 +22,7 @@ mod session;
 mod source;
 pub mod ssh;
 mod stripes;
+mod tree;
 mod watch;
 
 pub use self::called::Called;
@@ -25,8 +30,10 @@ pub use self::dial::{Dial, Manner, Origin};
 pub use self::limit::Limit;
 pub use self::session::Session;
 pub use self::stripes::Connections;
-pub use self::watch::{Moment, Stop, Summary, Watch};
+pub use self::tree::{TreeJob, TreeOutcome, replicate_tree};
+pub use self::watch::{Held, Layer, Moment, Planned, Stop, Summary, TreeWatch, Watch, Would};
 
+use std::num::NonZeroU16;
 use std::time::Duration;
 
 use crate::engine::settings::Settings;
@@ -44,10 +51,20 @@ pub struct Options {
     pub congestion: Option<String>,
     /// The most that its data connections send together.
     pub limit: Limit,
+    /// Among how many sessions that is shared.
+    pub sharers: NonZeroU16,
     /// How long it tries to get a lost connection back.
     pub retry_for: Duration,
     /// How long a stream may stand still before it says why.
     pub stall_timeout: Duration,
     /// Where it keeps records of its transfers; `None` for nowhere.
     pub records: Option<Transfers>,
+}
+
+impl Options {
+    /// Those of one of several clients that share what there is to one.
+    fn one_of(&self, sharers: NonZeroU16, number: u16) -> Options {
+        let engine = self.engine.one_of(sharers, number);
+        Options { engine, sharers, ..self.clone() }
+    }
 }

@@ -61,6 +61,15 @@ pub fn release(zfs: &Zfs, held: &Held) -> Result<(), ZfsError> {
     zfs.release(&held.dataset, std::slice::from_ref(&held.snapshot), &held.tag)
 }
 
+/// Whether a hold belongs to the copy of this source to this target, as they were typed: of the
+/// source itself or of a dataset below it.
+pub fn is_of(held: &Held, source: &str, target: &str) -> bool {
+    let Some(below) = held.dataset.as_str().strip_prefix(source) else { return false };
+    let is_there = below.is_empty() || below.starts_with('/');
+    is_there
+        && [target.to_owned(), format!("{target}{below}")].iter().any(|to| tag_of(to) == held.tag)
+}
+
 /// Whether a command line is a copy that this hold belongs to.
 fn is_copy_of(words: &[String], held: &Held) -> bool {
     let Some((program, words)) = words.split_first() else { return false };
@@ -88,6 +97,27 @@ fn split_words(line: &[u8]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_hold_is_known_by_source_and_target_of_its_job() {
+        let held = |dataset: &str, target: &str| Held {
+            dataset: dataset.parse().unwrap(),
+            snapshot: "s".parse().unwrap(),
+            tag: tag_of(target),
+            since: String::new(),
+        };
+        let is_ours = |held: &Held| is_of(held, "tank/a", "vault/a");
+        assert!(is_ours(&held("tank/a", "vault/a")));
+        assert!(is_ours(&held("tank/a/b", "vault/a/b")) && is_ours(&held("tank/a/b", "vault/a")));
+        for (dataset, target) in [
+            ("tank/ab", "vault/ab"),
+            ("tank/a", "vault/b"),
+            ("tank/b", "vault/a"),
+            ("tank", "vault"),
+        ] {
+            assert!(!is_ours(&held(dataset, target)), "{dataset} {target}");
+        }
+    }
 
     #[test]
     fn a_copy_is_known_by_its_program_dataset_and_target() {

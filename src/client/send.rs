@@ -60,7 +60,7 @@ pub async fn send(
             Ok(summary(&carried, started))
         }
         Err(failure) => {
-            session.part().await;
+            session.part(&failure).await;
             Err(failure)
         }
     }

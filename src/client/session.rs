@@ -7,6 +7,7 @@
 mod carrying;
 mod connections;
 mod following;
+mod pruning;
 mod records;
 mod taken_up;
 
@@ -22,12 +23,13 @@ use super::lanes::Lanes;
 use super::limit::Limiter;
 use super::source::Opened;
 use super::stripes::{Connections, Stripes};
-use super::watch::{Moment, Stop, Watch};
+use super::watch::{Layer, Moment, Stop, Watch};
 use super::{Dial, Options};
 use crate::dataset::DatasetName;
 use crate::engine::sender::{Event, Sender as Engine};
+use crate::engine::settings::Settings;
 use crate::error::{Class, Failure, Side};
-use crate::listing::TargetState;
+use crate::listing::{TargetState, TargetTree};
 use crate::process::Ended;
 use crate::protocol::frame::Codec;
 use crate::protocol::message::{Applied, Hello, Limits, RelativeName, Request, Stream};
@@ -53,6 +55,14 @@ pub struct Session {
     codec: Codec,
     stall_timeout: Duration,
     records: Bookkeeping,
+}
+
+/// What carries the streams of a session.
+struct Equipment {
+    settings: Settings,
+    lanes: Lanes,
+    engine: Engine,
+    events: UnboundedReceiver<Event>,
 }
 
 /// Opens a source.
@@ -95,13 +105,43 @@ impl Session {
         };
         let (conversation, agreed, secret) =
             Conversation::begin(dial, hello, options.retry_for).await?;
+        match Session::equip(&conversation, &agreed, secret, options).await {
+            Ok(Equipment { settings, lanes, engine, events }) => Ok(Session {
+                limiter: Limiter::start(&engine, options.limit.clone(), options.sharers),
+                engine,
+                conversation,
+                terms: (agreed, secret),
+                lanes,
+                stripes: stripes_of(options),
+                began: Instant::now(),
+                events,
+                block_bytes: settings.block_bytes,
+                codec,
+                stall_timeout: options.stall_timeout,
+                records: Bookkeeping::new(options.records.clone(), settings.spool.as_ref()),
+            }),
+            Err(failure) => {
+                conversation.part(Some(&failure)).await;
+                Err(failure)
+            }
+        }
+    }
+
+    /// Gets ready for streams as they were agreed upon.
+    async fn equip(
+        conversation: &Conversation,
+        agreed: &Agreed,
+        secret: JoinSecret,
+        options: &Options,
+    ) -> Result<Equipment, Failure> {
+        let codec = options.engine.codec();
         if !agreed.limits.codecs.contains(&codec) {
             return Err(cannot_take(codec, conversation.server()));
         }
         let (lanes, connections) = Lanes::open(
             conversation.dial().clone(),
             secret,
-            lanes_of(options, &agreed),
+            lanes_of(options, agreed),
             options.congestion.clone(),
             options.retry_for,
         )
@@ -110,20 +150,7 @@ impl Session {
         settings.block_bytes = settings.block_bytes.min(agreed.limits.block_bytes_max);
         let (event_inbox, events) = unbounded_channel();
         let engine = Engine::start(&settings, connections, &event_inbox, None)?;
-        Ok(Session {
-            limiter: Limiter::start(&engine, options.limit.clone()),
-            engine,
-            conversation,
-            terms: (agreed, secret),
-            lanes,
-            stripes: stripes_of(options),
-            began: Instant::now(),
-            events,
-            block_bytes: settings.block_bytes,
-            codec,
-            stall_timeout: options.stall_timeout,
-            records: Bookkeeping::new(options.records.clone(), settings.spool.as_ref()),
-        })
+        Ok(Equipment { settings, lanes, engine, events })
     }
 
     /// Asks what the target holds; it also has its full name.
@@ -136,6 +163,21 @@ impl Session {
             for output in news {
                 match output {
                     Output::Listed { dataset, target } => return Ok((dataset, target)),
+                    Output::Failed(failure) => return Err(failure),
+                    _ => {}
+                }
+            }
+            news = self.conversation.hear().await?;
+        }
+    }
+
+    /// Asks what the target and all below it hold.
+    pub async fn list_tree(&mut self, dataset: RelativeName) -> Result<TargetTree, Failure> {
+        let mut news = self.conversation.wish(Input::ListTree(dataset)).await?;
+        loop {
+            for output in news {
+                match output {
+                    Output::TreeListed(tree) => return Ok(tree),
                     Output::Failed(failure) => return Err(failure),
                     _ => {}
                 }
@@ -201,6 +243,10 @@ impl Session {
         self.close_records(&mut carrying, carried.as_ref().err()).await;
         let moment = self.moment(&carrying);
         let applied = carried?;
+        if carrying.cut {
+            // Not all connections were back when the last block had arrived.
+            watch.survived(Layer::Reconnect);
+        }
         watch.moment(Moment { stands_still: None, ..moment });
         watch.end();
         Ok(Carried { applied, moment })
@@ -211,17 +257,20 @@ impl Session {
         self.conversation.meanwhile(work).await
     }
 
-    /// Says good-bye, to whoever still listens: all that was wished has been done.
-    pub async fn close(mut self) {
-        let _ = self.conversation.wish(Input::Bye).await;
-        self.part().await;
+    /// Says good-bye: all that was wished has been done.
+    pub async fn close(self) {
+        self.end(None).await;
     }
 
-    /// Ends the session without a word: after a failure that both sides know of.
-    pub async fn part(self) {
+    /// Ends the session after a failure, which the server is told if it cannot know of it.
+    pub async fn part(self, failure: &Failure) {
+        self.end(Some(failure)).await;
+    }
+
+    async fn end(self, failure: Option<&Failure>) {
         let engine = self.engine;
-        let _ = tokio::task::spawn_blocking(move || drop(engine)).await;
-        self.conversation.close().await;
+        let ended = tokio::task::spawn_blocking(move || drop(engine));
+        let (_, ()) = tokio::join!(ended, self.conversation.part(failure));
     }
 }
 

@@ -60,6 +60,14 @@ impl Connections {
             Connections::Fixed(count) | Connections::UpTo(count) => count,
         }
     }
+
+    /// How many there are at first.
+    pub fn least(self) -> u16 {
+        match self {
+            Connections::Fixed(count) => count,
+            Connections::UpTo(_) => 1,
+        }
+    }
 }
 
 impl Stripes {

@@ -2,11 +2,17 @@
 
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use super::job::Outcome;
+use crate::dataset::{DatasetName, SnapName};
 use crate::engine::sender::Level;
 use crate::engine::settings::Route;
+use crate::error::{Failure, Side};
+use crate::plan::tree::{Tree, Verdict};
 use crate::protocol::stall::Culprit;
+use crate::retention::Report;
 use crate::server::Stopping;
 use crate::units::Bytes;
 
@@ -44,8 +50,22 @@ pub struct Summary {
     pub kept: Bytes,
     /// Bytes of the streams that went by way of breakpoint files.
     pub spooled: Bytes,
+    /// Snapshots that went again on both sides, for they need not be kept.
+    pub pruned: u64,
     /// From the first opening to the last result.
     pub taken: Duration,
+}
+
+/// What let a stream go on after a cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Layer {
+    /// What was lost of its connections was replaced, with both `zfs` processes untouched.
+    Reconnect,
+    /// The rest came out of breakpoint files.
+    Spool,
+    /// ZFS's own resume token.
+    Token,
 }
 
 /// Somebody who looks on.
@@ -56,6 +76,104 @@ pub trait Watch {
     fn moment(&mut self, moment: Moment);
     /// The target holds it.
     fn end(&mut self);
+    /// A stream goes on after a cut, or has arrived in spite of one.
+    fn survived(&mut self, _by: Layer) {}
+    /// An attempt at the copy has failed, and another follows.
+    fn tried_again(&mut self, _after: &Failure) {}
+}
+
+/// Somebody who looks on at a tree.
+pub trait TreeWatch {
+    /// What is going to be done.
+    fn planned(&self, planned: &Planned);
+    /// A dataset begins: who looks on at its streams.
+    fn dataset(&self, dataset: &DatasetName) -> Box<dyn Watch + '_>;
+    /// What became of a dataset, whether it began or not.
+    fn ended(&self, dataset: &DatasetName, outcome: &Result<Held, Failure>);
+    /// What would be done, where nothing is.
+    fn would(&self, would: &Would);
+}
+
+/// What would be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Would {
+    /// A dataset would be copied, by the commands that follow.
+    Copy {
+        /// The source.
+        dataset: DatasetName,
+        /// Its place at the target.
+        target: DatasetName,
+        /// How many streams; none where the target has all.
+        streams: usize,
+        /// About how many bytes, where that can be known.
+        bytes: Option<Bytes>,
+    },
+    /// Snapshots would go, for they need not be kept.
+    Prune {
+        /// Where.
+        side: Side,
+        /// Which; of many the first.
+        report: Report,
+    },
+    /// A command would be run.
+    Run {
+        /// Where.
+        side: Side,
+        /// As one would type it.
+        command: String,
+    },
+}
+
+/// What the target holds of a dataset now, and what that took: no stream where it held it before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// The snapshot that was wanted.
+    pub snapshot: SnapName,
+    /// What that took.
+    pub summary: Summary,
+}
+
+impl From<Outcome> for Held {
+    fn from(outcome: Outcome) -> Held {
+        let (snapshot, summary) = match outcome {
+            Outcome::UpToDate(snapshot) => (snapshot, Summary::default()),
+            Outcome::Done(snapshot, summary) => (snapshot, summary),
+        };
+        Held { snapshot: snapshot.name, summary }
+    }
+}
+
+/// What is going to be done for a tree.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Planned {
+    /// How many datasets are to be held by the target.
+    pub datasets: usize,
+    /// Of how many it holds already what it is to hold.
+    pub up_to_date: usize,
+    /// How many cannot be copied, as far as is known.
+    pub refused: usize,
+    /// How many streams are to be sent.
+    pub streams: usize,
+    /// How many datasets are left out.
+    pub left_out: usize,
+    /// How many the target has besides.
+    pub extra: usize,
+}
+
+impl Planned {
+    pub(super) fn of(tree: &Tree) -> Planned {
+        let (left_out, extra) = (tree.left_out.len(), tree.extra.len());
+        let mut planned = Planned { left_out, extra, ..Planned::default() };
+        for task in &tree.tasks {
+            planned.datasets += 1;
+            match task.verdict {
+                Verdict::UpToDate(_) => planned.up_to_date += 1,
+                Verdict::Refused(_) => planned.refused += 1,
+                Verdict::Carry(streams) => planned.streams += streams,
+            }
+        }
+        planned
+    }
 }
 
 /// Says when the user does not want to go on.
@@ -117,6 +235,14 @@ impl Watch for Noting<'_> {
     fn end(&mut self) {
         self.watch.end();
     }
+
+    fn survived(&mut self, by: Layer) {
+        self.watch.survived(by);
+    }
+
+    fn tried_again(&mut self, after: &Failure) {
+        self.watch.tried_again(after);
+    }
 }
 
 impl Summary {
@@ -126,5 +252,19 @@ impl Summary {
         self.bytes = Bytes(self.bytes.0 + bytes.0);
         self.wire = Bytes(self.wire.0 + moment.wire.0);
         self.spooled = Bytes(self.spooled.0 + moment.spooled.0);
+    }
+
+    /// Adds what became of another dataset. The time is not added, for they go on side by side.
+    pub fn join(&mut self, other: &Summary) {
+        self.streams += other.streams;
+        self.pruned += other.pruned;
+        for (all, more) in [
+            (&mut self.bytes, other.bytes),
+            (&mut self.wire, other.wire),
+            (&mut self.kept, other.kept),
+            (&mut self.spooled, other.spooled),
+        ] {
+            all.0 = all.0.saturating_add(more.0);
+        }
     }
 }

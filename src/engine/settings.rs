@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::File;
 use std::io;
+use std::num::NonZeroU16;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -144,6 +145,21 @@ impl Settings {
         }
     }
 
+    /// Those of one of several engines that share what there is to one: the cache in parts, and the
+    /// workers on cores of their own as far as there are enough.
+    #[must_use]
+    pub fn one_of(&self, sharers: NonZeroU16, number: u16) -> Settings {
+        let share = usize::from(sharers.get());
+        let workers = (self.workers / share).max(1);
+        let mut cores = self.cores.clone();
+        if !cores.is_empty() {
+            let first = usize::from(number) * workers % cores.len();
+            cores.rotate_left(first);
+        }
+        let cache = Bytes(self.cache.0 / u64::from(sharers.get()));
+        Settings { cache, workers, cores, ..self.clone() }
+    }
+
     /// What a receiver can take: nothing that could change unseen on its way through files.
     pub fn codecs(&self) -> BTreeSet<Codec> {
         let bare = self.spool.is_none().then_some(Codec::Bare);
@@ -216,8 +232,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cache_too_small_for_its_connections_is_refused() {
-        let settings = Settings {
+    fn those_that_share_have_cores_of_their_own_and_no_more_together_than_one() {
+        let sharers = NonZeroU16::new(3).unwrap();
+        let one = |cores: &[usize], workers| Settings {
+            cache: Bytes(96 << 20),
+            workers,
+            cores: cores.to_vec(),
+            ..settings()
+        };
+        let cores = |settings: &Settings, number| settings.one_of(sharers, number).cores;
+        let six = one(&[0, 1, 2, 3, 4, 5], 6);
+        assert_eq!([cores(&six, 0)[..2].to_vec(), cores(&six, 2)[..2].to_vec()], [[0, 1], [4, 5]]);
+        let shared = six.one_of(sharers, 1);
+        assert_eq!((shared.cache, shared.workers), (Bytes(32 << 20), 2));
+        let two = one(&[0, 1], 2);
+        assert_eq!((cores(&two, 2)[0], two.one_of(sharers, 2).workers), (0, 1));
+        assert!(cores(&one(&[], 2), 1).is_empty());
+    }
+
+    fn settings() -> Settings {
+        Settings {
             backend: Backend::Threads,
             cache: Bytes(8 << 20),
             block_bytes: Bytes::MIB,
@@ -229,7 +263,12 @@ mod tests {
             flush_after: Duration::from_millis(100),
             zero_copy: ZeroCopy::Off,
             spool: None,
-        };
+        }
+    }
+
+    #[test]
+    fn a_cache_too_small_for_its_connections_is_refused() {
+        let settings = settings();
         assert_eq!(settings.slots(3, Codec::Raw, Side::Source).unwrap(), 7);
         let refused = settings.slots(4, Codec::Raw, Side::Source).unwrap_err();
         assert_eq!(refused.class, Class::Usage);

@@ -46,16 +46,35 @@ impl Line {
     /// is no link. Dropping the future loses nothing.
     pub async fn next(&mut self) -> Result<Message, LinkError> {
         loop {
-            let Some(link) = &mut self.link else { return std::future::pending().await };
-            match link.next().await? {
-                Heard::PingDue => self.ping().await?,
-                Heard::Message(Message::Ping { heard }) => self.journal.confirm(heard)?,
-                Heard::Message(message) => {
-                    self.journal.hear(&message);
-                    return Ok(message);
-                }
+            if self.link.is_none() {
+                return std::future::pending().await;
+            }
+            if let Some(message) = self.step().await? {
+                return Ok(message);
             }
         }
+    }
+
+    /// Waits until the peer has confirmed all that it must hear. What else it says is of no more
+    /// use to whoever waits for this.
+    pub async fn until_heard(&mut self) -> Result<(), LinkError> {
+        while !self.is_heard() {
+            self.step().await?;
+        }
+        Ok(())
+    }
+
+    /// What is heard next, unless it is a sign of life.
+    async fn step(&mut self) -> Result<Option<Message>, LinkError> {
+        match self.link.as_mut().ok_or(LinkError::Closed)?.next().await? {
+            Heard::PingDue => self.ping().await?,
+            Heard::Message(Message::Ping { heard }) => self.journal.confirm(heard)?,
+            Heard::Message(message) => {
+                self.journal.hear(&message);
+                return Ok(Some(message));
+            }
+        }
+        Ok(None)
     }
 
     /// Whether the peer has confirmed all that it must hear.

@@ -5,13 +5,15 @@
 //! overwrite: where only that would help, the refusal says so and leaves it to the operator.
 
 use crate::dataset::{DatasetName, Guid, SnapName};
-use crate::listing::{Bookmark, Snapshot, SourceState, TargetState};
+use crate::listing::{Bookmark, OriginSnapshot, Snapshot, SourceState, TargetState};
+use crate::pattern::Chosen;
 
 mod near;
 mod refusal;
 mod resume;
 #[cfg(test)]
 mod tests;
+pub mod tree;
 
 pub use refusal::{Refusal, Sides, Told};
 pub use resume::{Resume, Unresumable};
@@ -23,6 +25,9 @@ pub struct Policy {
     pub goal: Goal,
     /// Whether every snapshot on the way to the goal is sent too, or the goal alone.
     pub intermediates: bool,
+    /// Which snapshots are sent. One that is asked for by its name is sent whatever this says, and
+    /// any is a base.
+    pub chosen: Chosen,
 }
 
 /// Which snapshot the target shall hold in the end.
@@ -66,13 +71,27 @@ pub enum Base {
     Snapshot(Snapshot),
     /// A bookmark of the source, whose snapshot is gone there.
     Bookmark(Bookmark),
+    /// A snapshot of another dataset, which the source was cloned from. The stream makes a clone:
+    /// the target does not exist yet, and what it is cloned from does.
+    Origin {
+        /// The other dataset, on the source's pool.
+        dataset: DatasetName,
+        /// Its snapshot.
+        snapshot: Snapshot,
+    },
 }
 
 impl Base {
-    /// The guid that the target must hold as its newest.
+    /// What a clone is made from.
+    fn of_origin(origin: &OriginSnapshot) -> Base {
+        let OriginSnapshot { dataset, snapshot } = origin.clone();
+        Base::Origin { dataset, snapshot }
+    }
+
+    /// The guid of what the target must hold: as its newest, or as its origin.
     pub fn guid(&self) -> Guid {
         match self {
-            Base::Snapshot(snapshot) => snapshot.guid,
+            Base::Snapshot(snapshot) | Base::Origin { snapshot, .. } => snapshot.guid,
             Base::Bookmark(bookmark) => bookmark.guid,
         }
     }
@@ -80,7 +99,7 @@ impl Base {
     /// Its place in time on the source.
     pub fn createtxg(&self) -> u64 {
         match self {
-            Base::Snapshot(snapshot) => snapshot.createtxg,
+            Base::Snapshot(snapshot) | Base::Origin { snapshot, .. } => snapshot.createtxg,
             Base::Bookmark(bookmark) => bookmark.createtxg,
         }
     }
@@ -88,9 +107,10 @@ impl Base {
 
 /// Plans how `target`, the dataset named `target_name`, comes to hold the goal of `policy`.
 ///
-/// A target that does not exist gets a full stream first; any other gets incrementals on top of
-/// its newest snapshot, which therefore must be known to the source. A part of a snapshot that an
-/// interrupted receive has left is finished before anything else, or in the way of all.
+/// A target that does not exist gets a full stream first, or is made a clone of what the source is
+/// a clone of; any other gets incrementals on top of its newest snapshot, which therefore must be
+/// known to the source. A part of a snapshot that an interrupted receive has left is finished
+/// before anything else, or in the way of all.
 pub fn plan(
     source: &SourceState,
     target_name: &DatasetName,
@@ -98,10 +118,12 @@ pub fn plan(
     policy: &Policy,
 ) -> Result<Plan, Refusal> {
     let sides = Sides { source: source.dataset.clone(), target: target_name.clone() };
-    let goal = find_goal(source, &policy.goal)?;
+    let goal = find_goal(source, policy)?;
     let (held, resume_token) = match target {
         TargetState::Absent => {
-            return Ok(Plan::Steps(steps(source, None, way(source, None, goal, policy))));
+            let origin = source.origin.as_ref().map(Base::of_origin);
+            let way = way(source, origin.as_ref(), goal, policy);
+            return Ok(Plan::Steps(steps(source, origin, way)));
         }
         TargetState::Present { kind, .. } if *kind != source.kind => {
             let (sides, source_kind) = (Box::new(sides), source.kind);
@@ -109,6 +131,7 @@ pub fn plan(
         }
         TargetState::Present { snapshots, resume_token, .. } => (snapshots, resume_token),
     };
+    let in_clear = matches!(target, TargetState::Present { encrypted: false, .. });
     if held.iter().any(|snapshot| snapshot.guid == goal.guid) {
         return Ok(Plan::UpToDate { snapshot: goal.clone() });
     }
@@ -118,6 +141,11 @@ pub fn plan(
     }
     let sides = Box::new(sides);
     let base = find_base(source, held, goal, sides.clone())?;
+    // Where it was received in clear below an encrypted dataset it is encrypted too. That the IV
+    // sets of its snapshots are others than at the source only ZFS knows, and says so at once.
+    if let (true, true, Some(common)) = (source.encrypted, in_clear, held.last()) {
+        return Err(Refusal::InClear { sides, common: common.into() });
+    }
     let wanted: Vec<&Snapshot> = way(source, Some(&base), goal, policy)
         .into_iter()
         .filter(|wanted| held.iter().all(|snapshot| snapshot.guid != wanted.guid))
@@ -126,12 +154,16 @@ pub fn plan(
     Ok(Plan::Steps(steps(source, Some(base), wanted)))
 }
 
-fn find_goal<'a>(source: &'a SourceState, goal: &Goal) -> Result<&'a Snapshot, Refusal> {
-    let Some(newest) = source.snapshots.last() else {
+fn find_goal<'a>(source: &'a SourceState, policy: &Policy) -> Result<&'a Snapshot, Refusal> {
+    if source.snapshots.is_empty() {
         return Err(Refusal::NothingToSend { dataset: source.dataset.clone() });
-    };
-    match goal {
-        Goal::Newest => Ok(newest),
+    }
+    let is_chosen = |snapshot: &&Snapshot| policy.chosen.takes(&snapshot.name);
+    match &policy.goal {
+        Goal::Newest => source.snapshots.iter().rev().find(is_chosen).ok_or_else(|| {
+            let (dataset, count) = (source.dataset.clone(), source.snapshots.len());
+            Refusal::NoneChosen { dataset, count }
+        }),
         Goal::Named(name) => {
             source.snapshots.iter().find(|snapshot| snapshot.name == *name).ok_or_else(|| {
                 Refusal::UnknownSnapshot {
@@ -206,7 +238,9 @@ fn way<'a>(
         })
     };
     let until_goal = source.snapshots.iter().take_while(|snapshot| snapshot.guid != goal.guid);
-    until_goal.filter(|snapshot| is_after_base(snapshot)).chain([goal]).collect()
+    let is_on_the_way =
+        |snapshot: &&Snapshot| is_after_base(snapshot) && policy.chosen.takes(&snapshot.name);
+    until_goal.filter(is_on_the_way).chain([goal]).collect()
 }
 
 /// A name can be given only once at the target; ZFS would say so after the whole stream.

@@ -7,7 +7,7 @@
 use std::fmt;
 
 use super::Unresumable;
-use crate::dataset::{DatasetName, Guid, Kind, SnapName, typed};
+use crate::dataset::{DatasetName, Guid, Kind, NameError, SnapName, typed};
 use crate::error::{Class, Failure, Side};
 use crate::listing::Snapshot;
 
@@ -37,6 +37,33 @@ pub enum Refusal {
     NothingToSend {
         /// The source.
         dataset: DatasetName,
+    },
+    /// All snapshots of the source are left out.
+    #[error("none of the {count} snapshots of {dataset} is to be copied, by what their names say")]
+    NoneChosen {
+        /// The source.
+        dataset: DatasetName,
+        /// How many it has.
+        count: usize,
+    },
+    /// What the target has under another name, and was this dataset once.
+    #[error(
+        "{} is not there, but {was} has snapshots of {}: that was renamed since", .sides.target,
+        .sides.source
+    )]
+    Renamed {
+        /// Both datasets.
+        sides: Box<Sides>,
+        /// The one of the target that holds it.
+        was: DatasetName,
+    },
+    /// The name would be too long at the target.
+    #[error("{dataset} cannot have its place at the target: {why}")]
+    NoName {
+        /// The source.
+        dataset: DatasetName,
+        /// What is wrong with the name there.
+        why: NameError,
     },
     /// The source has no snapshot of the name that was asked for.
     #[error("{dataset} has no snapshot @{name}{}", or_near(.near))]
@@ -96,6 +123,19 @@ pub enum Refusal {
         /// The source's newest snapshot.
         source_newest: Told,
     },
+    /// The target was sent the snapshots of an encrypted source in clear: ZFS takes no raw stream
+    /// on top of those, and what was encrypted is never sent in clear here.
+    #[error(
+        "{} is encrypted and is sent raw, but {} holds its {common} unencrypted: raw and other \
+         streams do not mix on one target",
+        .sides.source, .sides.target
+    )]
+    InClear {
+        /// Both datasets.
+        sides: Box<Sides>,
+        /// The newest that both have, as the target names it.
+        common: Told,
+    },
     /// The target went on by itself after the newest snapshot that both have.
     #[error(
         "{} has gone its own way: its newest snapshot {} is unknown to {}, whose newest is {}; \
@@ -147,6 +187,20 @@ impl Refusal {
             Refusal::NothingToSend { dataset } => {
                 format!("take a snapshot first: zfs snapshot {}", typed(&format!("{dataset}@NAME")))
             }
+            Refusal::NoneChosen { dataset, .. } => format!(
+                "change --include-snapshot or --exclude-snapshot, or look what there is: zfs list \
+                 -t snapshot -o name,creation {}",
+                typed(dataset.as_str())
+            ),
+            Refusal::NoName { .. } => {
+                "choose a target with a shorter name, or leave it out: --exclude-dataset".to_owned()
+            }
+            Refusal::Renamed { sides, was } => format!(
+                "rename it on the target as well, so that what it holds is not sent again: zfs \
+                 rename {} {}",
+                typed(was.as_str()),
+                typed(sides.target.as_str())
+            ),
             Refusal::UnknownSnapshot { dataset, .. } => {
                 format!(
                     "choose one of: zfs list -t snapshot -o name,creation {}",
@@ -162,7 +216,7 @@ impl Refusal {
                  target: zfs destroy {}",
                 typed(sides.target.as_str())
             ),
-            Refusal::Unrelated { sides, .. } => format!(
+            Refusal::Unrelated { sides, .. } | Refusal::InClear { sides, .. } => format!(
                 "choose a target that does not exist yet; or keep the old one under another name, \
                  on the target: zfs rename {} {}",
                 typed(sides.target.as_str()),
@@ -192,7 +246,9 @@ impl Refusal {
     /// Where the operator has to look.
     fn side(&self) -> Side {
         match self {
-            Refusal::NothingToSend { .. } | Refusal::UnknownSnapshot { .. } => Side::Source,
+            Refusal::NothingToSend { .. }
+            | Refusal::NoneChosen { .. }
+            | Refusal::UnknownSnapshot { .. } => Side::Source,
             _ => Side::Target,
         }
     }

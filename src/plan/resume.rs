@@ -183,6 +183,12 @@ fn find_base(
     token: &Token,
 ) -> Result<Option<Base>, Unresumable> {
     let newest = held.last();
+    // A clone that has nothing of its own yet.
+    if let (None, Some(origin)) = (newest, &source.origin)
+        && token.from == Some(origin.snapshot.guid)
+    {
+        return Ok(Some(Base::of_origin(origin)));
+    }
     if newest.map(|newest| newest.guid) != token.from {
         let (base, newest) = (token.from, newest.map(Told::from));
         return Err(Unresumable::Outgrown { to: to.into(), base, newest });

@@ -33,6 +33,7 @@ fn source(text: &str) -> SourceState {
         encrypted: false,
         snapshots: snapshots(text),
         bookmarks: Vec::new(),
+        origin: None,
     }
 }
 
@@ -41,12 +42,27 @@ fn bookmark(text: &str, createtxg: u64) -> Bookmark {
 }
 
 fn holding(text: &str) -> TargetState {
-    TargetState::Present { kind: Kind::Filesystem, snapshots: snapshots(text), resume_token: None }
+    TargetState::Present {
+        kind: Kind::Filesystem,
+        encrypted: false,
+        snapshots: snapshots(text),
+        resume_token: None,
+    }
+}
+
+/// The same, encrypted.
+fn holding_raw(text: &str) -> TargetState {
+    match holding(text) {
+        TargetState::Present { kind, snapshots, resume_token, .. } => {
+            TargetState::Present { kind, encrypted: true, snapshots, resume_token }
+        }
+        TargetState::Absent => TargetState::Absent,
+    }
 }
 
 fn policy(goal: &str, intermediates: bool) -> Policy {
     let goal = if goal.is_empty() { Goal::Newest } else { Goal::Named(name(goal)) };
-    Policy { goal, intermediates }
+    Policy { goal, intermediates, chosen: Chosen::default() }
 }
 
 fn planned(source: &SourceState, target: &TargetState, policy: &Policy) -> Result<Plan, Refusal> {
@@ -54,7 +70,7 @@ fn planned(source: &SourceState, target: &TargetState, policy: &Policy) -> Resul
 }
 
 /// A plan in short: `-1 1-2` is a full stream of guid 1, then guid 2 on top of it; `#1-2` builds
-/// on a bookmark.
+/// on a bookmark, `^1-2` makes a clone.
 fn short(plan: &Plan) -> String {
     match plan {
         Plan::UpToDate { snapshot } => format!("={}", snapshot.guid),
@@ -68,8 +84,31 @@ fn short_step(step: &Step) -> String {
         None => String::new(),
         Some(Base::Snapshot(base)) => base.guid.to_string(),
         Some(Base::Bookmark(base)) => format!("#{}", base.guid),
+        Some(Base::Origin { snapshot, .. }) => format!("^{}", snapshot.guid),
     };
     format!("{from}-{}", step.to.guid)
+}
+
+/// A clone of `tank/o@o`, of guid 9.
+fn clone_of_9(text: &str) -> SourceState {
+    let snapshot = Snapshot { name: name("o"), guid: Guid(9), createtxg: 5 };
+    let origin = Some(OriginSnapshot { dataset: name("tank/o"), snapshot });
+    SourceState { origin, ..source(text) }
+}
+
+#[test]
+fn an_absent_target_of_a_clone_is_made_a_clone() {
+    let clone = clone_of_9("a1 b2 c3");
+    for (goal, intermediates, expected) in
+        [("", false, "^9-3"), ("", true, "^9-1 1-2 2-3"), ("a", true, "^9-1")]
+    {
+        let plan = planned(&clone, &TargetState::Absent, &policy(goal, intermediates)).unwrap();
+        assert_eq!(short(&plan), expected, "{goal:?}");
+    }
+    // From then on it is a dataset like others, and so is one that was made by a full stream.
+    let plan = planned(&clone, &holding("a1"), &policy("", true)).unwrap();
+    assert_eq!(short(&plan), "1-2 2-3");
+    assert!(planned(&clone, &holding("z9"), &policy("", true)).is_err());
 }
 
 #[test]
@@ -141,16 +180,46 @@ fn encrypted_sources_are_sent_raw_in_every_step() {
     }
 }
 
+#[test]
+fn an_encrypted_source_is_never_sent_raw_on_top_of_what_lies_in_clear() {
+    let (clear, goal) = (source("a1 b2"), policy("", true));
+    let secret = SourceState { encrypted: true, ..clear.clone() };
+    let refusal = planned(&secret, &holding("a1"), &goal).unwrap_err();
+    assert!(matches!(refusal, Refusal::InClear { .. }), "{refusal}");
+    let failure = Failure::from(refusal);
+    assert_eq!((failure.side, failure.class), (Side::Target, Class::Refused), "{failure}");
+    assert!(failure.what.contains("backup/a holds its @a (guid 1) unencrypted"), "{failure}");
+    let remedy = failure.remedy.unwrap();
+    assert!(remedy.contains("zfs rename backup/a backup/a.old"), "{remedy}");
+    for (source, target, expected) in [
+        (&secret, holding_raw("a1"), "1-2"),
+        // There is nothing to mix.
+        (&secret, holding("a1 b2"), "=2"),
+        // It may lie below an encrypted dataset.
+        (&clear, holding_raw("a1"), "1-2"),
+    ] {
+        assert_eq!(short(&planned(source, &target, &goal).unwrap()), expected);
+    }
+    // What they have in common comes first: nothing here was ever sent.
+    let unrelated = planned(&secret, &holding("z9"), &goal).unwrap_err();
+    assert!(matches!(unrelated, Refusal::Unrelated { .. }), "{unrelated}");
+}
+
 /// Everything that is refused, with the words that the operator gets.
 #[test]
 fn refusals_name_what_is_in_the_way_and_what_to_do() {
     let token = || TargetState::Present {
         kind: Kind::Filesystem,
+        encrypted: false,
         snapshots: snapshots("a1"),
         resume_token: Some("1-f00".to_owned()),
     };
-    let volume =
-        TargetState::Present { kind: Kind::Volume, snapshots: snapshots("a1"), resume_token: None };
+    let volume = TargetState::Present {
+        kind: Kind::Volume,
+        encrypted: false,
+        snapshots: snapshots("a1"),
+        resume_token: None,
+    };
     for (source_text, target, goal, side, what, remedy) in [
         (
             "",
@@ -209,6 +278,7 @@ fn a_name_on_the_way_is_taken_only_if_it_is_sent() {
 fn a_token_is_in_the_way_only_if_there_is_something_to_send() {
     let target = TargetState::Present {
         kind: Kind::Filesystem,
+        encrypted: false,
         snapshots: snapshots("a1"),
         resume_token: Some("1-f00".to_owned()),
     };
@@ -229,7 +299,7 @@ prop_compose! {
     fn histories()(
         moments in prop::collection::vec((0..4u8, any::<bool>(), 0..8u8), 0..12),
         absent in prop::bool::weighted(0.2),
-        (encrypted, intermediates) in any::<(bool, bool)>(),
+        (encrypted, target_encrypted, intermediates) in any::<(bool, bool, bool)>(),
         goal in prop::option::of(0..12usize),
         other_guid in any::<bool>(),
     ) -> History {
@@ -258,10 +328,12 @@ prop_compose! {
         let named = goal.and_then(|place| state.snapshots.get(place));
         let goal = named.map_or(Goal::Newest, |snapshot| Goal::Named(snapshot.name.clone()));
         let present = TargetState::Present {
-            kind: Kind::Filesystem, snapshots: held, resume_token: None,
+            kind: Kind::Filesystem, encrypted: target_encrypted, snapshots: held,
+            resume_token: None,
         };
         let target = if absent { TargetState::Absent } else { present };
-        History { source: state, target, policy: Policy { goal, intermediates } }
+        let policy = Policy { goal, intermediates, chosen: Chosen::default() };
+        History { source: state, target, policy }
     }
 }
 
@@ -295,6 +367,10 @@ fn sendable(source: &SourceState, step: &Step) -> bool {
             let gone = source.snapshots.iter().all(|snapshot| snapshot.guid != base.guid);
             source.bookmarks.contains(base) && older(base.createtxg) && gone
         }
+        Some(Base::Origin { dataset, snapshot }) => {
+            let origin = OriginSnapshot { dataset: dataset.clone(), snapshot: snapshot.clone() };
+            source.origin == Some(origin) && older(snapshot.createtxg)
+        }
     };
     base_exists && source.snapshots.contains(&step.to) && step.raw == source.encrypted
 }
@@ -309,6 +385,7 @@ proptest! {
             TargetState::Absent => (Vec::new(), false),
             TargetState::Present { snapshots, .. } => (snapshots.clone(), true),
         };
+        let in_clear = matches!(target, TargetState::Present { encrypted: false, .. });
         match planned(&source, &target, &policy) {
             Ok(Plan::UpToDate { snapshot }) => {
                 prop_assert!(held.iter().any(|held| held.guid == snapshot.guid));
@@ -318,12 +395,17 @@ proptest! {
                 prop_assert!(!steps.is_empty());
                 for step in &steps {
                     prop_assert!(sendable(&source, step), "{step:?} cannot be sent");
+                    prop_assert!(!(step.raw && in_clear), "raw on top of what lies in clear");
                     let received = receive(&mut held, &mut exists, step);
                     prop_assert!(received.is_ok(), "{step:?}: {received:?}");
                 }
-                let goal = find_goal(&source, &policy.goal).unwrap();
+                let goal = find_goal(&source, &policy).unwrap();
                 prop_assert_eq!(held.last().unwrap().guid, goal.guid);
                 prop_assert!(policy.intermediates || steps.len() == 1);
+            }
+            Err(Refusal::InClear { common, .. }) => {
+                prop_assert!(source.encrypted && in_clear);
+                prop_assert!(known_base(&source, common.guid).is_some());
             }
             Err(refusal) => prop_assert!(refused_rightly(&source, &held, &refusal), "{refusal}"),
         }
@@ -346,8 +428,13 @@ fn refused_rightly(source: &SourceState, held: &[Snapshot], refusal: &Refusal) -
             known_base(source, common.guid).is_some_and(|base| base.createtxg() > goal.createtxg)
         }
         Refusal::NameTaken { wanted, .. } => held.iter().any(|held| held.name == wanted.name),
-        Refusal::UnknownSnapshot { .. }
+        // Trees and patterns have tests of their own.
+        Refusal::NoneChosen { .. }
+        | Refusal::Renamed { .. }
+        | Refusal::NoName { .. }
+        | Refusal::UnknownSnapshot { .. }
         | Refusal::OtherKind { .. }
+        | Refusal::InClear { .. }
         | Refusal::PartlyReceived { .. } => false,
     }
 }

@@ -17,7 +17,7 @@ pub(super) const LISTING_SNAPSHOTS_MAX: usize = 1 << 18;
 const CHUNK_SNAPSHOTS: usize = 128;
 
 /// ZFS's tokens have some hundred bytes, as hex; a redaction list makes them longer.
-const TOKEN_BYTES_MAX: usize = 16 << 10;
+pub(super) const TOKEN_BYTES_MAX: usize = 16 << 10;
 
 /// `{"name":"...","guid":...,"createtxg":...},` with the longest name and numbers of 20 digits.
 /// Names have no character that JSON would escape.
@@ -32,13 +32,13 @@ const _: () = assert!(
 
 /// The messages that tell what `dataset` holds: `target`.
 pub(super) fn split(dataset: DatasetName, target: TargetState) -> Result<Vec<Message>, Failure> {
-    let TargetState::Present { kind, mut snapshots, resume_token } = target else {
+    let TargetState::Present { kind, encrypted, mut snapshots, resume_token } = target else {
         return Ok(vec![Message::Listed { dataset, target, more: false }]);
     };
     check(&snapshots, resume_token.as_deref())?;
     let rest = snapshots.split_off(snapshots.len().min(CHUNK_SNAPSHOTS));
     let more = !rest.is_empty();
-    let head = TargetState::Present { kind, snapshots, resume_token };
+    let head = TargetState::Present { kind, encrypted, snapshots, resume_token };
     let chunks = rest.chunks(CHUNK_SNAPSHOTS);
     let last = chunks.len();
     let tail = chunks
@@ -54,13 +54,28 @@ fn check(snapshots: &[Snapshot], token: Option<&str>) -> Result<(), Failure> {
         return Err(Failure::new(Side::Target, Class::Refused, what)
             .with_remedy("destroy snapshots that are no longer needed"));
     }
-    let token_bytes = token.map_or(0, |token| token.escape_default().count());
+    check_token(token)
+}
+
+/// Whether a resume token can be told.
+pub(super) fn check_token(token: Option<&str>) -> Result<(), Failure> {
+    let token_bytes = token.map_or(0, quoted_bytes);
     if token_bytes > TOKEN_BYTES_MAX {
         let what = format!("a resume token of {token_bytes} bytes does not fit into a message");
         return Err(Failure::new(Side::Target, Class::Zfs, what)
             .with_remedy("give the interrupted receive up: zfs receive -A DATASET"));
     }
     Ok(())
+}
+
+/// How long a text is in JSON, between its quotes.
+pub(super) fn quoted_bytes(text: &str) -> usize {
+    let bytes = text.bytes().map(|byte| match byte {
+        b'"' | b'\\' => 2,
+        0..0x20 => 6,
+        _ => 1,
+    });
+    bytes.sum()
 }
 
 /// What came of a listing so far.
@@ -90,7 +105,7 @@ impl Listing {
         next: Vec<Snapshot>,
         more: bool,
     ) -> Result<Listing, PeerMisbehaved> {
-        let TargetState::Present { kind, mut snapshots, resume_token } = so_far else {
+        let TargetState::Present { kind, encrypted, mut snapshots, resume_token } = so_far else {
             return Err(PeerMisbehaved::ListingStands);
         };
         if next.is_empty() {
@@ -100,7 +115,7 @@ impl Listing {
             return Err(PeerMisbehaved::ListingTooLong { max: LISTING_SNAPSHOTS_MAX });
         }
         snapshots.extend(next);
-        let target = TargetState::Present { kind, snapshots, resume_token };
+        let target = TargetState::Present { kind, encrypted, snapshots, resume_token };
         Ok(if more { Listing::Partial(target) } else { Listing::Whole(target) })
     }
 }
@@ -123,6 +138,7 @@ mod tests {
         };
         TargetState::Present {
             kind: Kind::Filesystem,
+            encrypted: count % 2 == 1,
             snapshots: (0..count).map(snapshot).collect(),
             resume_token: (token_bytes > 0).then(|| "f".repeat(token_bytes)),
         }

@@ -5,21 +5,24 @@
 //! Names and secrets have types that check themselves: what decodes is well-formed. Whether it is
 //! true, and whether it may be said now, is for `sender` and `receiver` to judge.
 
-use std::collections::BTreeSet;
-use std::str::FromStr;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::de::IntoDeserializer;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::frame::Codec;
+use super::piece::Piece;
+use super::prune::{self, Prune};
+pub use super::relative::RelativeName;
 use super::secret::JoinSecret;
 use super::standing::{Return, Returned};
 use super::text::{self, TEXT_BYTES_MAX};
 pub use super::watermarks::Watermarks;
 use super::window::{Arrived, Credit};
-use crate::dataset::{DatasetName, Guid, Kind, NameError, SnapName};
+use crate::dataset::{DatasetName, Guid, Kind, SnapName};
 use crate::error::Failure;
 use crate::listing::{Snapshot, TargetState};
+use crate::retention::Report;
 use crate::units::{Bytes, StreamOffset, TransferId};
 
 /// Everything that can be said.
@@ -51,6 +54,34 @@ pub enum Message {
         /// Whether another follows.
         more: bool,
     },
+    /// Client: what do you hold of this dataset, and of all below it?
+    ListTree {
+        /// Below the server's root for this client.
+        dataset: RelativeName,
+        /// How many pages may come.
+        pages: u32,
+    },
+    /// Server: this, and perhaps more.
+    TreeListed {
+        /// Its full name on the server, for messages to people.
+        root: DatasetName,
+        /// The first of its datasets, itself before all others; none where it does not exist.
+        pieces: Vec<Piece>,
+        /// Whether [`Message::TreeListedMore`] follows.
+        more: bool,
+    },
+    /// Server: the next page of a tree too large for one message.
+    TreeListedMore {
+        /// In order; never empty.
+        pieces: Vec<Piece>,
+        /// Whether another follows.
+        more: bool,
+    },
+    /// Client: go on with the tree. It may be over by the time this comes.
+    ListOn {
+        /// How many pages may come, with those that came.
+        pages: u32,
+    },
     /// Client: give up what an interrupted receive left in this dataset.
     Abort {
         /// Below the server's root for this client.
@@ -60,6 +91,10 @@ pub enum Message {
     },
     /// Server: it is given up.
     Aborted,
+    /// Client: destroy what need not be kept of this dataset's snapshots.
+    Prune(Prune),
+    /// Server: that much was done, or why nothing.
+    Pruned(Report),
     /// Client: take this stream.
     Open(Open),
     /// Server: ready to take it.
@@ -147,11 +182,6 @@ pub struct Welcome {
     pub secret: JoinSecret,
 }
 
-/// A dataset as a client names it: `a/b`, below whatever root the server grants that client.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct RelativeName(String);
-
 /// The client's wish to send a stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Open {
@@ -213,6 +243,25 @@ pub struct DatasetStream {
     /// Whether this is the rest of a stream that the target holds a part of (`zfs send -t`).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub resumed: bool,
+    /// What the target is cloned from, where the stream makes a clone. Then `from` is the guid of
+    /// that snapshot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Box<CloneOf>>,
+    /// Properties that the target shall have, by name. What the server takes of them it says; of
+    /// what it does not take it refuses the whole stream.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub properties: BTreeMap<String, String>,
+}
+
+/// A snapshot of another dataset, as the target of a clone has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CloneOf {
+    /// The other dataset, below the same root.
+    pub dataset: RelativeName,
+    /// What the snapshot is called there.
+    pub snapshot: SnapName,
+    /// The snapshot.
+    pub guid: Guid,
 }
 
 /// A resume point that is valid inside one epoch only.
@@ -282,14 +331,20 @@ fn known_codecs<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeSet<C
 
 impl Message {
     /// Every name that [`Message::name`] gives and the wire knows.
-    pub const NAMES: [&str; 17] = [
+    pub const NAMES: [&str; 23] = [
         "hello",
         "welcome",
         "list",
         "listed",
         "listed-more",
+        "list-tree",
+        "tree-listed",
+        "tree-listed-more",
+        "list-on",
         "abort",
         "aborted",
+        "prune",
+        "pruned",
         "open",
         "opened",
         "ack",
@@ -310,8 +365,14 @@ impl Message {
             Message::List { .. } => "list",
             Message::Listed { .. } => "listed",
             Message::ListedMore { .. } => "listed-more",
+            Message::ListTree { .. } => "list-tree",
+            Message::TreeListed { .. } => "tree-listed",
+            Message::TreeListedMore { .. } => "tree-listed-more",
+            Message::ListOn { .. } => "list-on",
             Message::Abort { .. } => "abort",
             Message::Aborted => "aborted",
+            Message::Prune(_) => "prune",
+            Message::Pruned(_) => "pruned",
             Message::Open(_) => "open",
             Message::Opened { .. } => "opened",
             Message::Ack { .. } => "ack",
@@ -334,6 +395,15 @@ impl Message {
         )
     }
 
+    /// Whether these are a client's last words. It waits until they are confirmed, for a server
+    /// that missed them would wait for it.
+    pub fn is_farewell(&self) -> bool {
+        matches!(
+            self,
+            Message::Bye | Message::Refused(_) | Message::End { ending: Ending::Failed(_), .. }
+        )
+    }
+
     /// The same message with free text that a person can be shown and that surely fits.
     pub(super) fn made_printable(mut self) -> Message {
         match &mut self {
@@ -344,19 +414,13 @@ impl Message {
                 failure.remedy =
                     failure.remedy.as_ref().map(|order| text::printable(order, TEXT_BYTES_MAX));
             }
+            Message::Pruned(report) => *report = prune::made_fit(std::mem::take(report)),
             Message::Hello(Hello { software, .. }) | Message::Welcome(Welcome { software, .. }) => {
                 *software = text::one_line(software, 80);
             }
             _ => {}
         }
         self
-    }
-}
-
-impl RelativeName {
-    /// What to join to the root: [`DatasetName::join`] checks it there once more.
-    pub fn as_str(&self) -> &str {
-        &self.0
     }
 }
 
@@ -370,42 +434,9 @@ impl Stream {
     }
 }
 
-impl FromStr for RelativeName {
-    type Err = NameError;
-
-    /// Takes whatever [`DatasetName::join`] would take: nothing that leaves the root.
-    fn from_str(name: &str) -> Result<RelativeName, NameError> {
-        let any_root: DatasetName = "root".parse()?;
-        any_root.join(name)?;
-        Ok(RelativeName(name.to_owned()))
-    }
-}
-
-impl TryFrom<String> for RelativeName {
-    type Error = NameError;
-
-    fn try_from(name: String) -> Result<RelativeName, NameError> {
-        name.parse()
-    }
-}
-
-impl From<RelativeName> for String {
-    fn from(name: RelativeName) -> String {
-        name.0
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_relative_name_cannot_leave_its_root() {
-        for name in ["", "/a", "a/", "../a", "a/../..", "a@b", "a\nb"] {
-            assert!(name.parse::<RelativeName>().is_err(), "{name:?}");
-        }
-        assert_eq!("hosts/a b".parse::<RelativeName>().unwrap().as_str(), "hosts/a b");
-    }
 
     #[test]
     fn only_the_guid_that_was_sent_proves_a_dataset() {
@@ -418,6 +449,8 @@ mod tests {
             raw: false,
             first: true,
             resumed: false,
+            origin: None,
+            properties: BTreeMap::new(),
         });
         assert!(stream.is_proved_by(Some(Guid(7))));
         assert!(!stream.is_proved_by(Some(Guid(8))) && !stream.is_proved_by(None));

@@ -9,7 +9,7 @@ use super::negotiate::NoAgreement;
 use super::text::{TEXT_BYTES_MAX, printable};
 use super::version::Versions;
 use super::window::{Credit, Receipt};
-use crate::dataset::Guid;
+use crate::dataset::{DatasetName, Guid, NameError};
 use crate::error::{Class, Failure, Side};
 use crate::units::{Bytes, Sequence, StreamOffset, TransferId};
 
@@ -64,6 +64,31 @@ pub enum PeerMisbehaved {
     ListingTooLong {
         /// How many are taken.
         max: usize,
+    },
+    /// A tree that does not end.
+    #[error("its tree goes on after {max} {of}")]
+    TreeTooLarge {
+        /// How many are taken.
+        max: usize,
+        /// Of what.
+        of: &'static str,
+    },
+    /// A dataset of a tree that cannot lie there.
+    #[error("its tree has a dataset that cannot be: {0}")]
+    TreeName(NameError),
+    /// A dataset of a tree that comes twice, before what it lies in, or without the tree's root.
+    #[error("its tree has {dataset} in the wrong place")]
+    TreeOrder {
+        /// Its full name.
+        dataset: DatasetName,
+    },
+    /// It wants more of a tree than this end will tell ahead.
+    #[error("it wants {wanted} pages of a tree, when {told} were told")]
+    TreeAhead {
+        /// How many it lets come.
+        wanted: u32,
+        /// How many came.
+        told: u32,
     },
     /// Watermarks that went back or contradict each other.
     #[error("it acknowledged {to:?} after {from:?}")]

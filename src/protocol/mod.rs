@@ -14,6 +14,9 @@
 //! server                  Welcome       Listed...       Opened       Ack...   Result
 //! ```
 //!
+//! `ListTree` asks for a dataset and all below it: the answer is dealt out in pages (`tree`), as
+//! far as the client lets them come (`ListOn`).
+//!
 //! Either may say `Refused` before it hangs up. A session outlives its connections: [`journal`]
 //! remembers what was said, so that the machines never notice that a control connection was lost
 //! and another took its place, with `Return` and `Returned`. Where the process behind one end died
@@ -26,8 +29,11 @@ pub mod liveness;
 pub mod message;
 pub mod misbehaved;
 pub mod negotiate;
+pub mod piece;
 pub mod preamble;
+pub mod prune;
 pub mod receiver;
+pub mod relative;
 pub mod secret;
 pub mod sender;
 pub mod stall;
@@ -40,3 +46,4 @@ mod listing;
 mod stranger;
 pub mod text;
 pub mod ticket;
+mod tree;

@@ -4,20 +4,27 @@
 //! never report success without the client's `End`: the report takes an [`Ended`], and only an
 //! `End` makes one.
 
+mod telling;
+mod transfer;
+
+use self::telling::{Telling, check_ahead};
+use self::transfer::Transfer;
 use super::listing;
 use super::message::{
-    Applied, Ending, Hello, Limits, Message, Open, Outcome, RelativeName, Start, Watermarks,
-    Welcome,
+    Hello, Limits, Message, Open, Outcome, RelativeName, Start, Watermarks, Welcome,
 };
 use super::misbehaved::{PeerMisbehaved, check_transfer};
 use super::negotiate::{Agreed, negotiate};
+use super::prune::Prune;
 use super::secret::JoinSecret;
 use super::standing::Standing;
+use super::tree::Pages;
 use super::version::Version;
 use super::window::{Credit, Receipt};
 use crate::dataset::{DatasetName, Guid};
-use crate::error::{Class, Failure, Side};
-use crate::listing::TargetState;
+use crate::error::Failure;
+use crate::listing::{TargetState, TargetTree};
+use crate::retention::Report;
 use crate::units::{StreamOffset, TransferId};
 
 /// What goes in.
@@ -32,8 +39,12 @@ pub enum Input {
         /// What it holds.
         target: TargetState,
     },
+    /// The answer to [`Output::LookUpTree`].
+    FoundTree(TargetTree),
     /// The answer to [`Output::Abort`].
     Aborted,
+    /// The answer to [`Output::Prune`], also where nothing could be done.
+    Pruned(Report),
     /// The answer to [`Output::Prepare`].
     Prepared(Start, Credit),
     /// How far the transfer came, how far the client may go, and what it need not send again: as
@@ -71,6 +82,8 @@ pub enum Output {
     },
     /// Read what the target holds; answer with [`Input::Found`].
     LookUp(RelativeName),
+    /// Read what the target and all below it hold; answer with [`Input::FoundTree`].
+    LookUpTree(RelativeName),
     /// Give up what an interrupted receive left in this dataset, if it still has this token;
     /// answer with [`Input::Aborted`].
     Abort {
@@ -79,6 +92,8 @@ pub enum Output {
         /// What the client was told.
         token: String,
     },
+    /// Prune a dataset, if that is allowed; answer with [`Input::Pruned`].
+    Prune(Prune),
     /// Check that the transfer is allowed and make all ready for it; answer with
     /// [`Input::Prepared`].
     Prepare(Open),
@@ -123,7 +138,11 @@ enum State {
     ExpectHello(Offer),
     Idle(Session),
     LookingUp(Session),
+    /// With the pages that the client lets come.
+    LookingUpTree(Session, u32),
+    Telling(Session, Telling),
     Aborting(Session),
+    Pruning(Session),
     Preparing(Session, Open),
     Receiving(Session, Transfer),
     Applying(Session, Transfer, StreamOffset),
@@ -137,13 +156,6 @@ struct Session {
     done: TransferId,
     /// Where it stood in the end, if it was one of this process.
     stood: Option<Standing>,
-}
-
-#[derive(Debug)]
-struct Transfer {
-    open: Open,
-    reached: Watermarks,
-    receipt: Receipt,
 }
 
 impl Ended {
@@ -232,9 +244,23 @@ impl State {
                 output.push(Output::LookUp(dataset));
                 Ok(State::LookingUp(session))
             }
+            (State::Idle(session), M::ListTree { dataset, pages }) => {
+                check_ahead(pages, 0)?;
+                output.push(Output::LookUpTree(dataset));
+                Ok(State::LookingUpTree(session, pages))
+            }
+            (State::Telling(session, telling), M::ListOn { pages }) => {
+                Ok(telling.let_on(pages)?.tell(session, output))
+            }
+            // The last page was on its way.
+            (State::Idle(session), M::ListOn { .. }) => Ok(State::Idle(session)),
             (State::Idle(session), M::Abort { dataset, token }) => {
                 output.push(Output::Abort { dataset, token });
                 Ok(State::Aborting(session))
+            }
+            (State::Idle(session), M::Prune(prune)) => {
+                output.push(Output::Prune(prune));
+                Ok(State::Pruning(session))
             }
             (State::Idle(session), M::Open(open)) => {
                 session.check(&open)?;
@@ -269,8 +295,18 @@ impl State {
                     Err(failure) => Ok(State::LookingUp(session).fail(failure, output)),
                 }
             }
+            (State::LookingUpTree(session, room), Input::FoundTree(tree)) => {
+                match Pages::of(tree) {
+                    Ok(pages) => Ok(Telling::of(pages, room).tell(session, output)),
+                    Err(failure) => Ok(State::LookingUp(session).fail(failure, output)),
+                }
+            }
             (State::Aborting(session), Input::Aborted) => {
                 output.push(Output::Send(Message::Aborted));
+                Ok(State::Idle(session))
+            }
+            (State::Pruning(session), Input::Pruned(report)) => {
+                output.push(Output::Send(Message::Pruned(report)));
                 Ok(State::Idle(session))
             }
             (State::Preparing(session, open), Input::Prepared(start, credit)) => {
@@ -323,7 +359,10 @@ impl State {
             State::ExpectHello(_) => "ExpectHello",
             State::Idle(_) => "Idle",
             State::LookingUp(_) => "LookingUp",
+            State::LookingUpTree(..) => "LookingUpTree",
+            State::Telling(..) => "Telling",
             State::Aborting(_) => "Aborting",
+            State::Pruning(_) => "Pruning",
             State::Preparing(..) => "Preparing",
             State::Receiving(..) => "Receiving",
             State::Applying(..) => "Applying",
@@ -362,79 +401,6 @@ impl Session {
         self.agreed
             .permits(&open.request)
             .map_err(|why| PeerMisbehaved::NoAgreement { message: "open", why })
-    }
-}
-
-impl Transfer {
-    /// Acknowledges what is new; nothing where nothing is.
-    fn advanced(self, reached: Watermarks, receipt: Receipt, output: &mut Vec<Output>) -> Transfer {
-        let reached = self.reached.raised_to(reached);
-        let is_newer = receipt.credit.follows(self.receipt.credit);
-        let news = reached != self.reached || is_newer && receipt != self.receipt;
-        let receipt = if is_newer { receipt } else { self.receipt };
-        let advanced = Transfer { reached, receipt, ..self };
-        if news {
-            output.push(Output::Send(advanced.ack()));
-        }
-        advanced
-    }
-
-    fn standing(&self, ended: bool) -> Standing {
-        let Receipt { credit, arrived } = self.receipt.clone();
-        Standing { transfer: self.open.transfer, reached: self.reached, credit, arrived, ended }
-    }
-
-    fn ack(&self) -> Message {
-        let Receipt { credit, arrived } = self.receipt.clone();
-        Message::Ack { transfer: self.open.transfer, reached: self.reached, credit, arrived }
-    }
-
-    fn end(
-        self,
-        ending: Ending,
-        session: Session,
-        output: &mut Vec<Output>,
-    ) -> Result<State, PeerMisbehaved> {
-        let (total, crc32) = match ending {
-            Ending::Complete { total, crc32 } => (total, crc32),
-            Ending::Failed(failure) => return Ok(abandoned(failure, output)),
-        };
-        check_within(total, self.reached)?;
-        output.push(Output::Finish(Ended { transfer: self.open.transfer, total, crc32 }));
-        Ok(State::Applying(session, self, total))
-    }
-
-    /// Reports success, unless this side contradicts itself: then nothing is proved.
-    fn applied(
-        self,
-        ended: &Ended,
-        guid: Option<Guid>,
-        millis: u64,
-        session: Session,
-        output: &mut Vec<Output>,
-    ) -> State {
-        let transfer = self.open.transfer;
-        assert_eq!(ended.transfer, transfer, "the end of another transfer");
-        if let Some(doubt) = self.doubt(ended, guid) {
-            let failure = Failure::new(Side::Target, Class::Internal, doubt);
-            return State::Applying(session, self, ended.total).fail(failure, output);
-        }
-        let applied = Applied { guid, bytes: ended.total.bytes_before(), millis };
-        let outcome = Outcome::Applied(applied);
-        output.push(Output::Send(Message::Result { transfer, outcome }));
-        let stood = Some(self.standing(true));
-        State::Idle(Session { done: transfer, stood, ..session })
-    }
-
-    /// What speaks against a success.
-    fn doubt(&self, ended: &Ended, guid: Option<Guid>) -> Option<String> {
-        let (fed, total) = (self.reached.fed, ended.total);
-        if fed != total {
-            return Some(format!("only {fed} of {total} bytes were fed to the target"));
-        }
-        let stream = &self.open.request.stream;
-        (!stream.is_proved_by(guid))
-            .then(|| format!("the target holds guid {guid:?} after a transfer of {stream:?}"))
     }
 }
 

@@ -5,22 +5,27 @@
 //! precede.
 
 mod standing;
+mod transfer;
 
 pub use self::standing::WholeStream;
+use self::transfer::Transfer;
 use super::listing::Listing;
 use super::message::{
-    Applied, Ending, Hello, Limits, Message, Open, Outcome, RelativeName, Request, Start, Stream,
+    Applied, Ending, Hello, Limits, Message, Open, Outcome, RelativeName, Request, Start,
     Watermarks, Welcome,
 };
 use super::misbehaved::{PeerMisbehaved, check_transfer};
 use super::negotiate::{Agreed, negotiate};
+use super::prune::Prune;
 use super::secret::JoinSecret;
 use super::standing::Standing;
+use super::tree::{Heard, PAGES_AHEAD, Tree};
 use super::version::{Versions, agree};
 use super::window::{Credit, Receipt};
-use crate::dataset::{DatasetName, Guid};
+use crate::dataset::DatasetName;
 use crate::error::Failure;
-use crate::listing::TargetState;
+use crate::listing::{TargetState, TargetTree};
+use crate::retention::Report;
 use crate::units::{StreamOffset, TransferId};
 
 /// What goes in.
@@ -32,6 +37,8 @@ pub enum Input {
     Stands(Standing),
     /// Ask what the target holds. Only when idle.
     List(RelativeName),
+    /// Ask what the target and all below it hold. Only when idle.
+    ListTree(RelativeName),
     /// Have what an interrupted receive left given up. Only when idle.
     Abort {
         /// Where it is.
@@ -39,6 +46,8 @@ pub enum Input {
         /// The resume token that was listed.
         token: String,
     },
+    /// Have a dataset pruned. Only when idle.
+    Prune(Prune),
     /// Send a stream. Only when idle.
     Open(Request),
     /// Blocks up to here are about to be given to the sockets. Told before the first byte goes
@@ -78,8 +87,12 @@ pub enum Output {
         /// What it holds.
         target: TargetState,
     },
+    /// What the target and all below it hold. Idle.
+    TreeListed(TargetTree),
     /// It is given up. Idle.
     Aborted,
+    /// What was pruned, or why nothing. Idle.
+    Pruned(Report),
     /// The server is ready: let the stream flow.
     Stream {
         /// For the frames.
@@ -112,7 +125,10 @@ enum State {
     Idle(Session),
     ExpectListed(Session),
     ExpectListedMore(Session, DatasetName, TargetState),
+    ExpectTreeListed(Session),
+    ExpectTreeListedMore(Session, Tree),
     ExpectAborted(Session),
+    ExpectPruned(Session),
     ExpectOpened(Session, Request),
     Streaming(Session, Transfer),
     ExpectResult(Session, Transfer, End),
@@ -126,13 +142,6 @@ struct Session {
     transfer: TransferId,
     /// What the server said last; it goes on from transfer to transfer.
     credit: Credit,
-}
-
-#[derive(Debug)]
-struct Transfer {
-    stream: Stream,
-    sent: StreamOffset,
-    reached: Watermarks,
 }
 
 /// What was said of the end of a stream, and may have to be said again.
@@ -169,6 +178,17 @@ impl Sender {
         matches!(self.0, State::Idle(_))
     }
 
+    /// Whether the server is to answer a wish, and no stream flows.
+    pub fn is_asking(&self) -> bool {
+        matches!(
+            self.0,
+            State::ExpectListed(_)
+                | State::ExpectListedMore(..)
+                | State::ExpectAborted(_)
+                | State::ExpectOpened(..)
+        )
+    }
+
     /// Whether the conversation is over.
     pub fn is_closed(&self) -> bool {
         matches!(self.0, State::Closed)
@@ -193,8 +213,18 @@ impl State {
                 State::ExpectListedMore(session, dataset, so_far),
                 M::ListedMore { snapshots, more },
             ) => Ok(listed(session, dataset, Listing::join(so_far, snapshots, more)?, output)),
+            (State::ExpectTreeListed(session), M::TreeListed { root, pieces, more }) => {
+                Ok(tree_listed(session, Tree::begin(root, pieces, more)?, output))
+            }
+            (State::ExpectTreeListedMore(session, so_far), M::TreeListedMore { pieces, more }) => {
+                Ok(tree_listed(session, so_far.join(pieces, more)?, output))
+            }
             (State::ExpectAborted(session), M::Aborted) => {
                 output.push(Output::Aborted);
+                Ok(State::Idle(session))
+            }
+            (State::ExpectPruned(session), M::Pruned(report)) => {
+                output.push(Output::Pruned(report));
                 Ok(State::Idle(session))
             }
             (State::ExpectOpened(session, request), M::Opened { transfer, start, credit }) => {
@@ -248,9 +278,17 @@ impl State {
                 output.push(Output::Send(Message::List { dataset }));
                 State::ExpectListed(session)
             }
+            (State::Idle(session), Input::ListTree(dataset)) => {
+                output.push(Output::Send(Message::ListTree { dataset, pages: PAGES_AHEAD }));
+                State::ExpectTreeListed(session)
+            }
             (State::Idle(session), Input::Abort { dataset, token }) => {
                 output.push(Output::Send(Message::Abort { dataset, token }));
                 State::ExpectAborted(session)
+            }
+            (State::Idle(session), Input::Prune(prune)) => {
+                output.push(Output::Send(Message::Prune(prune)));
+                State::ExpectPruned(session)
             }
             (State::Idle(session), Input::Open(request)) => session.open(request, output),
             (State::Idle(_), Input::Bye) => {
@@ -297,7 +335,10 @@ impl State {
             State::Idle(_) => "Idle",
             State::ExpectListed(_) => "ExpectListed",
             State::ExpectListedMore(..) => "ExpectListedMore",
+            State::ExpectTreeListed(_) => "ExpectTreeListed",
+            State::ExpectTreeListedMore(..) => "ExpectTreeListedMore",
             State::ExpectAborted(_) => "ExpectAborted",
+            State::ExpectPruned(_) => "ExpectPruned",
             State::ExpectOpened(..) => "ExpectOpened",
             State::Streaming(..) => "Streaming",
             State::ExpectResult(..) => "ExpectResult",
@@ -334,6 +375,20 @@ fn listed(
         Listing::Partial(so_far) => State::ExpectListedMore(session, dataset, so_far),
         Listing::Whole(target) => {
             output.push(Output::Listed { dataset, target });
+            State::Idle(session)
+        }
+    }
+}
+
+fn tree_listed(session: Session, heard: Heard, output: &mut Vec<Output>) -> State {
+    match heard {
+        Heard::Partial(so_far) => {
+            let news = so_far.room().map(|pages| Output::Send(Message::ListOn { pages }));
+            output.extend(news);
+            State::ExpectTreeListedMore(session, so_far)
+        }
+        Heard::Whole(tree) => {
+            output.push(Output::TreeListed(tree));
             State::Idle(session)
         }
     }
@@ -384,50 +439,6 @@ impl End {
     fn of(self, transfer: TransferId) -> Message {
         let End { total, crc32 } = self;
         Message::End { transfer, ending: Ending::Complete { total, crc32 } }
-    }
-}
-
-impl Transfer {
-    fn of(stream: Stream) -> Transfer {
-        Transfer { stream, sent: StreamOffset(0), reached: Watermarks::default() }
-    }
-
-    /// Connections finish their blocks in any order, so an offset may come late.
-    fn sent_to(self, offset: StreamOffset) -> Transfer {
-        Transfer { sent: self.sent.max(offset), ..self }
-    }
-
-    fn acknowledged(self, reached: Watermarks) -> Result<Transfer, PeerMisbehaved> {
-        if !reached.follows(self.reached) {
-            return Err(PeerMisbehaved::AckFellBack { from: self.reached, to: reached });
-        }
-        if reached.received > self.sent {
-            let (sent, got) = (self.sent, reached.received);
-            return Err(PeerMisbehaved::AckBeyondSent { sent, got });
-        }
-        Ok(Transfer { reached, ..self })
-    }
-
-    /// Whether the success that was reported is that of this stream, all of it.
-    fn check_applied(&self, applied: Applied, total: StreamOffset) -> Result<(), PeerMisbehaved> {
-        let whole = self.sent == total && applied.bytes == total.bytes_before();
-        if whole && self.stream.is_proved_by(applied.guid) {
-            return Ok(());
-        }
-        Err(PeerMisbehaved::AppliedOther {
-            sent: self.sent,
-            total,
-            expected_guid: self.guid(),
-            got_bytes: applied.bytes,
-            got_guid: applied.guid,
-        })
-    }
-
-    fn guid(&self) -> Option<Guid> {
-        match &self.stream {
-            Stream::Dataset(stream) => Some(stream.to),
-            Stream::Pipe => None,
-        }
     }
 }
 

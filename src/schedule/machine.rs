@@ -9,7 +9,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::history::History;
-use super::trigger::Trigger;
+use super::trigger::{Trigger, later};
 use crate::backoff::Backoff;
 use crate::dataset::SnapName;
 use crate::units::Bytes;
@@ -36,11 +36,25 @@ pub enum Order {
     Measure(JobName),
 }
 
+/// How a job stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing<'a> {
+    /// Which one.
+    pub name: &'a JobName,
+    /// What is known of its runs.
+    pub history: &'a History,
+    /// A run has begun and not ended.
+    pub running: bool,
+    /// When the next one is due, as far as that follows from a clock. It may have to wait for its
+    /// turn then.
+    pub next: Option<Timestamp>,
+}
+
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ended {
     /// The target has everything up to this snapshot.
-    Well(SnapName),
+    Well(Option<SnapName>),
     /// Something failed that may work the next time; what it said.
     Interrupted(String),
     /// Somebody has to act; what it said.
@@ -219,6 +233,17 @@ impl Scheduler {
         self.jobs.get(name).map(|job| &job.history)
     }
 
+    /// How each job stands, for whoever looks.
+    pub fn standings(&self, now: Now) -> impl Iterator<Item = Standing<'_>> {
+        let still = self.jobs.iter().filter(|(_, job)| job.state != State::Leaving);
+        still.map(move |(name, job)| Standing {
+            name,
+            history: &job.history,
+            running: job.state != State::Idle,
+            next: if self.draining { None } else { job.next(name, now) },
+        })
+    }
+
     #[cfg(test)]
     /// What is known of each job, and when its next run is due by rhythm.
     pub fn jobs(&self) -> impl Iterator<Item = (&JobName, &History, Option<Timestamp>)> {
@@ -276,6 +301,14 @@ impl Job {
         wanted.into_iter().chain(self.by_rhythm(name).map(until)).min()
     }
 
+    /// When it is due, if it does not run: by rhythm, or again after a failure.
+    fn next(&self, name: &JobName, now: Now) -> Option<Timestamp> {
+        if self.state != State::Idle {
+            return self.by_rhythm(name);
+        }
+        self.runs_in(name, now).map(|wait| later(now.wall, wait))
+    }
+
     fn measures_in(&self, now: Now) -> Option<Duration> {
         let is_asked = self.trigger.written.is_some() && !self.measuring && !self.wanted;
         is_asked.then(|| self.check_at.saturating_sub(now.up))
@@ -299,7 +332,6 @@ impl Job {
                 self.backoff.reset();
                 let began = self.history.began;
                 let succeeded = Some(now.wall);
-                let snapshot = Some(snapshot);
                 self.history = History { began, succeeded, snapshot, ..History::default() };
                 return;
             }

@@ -9,7 +9,7 @@ mod machine;
 mod trigger;
 
 pub use self::history::History;
-pub use self::machine::{Ended, JobName, Now, Order, Scheduler};
+pub use self::machine::{Ended, JobName, Now, Order, Scheduler, Standing};
 pub use self::trigger::{Rhythm, Trigger, Written};
 
 #[cfg(test)]

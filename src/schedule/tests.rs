@@ -137,7 +137,7 @@ impl World {
 }
 
 fn well() -> Ended {
-    Ended::Well("s".parse().unwrap())
+    Ended::Well(Some("s".parse().unwrap()))
 }
 
 fn interrupted() -> Ended {

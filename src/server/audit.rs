@@ -9,6 +9,8 @@ use std::time::Instant;
 
 use crate::error::Failure;
 use crate::protocol::message::{DatasetStream, RelativeName, Stream};
+use crate::protocol::prune::Prune;
+use crate::retention::Report;
 use crate::trust::Fingerprint;
 use crate::units::Bytes;
 
@@ -24,12 +26,16 @@ pub(super) struct Entry {
     asked: Instant,
     /// What the target has taken; `None` before a stream was let in.
     bytes: Option<Bytes>,
+    /// How many snapshots were destroyed.
+    destroyed: Option<u64>,
 }
 
 #[derive(Debug)]
 enum Wish {
     List,
+    ListTree,
     Abort,
+    Prune { dry_run: bool },
     Receive { snapshot: String, form: &'static str },
 }
 
@@ -48,9 +54,19 @@ impl Entry {
         Entry::new(Wish::List, name.as_str())
     }
 
+    /// To be told what a dataset and all below it hold.
+    pub fn list_tree(name: &RelativeName) -> Entry {
+        Entry::new(Wish::ListTree, name.as_str())
+    }
+
     /// That what is partly received is given up.
     pub fn abort(name: &RelativeName) -> Entry {
         Entry::new(Wish::Abort, name.as_str())
+    }
+
+    /// That snapshots are pruned.
+    pub fn prune(prune: &Prune) -> Entry {
+        Entry::new(Wish::Prune { dry_run: prune.dry_run }, prune.dataset.as_str())
     }
 
     /// To send a stream.
@@ -68,7 +84,8 @@ impl Entry {
     }
 
     fn new(wish: Wish, dataset: &str) -> Entry {
-        Entry { wish, dataset: dataset.to_owned(), asked: Instant::now(), bytes: None }
+        let dataset = dataset.to_owned();
+        Entry { wish, dataset, asked: Instant::now(), bytes: None, destroyed: None }
     }
 
     /// What the client's name stands for.
@@ -81,11 +98,20 @@ impl Entry {
         self.bytes = Some(bytes);
     }
 
+    /// So many snapshots were destroyed.
+    pub fn has_pruned(&mut self, report: &Report) {
+        let is_true = matches!(self.wish, Wish::Prune { dry_run: false });
+        self.destroyed =
+            (is_true && (report.failure.is_none() || report.count > 0)).then_some(report.count);
+    }
+
     /// It was done, or refused, or has failed. That something was listed is not worth a line.
     pub fn ended(self, Whose { client, key }: Whose<'_>, failure: Option<&Failure>) {
-        let Entry { wish, dataset, asked, bytes } = self;
+        let Entry { wish, dataset, asked, bytes, destroyed } = self;
         let outcome = match (&wish, failure, bytes) {
-            (Wish::List, None, _) => return,
+            (Wish::List | Wish::ListTree | Wish::Prune { dry_run: true }, None, _) => return,
+            (Wish::Prune { .. }, None, _) => "pruned",
+            (Wish::Prune { .. }, Some(_), _) if destroyed.is_some() => "failed",
             (Wish::Abort, None, _) => "given up",
             (Wish::Receive { .. }, None, _) => "received",
             (Wish::Receive { .. }, Some(_), Some(_)) => "failed",
@@ -93,7 +119,9 @@ impl Entry {
         };
         let (wish, snapshot) = match &wish {
             Wish::List => ("list", None),
+            Wish::ListTree => ("list a tree", None),
             Wish::Abort => ("give up a part", None),
+            Wish::Prune { .. } => ("prune", None),
             Wish::Receive { snapshot, form } => (*form, Some(snapshot.as_str())),
         };
         let (key, seconds) = (key.map(tracing::field::display), asked.elapsed().as_secs_f32());
@@ -102,7 +130,7 @@ impl Entry {
         let bytes = bytes.map(|bytes| bytes.0);
         tracing::info!(
             target: TARGET,
-            client, key, wish, dataset, snapshot, bytes, seconds, reason,
+            client, key, wish, dataset, snapshot, bytes, destroyed, seconds, reason,
             "audit: {outcome}"
         );
     }
@@ -110,6 +138,13 @@ impl Entry {
 
 fn form_of(stream: &DatasetStream) -> &'static str {
     match (stream.from.is_some(), stream.resumed) {
+        _ if stream.origin.is_some() => {
+            if stream.resumed {
+                "rest of a clone"
+            } else {
+                "clone"
+            }
+        }
         (false, false) => "full",
         (true, false) => "incremental",
         (false, true) => "rest of a full",

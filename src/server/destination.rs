@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use super::beside::Beside;
 use super::granted::Granted;
 use super::pipe::Pipe;
 use super::pool::Pool;
@@ -74,7 +75,9 @@ impl Destination {
     pub(super) fn target_of(&self, stream: &Stream) -> Result<Target, Failure> {
         match (self, stream) {
             (Destination::Pool(pool), Stream::Dataset(stream)) => {
-                wished_in(pool, &stream.target).map(Target::of)
+                let wished = wished_in(pool, &stream.target)?;
+                let beside = Beside::of(stream, |name| pool.dataset(name))?;
+                Ok(Target::of(Wished { beside, ..wished }))
             }
             (Destination::Granted(granted), Stream::Dataset(stream)) => {
                 granted.wished_by(stream).map(Target::of)
@@ -107,7 +110,8 @@ impl Destination {
 /// For everybody, who may do all below the root.
 fn wished_in(pool: &Pool, name: &RelativeName) -> Result<Wished, Failure> {
     let dataset = pool.dataset(name)?;
-    Ok(Wished { pool: pool.clone(), dataset, leave: None })
+    let (pool, beside) = (pool.clone(), Beside::default());
+    Ok(Wished { pool, dataset, leave: None, beside })
 }
 
 fn refused(what: &str, remedy: &str) -> Failure {

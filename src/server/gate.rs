@@ -7,6 +7,7 @@
 
 use std::fmt;
 
+use super::beside::{Beside, Origin};
 use crate::dataset::DatasetName;
 use crate::engine::receiver::{Feed, Guard, Sink};
 use crate::error::{Class, Failure, Side};
@@ -14,6 +15,7 @@ use crate::process::Process;
 use crate::protocol::message::DatasetStream;
 use crate::stream::{Admitted, Announced, Begin, Refusal, judge};
 use crate::zfs::Zfs;
+use crate::zfs::receive::Receive;
 
 /// The `zfs receive` that one stream is for, not started yet.
 #[derive(Debug)]
@@ -21,6 +23,7 @@ pub(super) struct Gate {
     zfs: Zfs,
     dataset: DatasetName,
     announced: Announced,
+    beside: Beside,
 }
 
 /// Told of the process as soon as it is started.
@@ -36,7 +39,7 @@ struct Gatekeeper {
 
 impl Gate {
     /// Before the `zfs receive` that puts `stream` into `dataset`.
-    pub fn new(zfs: Zfs, dataset: DatasetName, stream: &DatasetStream) -> Gate {
+    pub fn new(zfs: Zfs, dataset: DatasetName, stream: &DatasetStream, beside: Beside) -> Gate {
         let announced = Announced {
             kind: stream.dataset,
             snapshot: stream.snapshot.clone(),
@@ -44,8 +47,9 @@ impl Gate {
             from: stream.from,
             raw: stream.raw,
             resumed: stream.resumed,
+            clone: stream.origin.is_some(),
         };
-        Gate { zfs, dataset, announced }
+        Gate { zfs, dataset, announced, beside }
     }
 
     /// Watches over the stream that comes from `peer`; `started` gets the process.
@@ -63,9 +67,15 @@ impl Gatekeeper {
     }
 
     fn start(&mut self, admitted: Admitted) -> Result<Sink, Failure> {
-        let Gate { zfs, dataset, .. } = &self.gate;
-        let received = zfs.receive(dataset, admitted.kind, admitted.makes_dataset);
-        let (process, fd) = received.map_err(|error| error.on(Side::Target))?;
+        let Gate { zfs, dataset, beside, .. } = &self.gate;
+        let receive = Receive {
+            dataset: dataset.clone(),
+            kind: admitted.kind,
+            makes_dataset: admitted.makes_dataset,
+            origin: beside.origin.as_ref().map(Origin::name),
+            properties: beside.properties.clone(),
+        };
+        let (process, fd) = zfs.receive(&receive).map_err(|error| error.on(Side::Target))?;
         let Some(started) = self.started.take() else {
             let what = format!("zfs receive into {dataset} was to be started twice");
             return Err(Failure::new(Side::Target, Class::Internal, what));

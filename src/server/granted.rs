@@ -8,10 +8,12 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use super::beside::Beside;
 use super::leave::Leave;
 use super::making::Making;
 use super::pool::Pool;
 use super::wished::Wished;
+use crate::dataset::DatasetName;
 use crate::error::{Class, Failure, Side};
 use crate::protocol::message::{DatasetStream, RelativeName};
 use crate::trust::clients::Clients;
@@ -59,17 +61,35 @@ impl Granted {
         let permit = judged.map_err(|denied| denied.on_target())?;
         let pool = Pool { zfs: self.zfs.clone(), root: permit.root().clone(), only: None };
         let dataset = permit.dataset().clone();
-        let leave = Leave::new(permit, self.making.clone());
-        Ok(Wished { pool, dataset, leave: Some(leave) })
+        let leave = Some(Leave::new(permit, self.making.clone()));
+        Ok(Wished { pool, dataset, leave, beside: Beside::default() })
     }
 
     /// Where a stream may go.
     pub(super) fn wished_by(&self, stream: &DatasetStream) -> Result<Wished, Failure> {
         let wish = Receive {
-            incremental: stream.from.is_some(),
+            // What makes a clone makes a dataset, as a full stream does.
+            incremental: stream.from.is_some() && stream.origin.is_none(),
             resumed: stream.resumed,
             raw: stream.raw,
         };
-        self.wished(&stream.target, Wish::Receive(wish))
+        let wished = self.wished(&stream.target, Wish::Receive(wish))?;
+        let beside = Beside::of(stream, |name| self.origin(name, &wished.pool.root))?;
+        if let Some(leave) = &wished.leave {
+            leave.check_properties(&beside.properties)?;
+        }
+        Ok(Wished { beside, ..wished })
+    }
+
+    /// What a clone is made of: below the same root, for a clone is no way into what lies below
+    /// another one, and its origin cannot be destroyed as long as it is there.
+    fn origin(&self, name: &RelativeName, root: &DatasetName) -> Result<DatasetName, Failure> {
+        let origin = self.wished(name, Wish::List)?;
+        if origin.pool.root == *root {
+            return Ok(origin.dataset);
+        }
+        let what = format!("{} does not lie below {root}, as its clone would", origin.dataset);
+        Err(Failure::new(Side::Target, Class::Refused, what)
+            .with_remedy("replicate the clone below the root of what it was cloned from"))
     }
 }

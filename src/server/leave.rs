@@ -3,7 +3,9 @@
 use super::making::{Announced, Making};
 use super::pool::Pool;
 use crate::dataset::Guid;
+use crate::dataset::property::Properties;
 use crate::error::{Failure, Side};
+use crate::retention::Rules;
 use crate::trust::grants::{Limits, Permit};
 use crate::zfs::below::Way;
 
@@ -25,9 +27,21 @@ impl Leave {
         self.permit.check_root(found).map_err(|denied| denied.on_target())
     }
 
+    /// What stays below the root, whatever the client wants pruned.
+    pub fn keep(&self) -> Option<&Rules> {
+        self.permit.keep()
+    }
+
     /// How much the client may have below the root.
     pub fn limits(&self) -> Limits {
         self.permit.limits()
+    }
+
+    /// Whether the client may set these.
+    pub fn check_properties(&self, properties: &Properties) -> Result<(), Failure> {
+        let mut names = properties.iter().map(|(name, _)| name);
+        let checked = names.try_for_each(|name| self.permit.check_property(name));
+        checked.map_err(|denied| denied.on_target())
     }
 
     /// Whether the client may have another transfer beside so many that run below the root.

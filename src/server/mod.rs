@@ -5,6 +5,7 @@
 //! server wait, or that a stopping server cuts a transfer it could finish.
 
 pub(crate) mod audit;
+mod beside;
 mod destination;
 mod doorman;
 mod gate;
@@ -19,6 +20,7 @@ mod pipe;
 mod place;
 mod pool;
 mod portion;
+mod pruning;
 mod roster;
 mod session;
 mod taker;
@@ -43,7 +45,7 @@ use self::incoming::{Introduced, Stranger};
 pub use self::nowhere::Nowhere;
 pub use self::pipe::Pipe;
 use self::place::Place;
-pub use self::pool::Pool;
+pub use self::pool::{Only, Pool};
 use self::portion::Portions;
 use self::roster::{Arrival, Lane, Returning, Roster, Shown};
 use self::session::Session;
@@ -52,7 +54,7 @@ use crate::breakpoint::record::Role;
 use crate::engine::settings::{Settings, Spool, When};
 use crate::error::{Class, Failure, Side};
 use crate::link::{self, Link, Wire};
-use crate::listing::TargetState;
+use crate::listing::{TargetState, TargetTree};
 use crate::protocol::version::Version;
 use crate::spool::transfers::Transfers;
 
@@ -86,8 +88,8 @@ pub enum Lasts {
     Forever,
     /// For one transfer: its outcome is the server's.
     OneTransfer,
-    /// For one session, which must begin within so long.
-    OneSession(Duration),
+    /// For the sessions of one client, the first of which must begin within so long.
+    OneClient(Duration),
 }
 
 /// How a server runs.
@@ -182,9 +184,9 @@ async fn obey_the_list(shared: std::rc::Weak<Shared>) {
     }
 }
 
-/// Ends when the only session has not begun in time.
+/// Ends when the only client has not come in time.
 async fn nobody(shared: &Shared) {
-    let Lasts::OneSession(within) = shared.options.lasts else {
+    let Lasts::OneClient(within) = shared.options.lasts else {
         return std::future::pending().await;
     };
     tokio::time::sleep(within).await;
@@ -309,6 +311,19 @@ async fn drain(shared: &Shared) {
     }
 }
 
+/// Asks the pool, which blocks.
+async fn on_another_thread<T: Send + 'static>(
+    look: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    match tokio::task::spawn_blocking(look).await {
+        Ok(found) => found,
+        Err(panicked) => {
+            let what = format!("read the target: {panicked}");
+            Err(Failure::new(Side::Target, Class::Internal, what))
+        }
+    }
+}
+
 impl Options {
     /// Where streams are kept that shall outlive this process.
     fn keeps_in(&self) -> Option<&Spool> {
@@ -343,13 +358,21 @@ impl Shared {
             }
             Ok(target)
         };
-        match tokio::task::spawn_blocking(look).await {
-            Ok(found) => found,
-            Err(panicked) => {
-                let what = format!("read the target: {panicked}");
-                Err(Failure::new(Side::Target, Class::Internal, what))
+        on_another_thread(look).await
+    }
+
+    /// The same for a dataset and all below it. What somebody receives there stays as it is.
+    async fn look_up_tree(&self, wished: Wished) -> Result<TargetTree, Failure> {
+        self.roster.free_below(&wished.dataset).await;
+        let records = self.options.records.clone();
+        on_another_thread(move || {
+            let tree = wished.look_up_tree()?;
+            if let Some(records) = records {
+                records.forget_arrived_below(Role::Server, &tree.datasets);
             }
-        }
+            Ok(tree)
+        })
+        .await
     }
 
     /// The end of a server that was wanted for something that did not come.
@@ -357,7 +380,7 @@ impl Shared {
         let what = match self.options.lasts {
             Lasts::Forever => return Ok(()),
             Lasts::OneTransfer => "stopped before a stream came",
-            Lasts::OneSession(_) => "stopped before anybody came",
+            Lasts::OneClient(_) => "stopped before anybody came",
         };
         Err(Failure::new(Side::Target, Class::Interrupted, what))
     }

@@ -13,6 +13,16 @@ pub(super) enum Place {
     Pipe(String),
 }
 
+impl Place {
+    /// Whether it is a dataset at or below `root`.
+    pub fn is_within(&self, root: &DatasetName) -> bool {
+        match self {
+            Place::Dataset(dataset) => dataset.is_within(root),
+            Place::Pipe(_) => false,
+        }
+    }
+}
+
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

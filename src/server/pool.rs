@@ -3,6 +3,7 @@
 //! All of it drives `zfs`, and blocks. Nothing here is ever rolled back, and nothing destroyed but
 //! what an interrupted receive has left, by its token.
 
+use super::beside::Beside;
 use super::gate::Gate;
 use super::taker::{Prepared, Taker};
 use crate::dataset::{DatasetName, Guid, typed};
@@ -19,16 +20,31 @@ pub struct Pool {
     pub zfs: Zfs,
     /// No client gets out of it.
     pub root: DatasetName,
-    /// Where one dataset was asked for, nothing but that is received, listed or given up.
-    pub only: Option<RelativeName>,
+    /// Nothing but this is received, listed or given up, where something was asked for.
+    pub only: Option<Only>,
+}
+
+/// What was asked for.
+#[derive(Clone, Debug)]
+pub struct Only {
+    /// This dataset.
+    pub dataset: RelativeName,
+    /// And all below it.
+    pub is_tree: bool,
+}
+
+impl Only {
+    fn is(&self, name: &RelativeName) -> bool {
+        if self.is_tree { name.is_within(&self.dataset) } else { *name == self.dataset }
+    }
 }
 
 impl Pool {
     /// The full name of what a client names below the root.
     pub(super) fn dataset(&self, name: &RelativeName) -> Result<DatasetName, Failure> {
-        if let Some(only) = self.only.as_ref().filter(|&only| only != name) {
-            let (got, root) = (name.as_str(), &self.root);
-            let what = format!("{root}/{got} is not what was asked for: {root}/{}", only.as_str());
+        if let Some(only) = self.only.as_ref().filter(|only| !only.is(name)) {
+            let (got, root, asked) = (name.as_str(), &self.root, only.dataset.as_str());
+            let what = format!("{root}/{got} is not what was asked for: {root}/{asked}");
             return Err(refused(&what, "see who has changed zferry on the host that sends"));
         }
         self.root.join(name.as_str()).map_err(|error| {
@@ -38,8 +54,13 @@ impl Pool {
     }
 
     /// Makes ready what takes a stream into `dataset`.
-    pub(super) fn prepare(&self, dataset: DatasetName, stream: &DatasetStream) -> Prepared {
-        let taker = Taker::Gated(Gate::new(self.zfs.clone(), dataset, stream));
+    pub(super) fn prepare(
+        &self,
+        dataset: DatasetName,
+        stream: &DatasetStream,
+        beside: Beside,
+    ) -> Prepared {
+        let taker = Taker::Gated(Gate::new(self.zfs.clone(), dataset, stream, beside));
         Prepared { taker, kept: None, announced: None }
     }
 
@@ -136,6 +157,8 @@ fn refused(what: &str, remedy: &str) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::dataset::Kind;
     use crate::token::example::Example;
@@ -150,19 +173,27 @@ mod tests {
             raw: false,
             first: false,
             resumed,
+            origin: None,
+            properties: BTreeMap::new(),
         }
     }
 
     #[test]
-    fn where_one_dataset_was_asked_for_no_other_is_reached() {
-        let zfs = Zfs::at("/nowhere/zfs");
-        let only = Some("a/b".parse().unwrap());
-        let pool = Pool { zfs, root: "backup".parse().unwrap(), only };
-        let reached = pool.dataset(&"a/b".parse().unwrap()).unwrap();
-        assert_eq!(reached.as_str(), "backup/a/b");
-        for other in ["a", "a/b/c", "c", "a/B"] {
-            let refused = pool.dataset(&other.parse().unwrap()).unwrap_err();
-            assert_eq!(refused.class, Class::Refused, "{refused}");
+    fn nothing_is_reached_beside_what_was_asked_for_nor_below_it_if_that_was_no_tree() {
+        let pool = |is_tree| {
+            let only = Some(Only { dataset: "a/b".parse().unwrap(), is_tree });
+            Pool { zfs: Zfs::at("/nowhere/zfs"), root: "backup".parse().unwrap(), only }
+        };
+        let reach = |is_tree, name: &str| pool(is_tree).dataset(&name.parse().unwrap());
+        assert_eq!(reach(false, "a/b").unwrap().as_str(), "backup/a/b");
+        for below in ["a/b/c", "a/b/c/d e"] {
+            assert_eq!(reach(true, below).unwrap().as_str(), format!("backup/{below}"));
+            assert_eq!(reach(false, below).unwrap_err().class, Class::Refused, "{below}");
+        }
+        for other in ["a", "a/bc", "a/c/b", "c", "a/B", "b"] {
+            for is_tree in [false, true] {
+                assert_eq!(reach(is_tree, other).unwrap_err().class, Class::Refused, "{other}");
+            }
         }
     }
 

@@ -137,11 +137,7 @@ impl Roster {
 
     /// How many transfers a client has below a root.
     pub fn transfers_of(&self, key: Fingerprint, root: &DatasetName) -> usize {
-        let is_below = |place: &Place| match place {
-            Place::Dataset(dataset) => dataset.is_within(root),
-            Place::Pipe(_) => false,
-        };
-        let of_it = |one: &&Receiving| one.key == Some(key) && is_below(&one.place);
+        let of_it = |one: &&Receiving| one.key == Some(key) && one.place.is_within(root);
         self.receiving.borrow().iter().filter(of_it).count()
     }
 
@@ -180,6 +176,24 @@ impl Roster {
                 None => return Ok(()),
                 Some(other) if other.presence.away.get() => other.presence.evicted.notify_one(),
                 Some(other) => return Err(other.is_busy()),
+            }
+            tokio::time::sleep(FREE_EVERY).await;
+        }
+    }
+
+    /// Tells all sessions to end that receive at or below a dataset and whose clients are away, and
+    /// waits until they have.
+    pub async fn free_below(&self, root: &DatasetName) {
+        loop {
+            let mut is_free = true;
+            for other in self.receiving.borrow().iter() {
+                if other.place.is_within(root) && other.presence.away.get() {
+                    other.presence.evicted.notify_one();
+                    is_free = false;
+                }
+            }
+            if is_free {
+                return;
             }
             tokio::time::sleep(FREE_EVERY).await;
         }
@@ -247,6 +261,31 @@ mod tests {
         assert_eq!((count(b, "tank/a"), count(b, "x")), (0, 1));
         drop(claims);
         assert_eq!(count(a, "tank/a"), 0);
+    }
+
+    #[tokio::test]
+    async fn a_tree_waits_for_those_below_it_whose_clients_are_away_and_for_nobody_else() {
+        let roster = Roster::default();
+        let name = |text: &str| text.parse::<DatasetName>().unwrap();
+        let claim = |dataset: &str, away| {
+            let presence = Rc::new(Presence { away: Cell::new(away), ..Presence::default() });
+            let place = Place::Dataset(name(dataset));
+            (roster.claim(&place, who("10.0.0.1:5"), &presence).unwrap(), presence)
+        };
+        let _here = claim("tank/a/here", false);
+        let (beside, is_beside) = claim("tank/ab", true);
+        let root = name("tank/a");
+        roster.free_below(&root).await;
+        let (below, is_below) = claim("tank/a/b", true);
+        let holder = async {
+            is_below.evicted.notified().await;
+            drop(below);
+        };
+        let both = async { tokio::join!(roster.free_below(&root), holder) };
+        tokio::time::timeout(Duration::from_secs(20), both).await.expect("it is free");
+        let told = tokio::time::timeout(Duration::ZERO, is_beside.evicted.notified()).await;
+        assert!(told.is_err(), "it was told to end");
+        drop(beside);
     }
 
     #[tokio::test]

@@ -5,8 +5,10 @@
 //! transfer waits for it. What must never happen here: a process that takes the end of a cut stream
 //! for the stream's end, and a session that leaves a process behind.
 
+mod asking;
 mod audited;
 mod away;
+mod pruning;
 mod receiving;
 mod records;
 mod restored;
@@ -16,13 +18,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sys::control;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 pub(super) use self::restored::restore_all;
 use super::audit::Entry;
 use super::lanes::Lanes;
-use super::place::Place;
 use super::portion::{self, Portion};
 use super::roster::{Arrival, Claim, Presence, Who};
 use super::taker::Prepared;
@@ -36,15 +36,15 @@ use crate::dataset::DatasetName;
 use crate::engine::receiver::{Agreed, Event, Receiver as Engine};
 use crate::error::{Class, Failure, Side};
 use crate::link::{Line, Link, LinkError, Wire};
-use crate::listing::TargetState;
+use crate::listing::{TargetState, TargetTree};
 use crate::process::Ended as ProcessEnded;
 use crate::protocol::message::{Limits, Message, Open, RelativeName};
 use crate::protocol::negotiate::{Agreed as Terms, BLOCK_BYTES_MAX};
 use crate::protocol::receiver::{Input, Offer, Output, Receiver};
 use crate::protocol::secret::JoinSecret;
 use crate::protocol::version::Version;
+use crate::retention::Report;
 use crate::trust::Fingerprint;
-use crate::trust::grants::Wish;
 
 /// How often the client hears how far a transfer is.
 const ACKNOWLEDGE_EVERY: Duration = Duration::from_millis(200);
@@ -52,7 +52,9 @@ const ACKNOWLEDGE_EVERY: Duration = Duration::from_millis(200);
 /// What other threads tell the session.
 enum News {
     Found(DatasetName, Result<TargetState, Failure>),
+    FoundTree(Result<TargetTree, Failure>),
     Aborted(Result<(), Failure>),
+    Pruned(Report),
     /// Nobody else has what a pipe's stream is for.
     Free(Box<Asked>, Result<(), Failure>),
     Prepared(Box<Asked>, Box<Result<Prepared, Failure>>),
@@ -111,7 +113,7 @@ pub(super) struct Session {
     event_inbox: UnboundedSender<Event>,
     news: UnboundedReceiver<News>,
     news_inbox: UnboundedSender<News>,
-    /// Another thread is starting what takes the stream.
+    /// Another thread is starting what takes the stream, or prunes.
     preparing: bool,
     claim: Option<Claim>,
     transfer: Option<Transfer>,
@@ -227,7 +229,8 @@ impl Session {
             Lasts::OneTransfer => {
                 self.applied || (outcome.is_err() && !self.presence.superseded.get())
             }
-            Lasts::OneSession(_) => self.terms.is_some(),
+            // A client that carries several datasets at once has a session for each.
+            Lasts::OneClient(_) => self.terms.is_some() && self.shared.sessions.get() == 1,
         };
         if counts {
             self.shared.outcome.send_replace(Some(outcome));
@@ -261,7 +264,13 @@ impl Session {
 
     async fn apply(&mut self, happening: Happening) {
         match happening {
-            Happening::Heard(Ok(message)) => self.tell(Input::Received(message)),
+            Happening::Heard(Ok(message)) => {
+                if message.is_farewell() {
+                    // What we have heard is in each sign of life.
+                    drop(self.line.ping().await);
+                }
+                self.tell(Input::Received(message));
+            }
             Happening::Heard(Err(error)) => self.lose(error).await,
             Happening::Arrived(Arrival::Lane(lane)) => {
                 self.lanes.join(lane, self.engine.as_ref(), &self.peer);
@@ -325,7 +334,9 @@ impl Session {
                 self.lanes.expect(count, self.secret, self.key, &self.shared.roster);
             }
             Output::LookUp(name) => self.look_up(&name).await,
+            Output::LookUpTree(name) => self.look_up_tree(&name).await,
             Output::Abort { dataset, token } => self.abort(&dataset, token).await,
+            Output::Prune(prune) => self.prune(prune),
             Output::Prepare(open) => self.open(open).await,
             Output::Finish(ended) => {
                 if let (Some(engine), Some(transfer)) = (&self.engine, &mut self.transfer) {
@@ -341,42 +352,6 @@ impl Session {
                 self.stop_transfer().await;
             }
             Output::Close => self.closing = true,
-        }
-    }
-
-    /// Looks a target up. One that is being received shows the state of that receive, which is
-    /// nobody's to plan from: that is said at once, unless whoever sends to it is away.
-    async fn look_up(&mut self, name: &RelativeName) {
-        self.note(Entry::list(name));
-        let wished = match self.destination.wished(name, Wish::List) {
-            Ok(wished) => wished,
-            Err(failure) => return self.give_up(failure).await,
-        };
-        self.note_dataset(&wished.dataset);
-        let (shared, inbox) = (Rc::clone(&self.shared), self.news_inbox.clone());
-        control::spawn(async move {
-            let dataset = wished.dataset.clone();
-            let found = shared.look_up(wished).await;
-            // Nobody listens any more when the session is over.
-            drop(inbox.send(News::Found(dataset, found)));
-        });
-    }
-
-    /// Gives up a partial state, while nobody else can receive into its dataset.
-    async fn abort(&mut self, name: &RelativeName, token: String) {
-        self.note(Entry::abort(name));
-        let claimed = self.destination.wished(name, Wish::AbortPartial).and_then(|wished| {
-            let place = Place::Dataset(wished.dataset.clone());
-            let claim = self.shared.roster.claim(&place, self.who(), &self.presence)?;
-            Ok((wished, claim))
-        });
-        match claimed {
-            Ok((wished, claim)) => {
-                self.note_dataset(&wished.dataset);
-                self.claim = Some(claim);
-                self.ask(move || News::Aborted(wished.abort(&token)));
-            }
-            Err(failure) => self.give_up(failure).await,
         }
     }
 
@@ -405,6 +380,10 @@ impl Session {
                 self.write_entry(None);
                 self.tell(Input::Found { dataset, target });
             }
+            News::FoundTree(Ok(tree)) => {
+                self.write_entry(None);
+                self.tell(Input::FoundTree(tree));
+            }
             News::Aborted(aborted) => {
                 self.claim = None;
                 match aborted {
@@ -415,6 +394,7 @@ impl Session {
                     Err(failure) => self.give_up(failure).await,
                 }
             }
+            News::Pruned(report) => self.pruned(report),
             News::Free(asked, Ok(())) => self.prepare(*asked).await,
             News::Prepared(asked, prepared) => {
                 self.preparing = false;
@@ -430,6 +410,7 @@ impl Session {
             }
             News::Verified(Ok(verified)) => self.applied(verified),
             News::Found(_, Err(failure))
+            | News::FoundTree(Err(failure))
             | News::Free(_, Err(failure))
             | News::Verified(Err(failure)) => {
                 self.give_up(failure).await;

@@ -4,13 +4,14 @@
 //! blocks. What must never happen here: anything below a root that is another dataset by now than
 //! the one that was granted.
 
+use super::beside::Beside;
 use super::leave::Leave;
 use super::making::Announced;
 use super::pool::{self, Pool};
 use super::taker::Prepared;
 use crate::dataset::{DatasetName, Guid, typed};
 use crate::error::{Class, Failure, Side};
-use crate::listing::TargetState;
+use crate::listing::{TargetState, TargetTree};
 use crate::process::Ended;
 use crate::protocol::message::DatasetStream;
 use crate::zfs::below::Way;
@@ -22,6 +23,8 @@ pub(super) struct Wished {
     pub pool: Pool,
     pub dataset: DatasetName,
     pub leave: Option<Leave>,
+    /// What comes with a stream; nothing, where it is no stream that was asked for.
+    pub beside: Beside,
 }
 
 /// What was found when a stream had been received.
@@ -44,6 +47,16 @@ impl Wished {
         Ok(target)
     }
 
+    /// What the dataset and all below it hold.
+    pub fn look_up_tree(&self) -> Result<TargetTree, Failure> {
+        let Pool { zfs, root, .. } = &self.pool;
+        let found = zfs.target_tree(&self.dataset);
+        // After it: what was read lay below a root that has been granted.
+        let guid = zfs.dataset_guid(root).map_err(on_target)?;
+        self.check_root(guid.ok_or_else(|| self.no_root())?)?;
+        Ok(TargetTree { root: self.dataset.clone(), datasets: found.map_err(on_target)? })
+    }
+
     /// Gives up what an interrupted receive has left, if that still has `token`. The caller has
     /// the dataset's claim.
     pub fn abort(&self, token: &str) -> Result<(), Failure> {
@@ -57,15 +70,19 @@ impl Wished {
     /// moment, `zfs receive` refuses.
     pub fn prepare(&self, stream: &DatasetStream, whole: bool) -> Result<Prepared, Failure> {
         let mut announced = None;
-        if stream.resumed || !whole {
+        let Pool { zfs, root, .. } = &self.pool;
+        let origin = self.beside.origin.as_ref();
+        if stream.resumed || !whole || origin.is_some() {
             let way = self.way()?;
             pool::check_partial_state(&self.dataset, way.resume_token.as_deref(), stream)?;
+            origin.map_or(Ok(()), |origin| origin.check(zfs, root))?;
+            let is_first = stream.from.is_none() || origin.is_some();
             // Whatever the client says of it: what is to be made is seen here.
-            if !way.exists && stream.from.is_none() && !stream.resumed {
+            if !way.exists && is_first && !stream.resumed {
                 announced = self.make_room(&way)?;
             }
         }
-        let prepared = self.pool.prepare(self.dataset.clone(), stream);
+        let prepared = self.pool.prepare(self.dataset.clone(), stream, self.beside.clone());
         Ok(Prepared { announced, ..prepared })
     }
 
@@ -92,7 +109,7 @@ impl Wished {
         failure::of_receive(&self.dataset, ended)
     }
 
-    fn way(&self) -> Result<Way, Failure> {
+    pub(super) fn way(&self) -> Result<Way, Failure> {
         let Pool { zfs, root, .. } = &self.pool;
         let way = zfs.way(root, &self.dataset).map_err(on_target)?;
         let way = way.ok_or_else(|| self.no_root())?;

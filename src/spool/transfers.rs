@@ -4,6 +4,7 @@
 //! that is locked belongs to one that runs, and is left alone. What transfers have left behind
 //! stays for whoever looks and for the next run of the same job, up to a number.
 
+use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read};
 use std::os::unix::fs::DirBuilderExt;
@@ -20,7 +21,7 @@ use super::names::{Names, printable};
 use crate::breakpoint::identity::{BootId, FileId, RingSlots};
 use crate::breakpoint::record::{Cargo, Progress, Record, Role, State};
 use crate::breakpoint::recovery::recover;
-use crate::listing::TargetState;
+use crate::listing::{TargetDataset, TargetState};
 use crate::protocol::message::InterruptedAt;
 
 /// How many record files of transfers that do not run are kept; 17 MiB at most.
@@ -123,15 +124,29 @@ impl Transfers {
 
     /// Removes what transfers of a job have left whose snapshot the target was seen to hold.
     pub fn forget_arrived(&self, role: Role, job: &str, target: &TargetState) {
-        let TargetState::Present { snapshots, .. } = target else { return };
         let job = printable(job);
-        let arrived = |entry: &Entry| match entry.newest.map(|record| record.job.cargo) {
-            Some(Cargo::Snapshot { to, .. }) => snapshots.iter().any(|held| held.guid == to),
-            Some(Cargo::Pipe) | None => false,
-        };
-        let entries = entries(&self.path).unwrap_or_default();
-        let useless = entries.iter().filter(|entry| entry.is_of(role, &job) && arrived(entry));
-        useless.for_each(|entry| remove_unless_open(&entry.path));
+        self.forget_held(role, |named| (named == job).then_some(target));
+    }
+
+    /// The same for jobs that are called as the datasets are, of which there may be many.
+    pub fn forget_arrived_below(&self, role: Role, datasets: &[TargetDataset]) {
+        let jobs = datasets.iter().map(|one| (printable(one.dataset.as_str()), &one.state));
+        let jobs: HashMap<String, &TargetState> = jobs.collect();
+        self.forget_held(role, |named| jobs.get(named).copied());
+    }
+
+    fn forget_held<'a>(&self, role: Role, target: impl Fn(&str) -> Option<&'a TargetState>) {
+        for entry in entries(&self.path).unwrap_or_default() {
+            let Some(named) = entry.names.as_ref().filter(|named| named.role == role) else {
+                continue;
+            };
+            let cargo = entry.newest.map(|record| record.job.cargo);
+            let Some(Cargo::Snapshot { to, .. }) = cargo else { continue };
+            let Some(TargetState::Present { snapshots, .. }) = target(&named.job) else { continue };
+            if snapshots.iter().any(|held| held.guid == to) {
+                remove_unless_open(&entry.path);
+            }
+        }
     }
 
     /// The record files of transfers that do not run: those of a job, or of all; the newest of each

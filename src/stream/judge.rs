@@ -25,6 +25,8 @@ pub struct Announced {
     pub raw: bool,
     /// Whether this is the rest of a stream that the target has a part of.
     pub resumed: bool,
+    /// Whether it makes a clone of what it builds on.
+    pub clone: bool,
 }
 
 /// What `zfs receive` is started for.
@@ -57,9 +59,13 @@ pub enum Refusal {
     /// It is no copy of the snapshot.
     #[error("it is redacted: it leaves parts of the snapshot out")]
     Redacted,
-    /// It would make a clone of some dataset of the target.
-    #[error("it makes a clone: it builds on a snapshot of another dataset")]
+    /// It would make a clone of some dataset of the target: ZFS looks for the snapshot in all of
+    /// the pool, also where its sender may not look.
+    #[error("it makes a clone: it builds on a snapshot of another dataset; that was not announced")]
     Clone,
+    /// It adds to the dataset that it goes into.
+    #[error("it makes no clone; announced was one")]
+    NoClone,
     /// It takes what nobody here knows.
     #[error("it has features that this zferry does not know (bits {})", bits(*.0))]
     Features(Features),
@@ -146,8 +152,10 @@ pub fn judge(begin: &Begin, announced: &Announced) -> Result<Admitted, Refusal> 
     if kind != announced_kind {
         return Err(Refusal::Kind { announced: announced_kind, got: kind });
     }
-    if begin.clone {
-        return Err(Refusal::Clone);
+    match (begin.clone, announced.clone) {
+        (true, false) => return Err(Refusal::Clone),
+        (false, true) => return Err(Refusal::NoClone),
+        _ => {}
     }
     if begin.to != announced.to {
         return Err(Refusal::To { announced: announced.to, got: begin.to });
@@ -159,8 +167,9 @@ pub fn judge(begin: &Begin, announced: &Announced) -> Result<Admitted, Refusal> 
         let (announced, got) = (announced.snapshot.clone(), begin.to_name.clone());
         return Err(Refusal::Snapshot { announced, got });
     }
-    // The first part of a full stream has made the dataset; its rest finds it there.
-    Ok(Admitted { kind, makes_dataset: begin.from.is_none() && !announced.resumed })
+    let is_first = begin.from.is_none() || begin.clone;
+    // The first part of such a stream has made the dataset; its rest finds it there.
+    Ok(Admitted { kind, makes_dataset: is_first && !announced.resumed })
 }
 
 fn judge_features(begin: &Begin, announced: &Announced) -> Result<(), Refusal> {
@@ -207,7 +216,10 @@ impl Refusal {
             }
             Refusal::Deduplicated => "send it without -D, or through zstream redup",
             Refusal::Redacted => "send it without --redact",
-            Refusal::Clone => "replicate the clone as a dataset of its own, by a full stream",
+            Refusal::Clone => {
+                "replicate the clone as a dataset of its own, by a full stream; or together with \
+                 what it was cloned from, by zferry replicate -r"
+            }
             Refusal::Features(_) => "update zferry on the target",
             _ => {
                 "run zferry replicate again, which looks anew at what there is to send; if this is \

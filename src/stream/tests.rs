@@ -39,6 +39,7 @@ fn announced(begin: &Begin) -> Announced {
         from: begin.from,
         raw: begin.features.any_of(Features::RAW),
         resumed: begin.features.any_of(Features::RESUMING),
+        clone: begin.clone,
     }
 }
 
@@ -83,7 +84,7 @@ fn records_of_real_streams_say_what_they_are_of() {
 }
 
 #[test]
-fn packages_clones_and_redacted_streams_are_not_let_in() {
+fn packages_redacted_streams_and_clones_that_were_not_announced_are_not_let_in() {
     let announced = announced(&read(&real("full")));
     for name in ["package-R", "package-p", "package-I"] {
         let refusal = judge(&read(&real(name)), &announced).unwrap_err();
@@ -91,8 +92,54 @@ fn packages_clones_and_redacted_streams_are_not_let_in() {
     }
     for (name, refusal) in [("clone", Refusal::Clone), ("redacted", Refusal::Redacted)] {
         let begin = read(&real(name));
-        let announced = Announced { to: begin.to, from: begin.from, ..announced.clone() };
+        let from = begin.from;
+        let announced = Announced { to: begin.to, from, ..announced.clone() };
         assert_eq!(judge(&begin, &announced), Err(refusal), "{name}");
+    }
+}
+
+#[test]
+fn a_clone_is_let_in_as_it_was_announced_and_makes_its_dataset() {
+    let (whole, rest) = (read(&real("clone")), read(&real("clone-resumed")));
+    assert!(whole.clone && rest.clone && whole.from.is_some());
+    let kind = Kind::Filesystem;
+    let judged = |begin: &Begin| judge(begin, &announced(begin));
+    assert_eq!(judged(&whole), Ok(Admitted { kind, makes_dataset: true }));
+    assert_eq!(judged(&rest), Ok(Admitted { kind, makes_dataset: false }));
+}
+
+#[test]
+fn a_clone_of_anything_else_than_was_announced_is_not_let_in() {
+    let begin = read(&real("clone"));
+    let honest = announced(&begin);
+    for (announced, refusal, class) in [
+        (Announced { clone: false, ..honest.clone() }, Refusal::Clone, Class::Refused),
+        (
+            Announced { from: Some(Guid(7)), ..honest.clone() },
+            Refusal::From { announced: Some(Guid(7)), got: begin.from },
+            Class::Peer,
+        ),
+        (Announced { from: None, clone: false, ..honest.clone() }, Refusal::Clone, Class::Refused),
+        (
+            Announced { resumed: true, ..honest.clone() },
+            Refusal::Resumed { announced: true },
+            Class::Peer,
+        ),
+        (
+            Announced { to: Guid(7), ..honest.clone() },
+            Refusal::To { announced: Guid(7), got: begin.to },
+            Class::Peer,
+        ),
+    ] {
+        let refused = judge(&begin, &announced).unwrap_err();
+        assert_eq!((&refused, refused.class()), (&refusal, class));
+    }
+    // What adds to the dataset is none, and neither is what builds on nothing.
+    for name in ["incremental", "full"] {
+        let begin = read(&real(name));
+        let announced = Announced { clone: true, ..announced(&begin) };
+        let refused = judge(&begin, &announced).unwrap_err();
+        assert_eq!((&refused, refused.class()), (&Refusal::NoClone, Class::Peer), "{name}");
     }
 }
 

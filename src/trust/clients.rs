@@ -19,8 +19,10 @@ use serde_spanned::Spanned;
 use super::fingerprint::Fingerprint;
 use super::grants::{Client, ClientName, Grant, Limits, Operation, Prefix};
 use super::list::{self, ListError, Mistake};
+use crate::dataset::property::PropertyName;
 use crate::dataset::{DatasetName, Guid};
 use crate::error::{Class, Failure, Side};
+use crate::retention::{Keep, Rules, Template};
 use crate::units::{Bytes, Rate};
 
 /// All who may speak to a server; by default nobody.
@@ -120,10 +122,14 @@ struct GrantText {
     allow: BTreeSet<Operation>,
     #[serde(default)]
     raw_only: bool,
+    #[serde(default)]
+    properties: BTreeSet<PropertyName>,
     datasets: Option<NonZeroU32>,
     transfers: Option<NonZeroU32>,
     spool: Option<Quoted<Bytes>>,
     bandwidth: Option<Quoted<Rate>>,
+    keep: Option<Quoted<Keep>>,
+    template: Option<Quoted<Template>>,
 }
 
 /// A value that has a form of its own, and stands in quotes.
@@ -137,6 +143,14 @@ trait Form: FromStr<Err: fmt::Display> {
 impl Form for Guid {
     // TOML's numbers end at half of what a guid may be.
     const FORM: &str = "a guid in quotes, as `zfs get -Hp -o value guid` prints it";
+}
+
+impl Form for Keep {
+    const FORM: &str = "rules in quotes, as in \"last=7,daily=30\"";
+}
+
+impl Form for Template {
+    const FORM: &str = "a template in quotes, as in \"zferry_%Y-%m-%dT%H:%M:%SZ\"";
 }
 
 impl Form for Bytes {
@@ -169,12 +183,16 @@ impl<T: Form> Visitor<'_> for Reader<T> {
 
 impl From<GrantText> for Grant {
     fn from(text: GrantText) -> Grant {
+        let template = text.template.map(|Quoted(template)| template).unwrap_or_default();
+        let keep = text.keep.map(|Quoted(keep)| Rules { keep, template });
         Grant {
+            keep,
             prefix: text.prefix,
             root: text.root.into_inner(),
             root_guid: text.root_guid.map(|Quoted(guid)| guid),
             allow: text.allow,
             raw_only: text.raw_only,
+            properties: text.properties,
             limits: Limits {
                 datasets: text.datasets,
                 transfers: text.transfers,
@@ -216,10 +234,13 @@ mod tests {
             "root-guid",
             "allow",
             "raw-only",
+            "properties",
             "datasets",
             "transfers",
             "spool",
             "bandwidth",
+            "keep",
+            "template",
         ] {
             assert!(EXAMPLE.contains(&format!("\n{key} = ")), "{key}");
         }
@@ -234,10 +255,12 @@ mod tests {
             "root-guid = \"18446744073709551615\"",
             "allow = [\"receive-full\", \"resume\"]",
             "raw-only = true",
+            "properties = [\"compression\", \"com.example:owner\"]",
             "datasets = 100",
             "transfers = 2",
             "spool = \"100GiB\"",
             "bandwidth = \"50MiB\"",
+            "keep = \"daily=30\"",
         ];
         let clients = Clients::parse(&(with(&lines.join("\n")) + &client("b", B, ""))).unwrap();
         let found = clients.find(&A.parse().unwrap()).unwrap();
@@ -248,6 +271,10 @@ mod tests {
             root_guid: Some(Guid(u64::MAX)),
             allow: [Operation::ReceiveFull, Operation::Resume].into(),
             raw_only: true,
+            properties: ["compression", "com.example:owner"]
+                .map(|name| name.parse().unwrap())
+                .into(),
+            keep: Some(Rules { keep: "daily=30".parse().unwrap(), template: Template::default() }),
             limits: Limits {
                 datasets: NonZeroU32::new(100),
                 transfers: NonZeroU32::new(2),
@@ -289,11 +316,17 @@ mod tests {
             (with("allow = [\"destroy\"]"), "6:10", "'destroy' is not something that a client can"),
             (with(&format!("{allow}alow = []")), "7:1", "unknown field `alow`, expected one of"),
             (with(&format!("{allow}raw-only = 1")), "7:12", "expected a boolean"),
+            (with(&format!("{allow}properties = [\"*\"]")), "7:15", "'*' cannot be taken along"),
+            (with(&format!("{allow}properties = [\"exec\"]")), "7:15", "these can: aclinherit"),
             (with(&format!("{allow}datasets = 0")), "7:12", "expected a nonzero u32"),
             (with(&format!("{allow}transfers = -1")), "7:13", "expected a nonzero u32"),
             (with(&format!("{allow}spool = 5")), "7:9", "expected a size in quotes"),
             (with(&format!("{allow}spool = \"5 parsec\"")), "7:9", "'parsec' is not a unit"),
             (with(&format!("{allow}bandwidth = \"0\"")), "7:13", "at least 1 byte per second"),
+            (with(&format!("{allow}keep = \"x=1\"")), "7:8", "'x' is nothing to keep"),
+            (with(&format!("{allow}keep = 7")), "7:8", "expected rules in quotes, as in"),
+            (with(&format!("{allow}template = \"%Y\"")), "7:12", "to the second"),
+            (with("allow = [\"prune\"]"), "5:8", "without a word of what stays there"),
             (with(&format!("{allow}root-guid = 7")), "7:13", "expected a guid in quotes"),
             (with(&format!("{allow}prefix = \"a/b\"")), "7:10", "has the character '/'"),
             (with(&format!("{allow}allow = []")), "7:1", "duplicate key"),

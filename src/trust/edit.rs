@@ -11,7 +11,9 @@ use toml_edit::{Array, ArrayOfTables, DocumentMut, Item, Table, Value};
 use super::fingerprint::Fingerprint;
 use super::grants::{ClientName, Operation, Prefix};
 use super::servers::Authority;
+use crate::dataset::property::PropertyName;
 use crate::dataset::{DatasetName, Guid};
+use crate::retention::{Keep, Template};
 use crate::units::{Bytes, Rate};
 
 #[cfg(test)]
@@ -69,6 +71,8 @@ pub struct NewGrant {
     pub allow: Option<BTreeSet<Operation>>,
     /// Whether nothing but raw streams.
     pub raw_only: bool,
+    /// Which properties its streams may set.
+    pub properties: Option<BTreeSet<PropertyName>>,
     /// How many datasets.
     pub datasets: Option<NonZeroU32>,
     /// How many transfers at once.
@@ -77,6 +81,10 @@ pub struct NewGrant {
     pub spool: Option<Bytes>,
     /// How fast.
     pub bandwidth: Option<Rate>,
+    /// What stays whatever it wants pruned.
+    pub keep: Option<Keep>,
+    /// How the snapshots are called that may be pruned.
+    pub template: Option<Template>,
 }
 
 const CLIENTS: Entries = Entries {
@@ -242,6 +250,13 @@ impl NewGrant {
         if self.raw_only {
             set(table, "raw-only", true);
         }
+        if let Some(properties) = &self.properties {
+            set(
+                table,
+                "properties",
+                properties.iter().map(PropertyName::as_str).collect::<Array>(),
+            );
+        }
         for (key, count) in [("datasets", self.datasets), ("transfers", self.transfers)] {
             if let Some(count) = count {
                 set(table, key, i64::from(count.get()));
@@ -252,6 +267,12 @@ impl NewGrant {
             if let Some(bytes) = bytes {
                 set(table, key, exact(bytes));
             }
+        }
+        if let Some(keep) = self.keep {
+            set(table, "keep", keep.to_string());
+        }
+        if let Some(template) = &self.template {
+            set(table, "template", template.as_str());
         }
     }
 }

@@ -10,7 +10,9 @@ use std::fmt;
 use std::num::NonZeroU32;
 
 use super::fingerprint::Fingerprint;
+use crate::dataset::property::PropertyName;
 use crate::dataset::{DatasetName, Guid, NameError};
+use crate::retention::Rules;
 use crate::units::{Bytes, Rate};
 
 mod denied;
@@ -42,6 +44,10 @@ pub struct Grant {
     pub allow: BTreeSet<Operation>,
     /// Whether it may send nothing but raw streams, whose blocks this host cannot read.
     pub raw_only: bool,
+    /// Which properties may be set there by its streams.
+    pub properties: BTreeSet<PropertyName>,
+    /// What stays of what is there, whatever the client wants pruned; without it, all.
+    pub keep: Option<Rules>,
     /// How much of it.
     pub limits: Limits,
 }
@@ -70,12 +76,14 @@ pub enum Wish {
     CreateParents,
     /// That what an interrupted receive has left in it is given up.
     AbortPartial,
+    /// That its snapshots are pruned.
+    Prune,
 }
 
 /// What a stream is, as far as grants tell one from another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Receive {
-    /// Whether it builds on a snapshot that is here already.
+    /// Whether it builds on a snapshot that is here already, of the same dataset.
     pub incremental: bool,
     /// Whether it is the rest of a stream that was interrupted.
     pub resumed: bool,
@@ -93,6 +101,8 @@ pub struct Permit {
     wish: Wish,
     /// Why datasets above it may not be made.
     parents: Option<Why>,
+    properties: BTreeSet<PropertyName>,
+    keep: Option<Rules>,
     limits: Limits,
 }
 
@@ -114,6 +124,12 @@ pub enum BadGrants {
          it too: choose roots that lie apart, or give one grant for both"
     )]
     Nested(usize, DatasetName, DatasetName),
+    /// Nothing would say what must stay.
+    #[error(
+        "prune is granted below \"{1}\" without a word of what stays there whatever the client \
+         wants: add keep = \"last=7,daily=30\", or what you want"
+    )]
+    NoFloor(usize, DatasetName),
 }
 
 impl Client {
@@ -126,6 +142,9 @@ impl Client {
         for (number, grant) in grants.iter().enumerate() {
             if grant.prefix.is_none() && grants.len() > 1 {
                 return Err(BadGrants::NoPrefix(number));
+            }
+            if grant.allow.contains(&Operation::Prune) && grant.keep.is_none() {
+                return Err(BadGrants::NoFloor(number, grant.root.clone()));
             }
             for earlier in &grants[..number] {
                 grant.stands_beside(number, earlier)?;
@@ -167,6 +186,8 @@ impl Client {
             dataset,
             wish,
             parents: grant.missing(Operation::CreateParents),
+            properties: grant.properties.clone(),
+            keep: grant.keep.clone(),
             limits: grant.limits,
         })
     }
@@ -197,7 +218,8 @@ impl BadGrants {
         match self {
             BadGrants::NoPrefix(number)
             | BadGrants::SamePrefix(number, _)
-            | BadGrants::Nested(number, ..) => *number,
+            | BadGrants::Nested(number, ..)
+            | BadGrants::NoFloor(number, _) => *number,
         }
     }
 }
@@ -248,6 +270,7 @@ impl Wish {
             ],
             Wish::CreateParents => [Some(Operation::CreateParents), None],
             Wish::AbortPartial => [Some(Operation::AbortPartial), None],
+            Wish::Prune => [Some(Operation::Prune), None],
         };
         needed.into_iter().flatten()
     }
@@ -265,6 +288,7 @@ impl fmt::Display for Wish {
             Wish::List => return f.write_str("list"),
             Wish::CreateParents => return f.write_str("create what is missing above"),
             Wish::AbortPartial => return f.write_str("give up what is partly received in"),
+            Wish::Prune => return f.write_str("have pruned the snapshots of"),
             Wish::Receive(receive) => receive,
         };
         f.write_str(if receive.resumed { "send the rest of " } else { "send " })?;
@@ -294,6 +318,11 @@ impl Permit {
         self.limits
     }
 
+    /// What stays whatever the client wants pruned; `None`: everything.
+    pub fn keep(&self) -> Option<&Rules> {
+        self.keep.as_ref()
+    }
+
     /// The guid that the root must have, where the grant says so.
     pub fn root_guid(&self) -> Option<Guid> {
         self.root_guid
@@ -315,6 +344,15 @@ impl Permit {
             Some(why) => Err(self.denied_as(Wish::CreateParents, why.clone())),
             None => Ok(()),
         }
+    }
+
+    /// Whether this property may be set.
+    pub fn check_property(&self, name: &PropertyName) -> Result<(), Denied> {
+        if self.properties.contains(name) {
+            return Ok(());
+        }
+        let (root, granted) = (self.root.clone(), self.properties.clone());
+        Err(self.denied(Why::Property { missing: name.clone(), granted, root }))
     }
 
     /// Whether the client, of which so many transfers run below the root, may have one more.

@@ -66,7 +66,7 @@ pub async fn measure(
 ) -> Result<Measured, Failure> {
     let rig = Arc::new(rig);
     let watching = give_up_with(&rig, stop.clone());
-    let measured = measure_all(&rig, far, stop, onlooker).await;
+    let measured = Box::pin(measure_all(&rig, far, stop, onlooker)).await;
     watching.abort();
     measured
 }

@@ -3,6 +3,7 @@
 //! Over the network to a `zferry tune --listen`, or over loopback to one in this process. The
 //! server takes it for any other transfer: there is nothing in the protocol for measuring.
 
+use std::num::NonZeroU16;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -110,6 +111,7 @@ fn options(
         connections: Connections::Fixed(choice.connections),
         congestion: choice.congestion.clone(),
         limit: told,
+        sharers: NonZeroU16::MIN,
         // A connection that is lost would be measured as a slow one.
         retry_for: Duration::ZERO,
         stall_timeout: STALL,

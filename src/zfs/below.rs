@@ -7,7 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::command::Output;
-use super::listing::{NO_DATASET, points_arguments, read_head, read_point, sorted};
+use super::listing::{
+    NO_DATASET, TargetHead, points_arguments, read_point, read_target, sorted, target_arguments,
+};
 use super::{Zfs, ZfsError};
 use crate::dataset::{DatasetName, Guid, SnapName};
 use crate::listing::TargetState;
@@ -79,23 +81,19 @@ impl Zfs {
         dataset: &DatasetName,
     ) -> Result<Option<(Guid, TargetState)>, ZfsError> {
         let asked = [root.as_str(), dataset.as_str()];
-        let columns = "name,guid,type,receive_resume_token";
-        let head = ["list", "-Hp", "-t", "filesystem,volume", "-o", columns, "--"];
-        let answer = self.run(&[&head, &asked[..]].concat())?;
+        let answer = self.run(&target_arguments(&asked))?;
         let there = answer.rows(|row| {
-            let (name, rest) = row.split_once('\t')?;
-            let (guid, head) = rest.split_once('\t')?;
-            Some((name, (guid.parse::<Guid>().ok()?, read_head(&format!("{head}\n"))?)))
+            let head = read_target(row)?;
+            Some((head.name, head))
         })?;
         answer.accounts_for(asked, |name| there.contains_key(name))?;
-        let Some(&(guid, _)) = there.get(root.as_str()) else { return Ok(None) };
-        let Some((_, (kind, token))) = there.get(dataset.as_str()) else {
+        let Some(&TargetHead { guid, .. }) = there.get(root.as_str()) else { return Ok(None) };
+        let Some(head) = there.get(dataset.as_str()) else {
             return Ok(Some((guid, TargetState::Absent)));
         };
         let list = self.ask(&points_arguments("snapshot", dataset))?;
         let (snapshots, _) = sorted(list.read_lines(|line| read_point(line, dataset))?);
-        let resume_token = (token != "-").then(|| token.clone());
-        Ok(Some((guid, TargetState::Present { kind: *kind, snapshots, resume_token })))
+        Ok(Some((guid, head.holding(snapshots))))
     }
 
     /// The names of all datasets below a root, which must exist.

@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::process::Command;
+use std::string::FromUtf8Error;
 
 use super::{Zfs, ZfsError};
 use crate::dataset::typed;
@@ -45,7 +46,9 @@ impl Zfs {
             return Err(ZfsError::TooLong { call, bytes_max: OUTPUT_BYTES_MAX });
         }
         let ended = process.wait().map_err(run)?;
-        let text = String::from_utf8_lossy(&text).into_owned();
+        // Nearly always it is text, and need not be there twice: it may be long.
+        let lossy = |error: FromUtf8Error| String::from_utf8_lossy(error.as_bytes()).into_owned();
+        let text = String::from_utf8(text).unwrap_or_else(lossy);
         Ok(Output { call, text, ended })
     }
 
@@ -74,7 +77,7 @@ impl Output {
 }
 
 /// A call as one would type it.
-pub(super) fn call<S: AsRef<str>>(arguments: &[S]) -> String {
+pub fn call<S: AsRef<str>>(arguments: &[S]) -> String {
     let words = arguments.iter().map(|argument| typed(argument.as_ref()));
     std::iter::once("zfs".into()).chain(words).collect::<Vec<_>>().join(" ")
 }

@@ -85,8 +85,7 @@ impl Zfs {
         snapshots: &[SnapName],
         tag: &Tag,
     ) -> Result<(), ZfsError> {
-        let mut arguments = vec![verb.to_owned(), "--".to_owned(), tag.0.clone()];
-        arguments.extend(snapshots.iter().map(|snapshot| dataset.at(snapshot)));
+        let arguments = arguments(verb, dataset, snapshots, tag);
         let answer = self.run(&arguments)?;
         let stderr = &answer.ended.stderr;
         let is_benign = |line: &str| benign.iter().any(|text| line.contains(text));
@@ -96,6 +95,18 @@ impl Zfs {
             Err(answer.failed())
         }
     }
+}
+
+/// What `zfs` is called with to hold or to release.
+pub fn arguments(
+    verb: &str,
+    dataset: &DatasetName,
+    snapshots: &[SnapName],
+    tag: &Tag,
+) -> Vec<String> {
+    let mut arguments = vec![verb.to_owned(), "--".to_owned(), tag.0.clone()];
+    arguments.extend(snapshots.iter().map(|snapshot| dataset.at(snapshot)));
+    arguments
 }
 
 /// Reads the middle of `pool/a@name<TAB>TAG<TAB>DATE`.

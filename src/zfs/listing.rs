@@ -13,6 +13,9 @@ use crate::listing::{Bookmark, Snapshot, SourceState, TargetState};
 /// The words of `zfs` for a dataset or snapshot that is not there.
 pub(super) const NO_DATASET: &str = "dataset does not exist";
 
+/// What is asked of a dataset that receives. The token comes last: it is the one that may be long.
+pub(super) const TARGET_COLUMNS: &str = "name,type,guid,encryption,receive_resume_token";
+
 impl Zfs {
     /// What the dataset that is to be replicated holds.
     pub fn source_state(&self, dataset: &DatasetName) -> Result<SourceState, ZfsError> {
@@ -21,29 +24,29 @@ impl Zfs {
         let list = self.ask(&points_arguments("snapshot,bookmark", dataset))?;
         let points = list.read_lines(|line| read_point(line, dataset))?;
         let (snapshots, bookmarks) = sorted(points);
-        // "-" is what a pool without the feature shows.
-        let encrypted = !matches!(encryption.as_str(), "off" | "-");
-        Ok(SourceState { dataset: dataset.clone(), kind, encrypted, snapshots, bookmarks })
+        let encrypted = is_encrypted(&encryption);
+        let dataset = dataset.clone();
+        Ok(SourceState { dataset, kind, encrypted, snapshots, bookmarks, origin: None })
     }
 
     /// What the dataset that is to receive holds; that it does not exist is an answer, that its
     /// pool does not exist is an error.
     pub fn target_state(&self, dataset: &DatasetName) -> Result<TargetState, ZfsError> {
-        let head = self.run(&head_arguments("receive_resume_token", dataset))?;
+        let head = self.run(&target_arguments(&[dataset.as_str()]))?;
         if head.failed_with(NO_DATASET) {
             return self.absent(dataset);
         }
         if !head.ended.success() {
             return Err(head.failed());
         }
-        let (kind, token) = head.read(read_head)?;
+        let head = head.read(|text| read_target(text.strip_suffix('\n')?))?;
         let list = self.ask(&points_arguments("snapshot", dataset))?;
         let (snapshots, _) = sorted(list.read_lines(|line| read_point(line, dataset))?);
-        let resume_token = (token != "-").then_some(token);
-        Ok(TargetState::Present { kind, snapshots, resume_token })
+        Ok(head.holding(snapshots))
     }
 
-    fn absent(&self, dataset: &DatasetName) -> Result<TargetState, ZfsError> {
+    /// What it means that there is no such dataset.
+    pub(super) fn absent(&self, dataset: &DatasetName) -> Result<TargetState, ZfsError> {
         let pool_exists = dataset.parent().is_some() && self.exists(dataset.pool())?;
         if pool_exists {
             Ok(TargetState::Absent)
@@ -80,14 +83,17 @@ impl Zfs {
 
 impl Output {
     /// The whole answer as `read` understands it.
-    fn read<T>(&self, read: impl Fn(&str) -> Option<T>) -> Result<T, ZfsError> {
+    pub(super) fn read<'a, T>(
+        &'a self,
+        read: impl Fn(&'a str) -> Option<T>,
+    ) -> Result<T, ZfsError> {
         read(&self.text).ok_or_else(|| self.unreadable(self.text.lines().next().unwrap_or("")))
     }
 
     /// Each line of the answer as `read` understands it.
-    pub(super) fn read_lines<T>(
-        &self,
-        read: impl Fn(&str) -> Option<T>,
+    pub(super) fn read_lines<'a, T>(
+        &'a self,
+        read: impl Fn(&'a str) -> Option<T>,
     ) -> Result<Vec<T>, ZfsError> {
         self.text.lines().map(|line| read(line).ok_or_else(|| self.unreadable(line))).collect()
     }
@@ -108,15 +114,64 @@ pub(super) fn points_arguments<'a>(types: &'a str, dataset: &'a DatasetName) -> 
     ["list", "-Hp", "-t", types, "-d1", "-o", columns, "-s", "createtxg", "--", dataset]
 }
 
+/// Asks for datasets that receive; [`read_target`] reads each line.
+pub(super) fn target_arguments<'a>(names: &[&'a str]) -> Vec<&'a str> {
+    let head = ["list", "-Hp", "-t", "filesystem,volume", "-o", TARGET_COLUMNS, "--"];
+    [&head, names].concat()
+}
+
 /// Reads `filesystem<TAB>VALUE`.
 pub(super) fn read_head(text: &str) -> Option<(Kind, String)> {
     let (kind, value) = text.strip_suffix('\n')?.split_once('\t')?;
-    let kind = match kind {
-        "filesystem" => Kind::Filesystem,
-        "volume" => Kind::Volume,
-        _ => return None,
-    };
-    (!value.is_empty() && !value.contains(['\t', '\n'])).then(|| (kind, value.to_owned()))
+    let kind = read_kind(kind)?;
+    is_value(value).then(|| (kind, value.to_owned()))
+}
+
+pub(super) fn read_kind(text: &str) -> Option<Kind> {
+    match text {
+        "filesystem" => Some(Kind::Filesystem),
+        "volume" => Some(Kind::Volume),
+        _ => None,
+    }
+}
+
+/// What the property `encryption` says; "-" is what a pool without the feature shows.
+pub(super) fn is_encrypted(encryption: &str) -> bool {
+    !matches!(encryption, "off" | "-")
+}
+
+/// Whether it can be one column of one line.
+pub(super) fn is_value(text: &str) -> bool {
+    !text.is_empty() && !text.contains(['\t', '\n'])
+}
+
+/// A dataset that receives, but for its snapshots.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct TargetHead<'a> {
+    pub name: &'a str,
+    pub guid: Guid,
+    kind: Kind,
+    encrypted: bool,
+    resume_token: Option<&'a str>,
+}
+
+impl TargetHead<'_> {
+    /// With its snapshots.
+    pub fn holding(&self, snapshots: Vec<Snapshot>) -> TargetState {
+        let TargetHead { kind, encrypted, .. } = *self;
+        let resume_token = self.resume_token.map(str::to_owned);
+        TargetState::Present { kind, encrypted, snapshots, resume_token }
+    }
+}
+
+/// Reads a line with the [`TARGET_COLUMNS`].
+pub(super) fn read_target(line: &str) -> Option<TargetHead<'_>> {
+    let [name, kind, guid, encryption, token] =
+        line.split('\t').collect::<Vec<_>>().try_into().ok()?;
+    let is_whole = [name, encryption, token].iter().all(|value| is_value(value));
+    let (guid, kind) = (guid.parse().ok()?, read_kind(kind)?);
+    let (encrypted, resume_token) = (is_encrypted(encryption), Some(token).filter(|&t| t != "-"));
+    is_whole.then_some(TargetHead { name, guid, kind, encrypted, resume_token })
 }
 
 /// A point in the history of a dataset.
@@ -128,8 +183,13 @@ pub(super) enum Point {
 
 /// Reads `pool/a@name<TAB>GUID<TAB>CREATETXG`, or with `#` for a bookmark.
 pub(super) fn read_point(line: &str, dataset: &DatasetName) -> Option<Point> {
-    let mut columns = line.split('\t');
-    let place = columns.next()?.strip_prefix(dataset.as_str())?;
+    read_place(line.strip_prefix(dataset.as_str())?)
+}
+
+/// Reads `@name<TAB>GUID<TAB>CREATETXG`, or with `#` for a bookmark.
+pub(super) fn read_place(text: &str) -> Option<Point> {
+    let mut columns = text.split('\t');
+    let place = columns.next()?;
     let guid: Guid = columns.next()?.parse().ok()?;
     let createtxg: u64 = columns.next()?.parse().ok()?;
     if columns.next().is_some() {
@@ -153,9 +213,14 @@ pub(super) fn sorted(points: Vec<Point>) -> (Vec<Snapshot>, Vec<Bookmark>) {
             Point::Bookmark(bookmark) => bookmarks.push(bookmark),
         }
     }
+    sort(&mut snapshots, &mut bookmarks);
+    (snapshots, bookmarks)
+}
+
+/// The oldest first.
+pub(super) fn sort(snapshots: &mut [Snapshot], bookmarks: &mut [Bookmark]) {
     snapshots.sort_by_key(|snapshot| snapshot.createtxg);
     bookmarks.sort_by_key(|bookmark| bookmark.createtxg);
-    (snapshots, bookmarks)
 }
 
 #[cfg(test)]
@@ -177,6 +242,35 @@ mod tests {
         ] {
             let expected = expected.map(|(kind, value)| (kind, value.to_owned()));
             assert_eq!(read_head(text), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn datasets_that_receive_are_read_whole_or_not_at_all() {
+        let head = TargetHead {
+            name: "tank/a b",
+            guid: Guid(u64::MAX),
+            kind: Kind::Volume,
+            encrypted: false,
+            resume_token: None,
+        };
+        let encrypted = TargetHead { encrypted: true, ..head.clone() };
+        let partly = TargetHead { resume_token: Some("1-f00-8-ba4"), ..encrypted.clone() };
+        for (columns, expected) in [
+            ("volume\t18446744073709551615\toff\t-", Some(head.clone())),
+            ("volume\t18446744073709551615\t-\t-", Some(head)),
+            ("volume\t18446744073709551615\taes-256-gcm\t-", Some(encrypted)),
+            ("volume\t18446744073709551615\ton\t1-f00-8-ba4", Some(partly)),
+            ("volume\t18446744073709551616\toff\t-", None),
+            ("snapshot\t7\toff\t-", None),
+            ("volume\t7\toff\t", None),
+            ("volume\t7\t\t-", None),
+            ("volume\t7\toff", None),
+            ("volume\t7\toff\t-\t-", None),
+            ("volume\t7\toff\t-\ntank/b", None),
+            ("volume\t-\toff\t-", None),
+        ] {
+            assert_eq!(read_target(&format!("tank/a b\t{columns}")), expected, "{columns:?}");
         }
     }
 

@@ -2,7 +2,8 @@
 //!
 //! The only door to ZFS. Every call is an `execve` with a list of arguments and an environment of
 //! two variables, and every answer is read in its `-Hp` form. What must never happen here: a shell,
-//! a name that was not checked by `dataset`, and any of `-F`, `destroy` or `rollback`.
+//! a name that was not checked by `dataset`, and any of `-F` or `rollback`. Snapshots are destroyed
+//! in `destroy` alone, where no option is ever given.
 //!
 //! Exit statuses of `zfs` are too coarse to be believed: after a stream the caller reads the
 //! target back ([`Zfs::arrived`], [`Zfs::target_below`]) and decides from that.
@@ -18,7 +19,8 @@ use crate::process::Ended;
 
 pub mod allow;
 pub mod below;
-mod command;
+pub(crate) mod command;
+pub mod destroy;
 pub mod estimate;
 pub mod failure;
 pub mod hold;
@@ -26,10 +28,13 @@ pub mod leftover;
 mod listing;
 #[doc(hidden)]
 pub mod printed;
+mod properties;
+pub mod prune;
 pub mod receive;
 pub mod send;
 pub mod snapshot;
 mod texts;
+mod tree;
 pub mod version;
 mod written;
 
@@ -90,6 +95,22 @@ pub enum ZfsError {
     NoPool {
         /// The dataset that was asked for.
         dataset: DatasetName,
+    },
+    /// A property of ours has a value that means nothing.
+    #[error("{dataset} has {property}={value:?}, which is neither on nor off")]
+    Property {
+        /// The dataset; it may have inherited it.
+        dataset: DatasetName,
+        /// Its name.
+        property: &'static str,
+        /// What it says.
+        value: String,
+    },
+    /// Too many datasets to name them all in one call, and only one call is atomic.
+    #[error("the names of {datasets} datasets do not fit into one call of zfs snapshot")]
+    TooMany {
+        /// How many there are.
+        datasets: usize,
     },
     /// A dataset was to be made outside of the folder that it must be made in.
     #[error("{dataset} does not lie below {root}")]
@@ -164,7 +185,17 @@ impl ZfsError {
                 Failure::new(side, Class::Refused, what)
                     .with_remedy(format!("check the name, or import the pool: zpool import {pool}"))
             }
+            ZfsError::Property { dataset, property, .. } => {
+                let dataset = crate::dataset::typed(dataset.as_str());
+                Failure::new(side, Class::Refused, what).with_remedy(format!(
+                    "zfs set {property}=off {dataset}, or zfs inherit {property} {dataset}"
+                ))
+            }
             ZfsError::Outside { .. } => Failure::new(side, Class::Refused, what),
+            ZfsError::TooMany { .. } => Failure::new(side, Class::Refused, what).with_remedy(
+                "exclude nothing, so that the whole tree is snapshotted at once, or copy branches \
+                 of it by jobs of their own",
+            ),
         }
     }
 }

@@ -3,10 +3,12 @@
 //! Nothing but calls of the readers that the files beside this one keep to themselves. What must
 //! never happen here: a reading of its own, for then another would be tested than is used.
 
+use super::listing::Point;
 use super::version::Version;
-use super::{estimate, hold, leftover, listing, version};
-use crate::dataset::{DatasetName, Kind, SnapName};
-use crate::listing::{Bookmark, Snapshot};
+use super::{ZfsError, destroy, estimate, hold, leftover, listing, tree, version};
+use crate::dataset::{DatasetName, Guid, Kind, SnapName};
+use crate::listing::{Bookmark, Snapshot, SourceDataset, TargetState};
+use crate::retention::Candidate;
 use crate::units::Bytes;
 
 /// A dataset's kind, and the one property that was asked for.
@@ -19,6 +21,32 @@ pub fn points(text: &str, dataset: &DatasetName) -> Option<(Vec<Snapshot>, Vec<B
     let points: Option<Vec<_>> =
         text.lines().map(|line| listing::read_point(line, dataset)).collect();
     points.map(listing::sorted)
+}
+
+/// A snapshot, and what ties it to its pool.
+pub fn candidate(line: &str, dataset: &DatasetName) -> Option<Candidate> {
+    destroy::read_candidate(line, dataset)
+}
+
+/// A dataset that receives: its name, its guid, and what it holds but for its snapshots.
+pub fn target(line: &str) -> Option<(&str, Guid, TargetState)> {
+    let head = listing::read_target(line)?;
+    Some((head.name, head.guid, head.holding(Vec::new())))
+}
+
+/// A dataset that is to be replicated, without its history; or what it says that means nothing.
+pub fn source(line: &str) -> Option<Result<SourceDataset, ZfsError>> {
+    let head = tree::read_source(line)?;
+    let name = head.name.parse().ok()?;
+    Some(head.on_its_own(name))
+}
+
+/// A snapshot or bookmark of any dataset, which is named in front of it.
+pub fn any_point(line: &str) -> Option<(&str, Option<Snapshot>, Option<Bookmark>)> {
+    match tree::read_any_point(line)? {
+        (dataset, Point::Snapshot(snapshot)) => Some((dataset, Some(snapshot), None)),
+        (dataset, Point::Bookmark(bookmark)) => Some((dataset, None, Some(bookmark))),
+    }
 }
 
 /// How long a stream will be.

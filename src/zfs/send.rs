@@ -34,7 +34,7 @@ impl Zfs {
 
 /// What `zfs` is called with to send the rest of a stream. All options of the stream are in the
 /// token; `zfs` refuses some beside it and adds others to it, so there are none.
-pub(super) fn rest_arguments(options: &[&str], token: &Token) -> Vec<String> {
+pub fn rest_arguments(options: &[&str], token: &Token) -> Vec<String> {
     let words = ["send"].iter().chain(options).map(|&word| word.to_owned());
     words.chain(["-t".to_owned(), token.to_string()]).collect()
 }
@@ -67,6 +67,7 @@ fn base_name(dataset: &DatasetName, base: &Base) -> String {
     match base {
         Base::Snapshot(snapshot) => dataset.at(&snapshot.name),
         Base::Bookmark(bookmark) => format!("{dataset}#{}", bookmark.name),
+        Base::Origin { dataset, snapshot } => dataset.at(&snapshot.name),
     }
 }
 
@@ -98,6 +99,11 @@ pub(super) mod tests {
             (Some(Base::Snapshot(snapshot("r"))), false, "send -L -c -i tank/a@r -- tank/a@s"),
             (Some(Base::Snapshot(snapshot("r"))), true, "send -L -c -w -i tank/a@r -- tank/a@s"),
             (Some(Base::Bookmark(bookmark)), false, "send -L -c -i tank/a#m -- tank/a@s"),
+            (
+                Some(Base::Origin { dataset: "tank/o".parse().unwrap(), snapshot: snapshot("r") }),
+                false,
+                "send -L -c -i tank/o@r -- tank/a@s",
+            ),
         ] {
             let step = Step { to: snapshot("s"), from, raw };
             assert_eq!(arguments(&"tank/a".parse().unwrap(), &step).join(" "), expected);

@@ -31,6 +31,10 @@ pub(super) const CUT: [&str; 4] = [
 pub(super) const DEAD_TOKEN: [&str; 3] =
     ["used in the initial send", "no longer exists", "resume token is corrupt"];
 
+/// What keeps a snapshot from being destroyed and may pass: a hold, a clone, a send or a mount.
+pub(super) const STAYS: [&str; 4] =
+    ["it's being held", "has dependent clones", "snapshot is cloned", "dataset is busy"];
+
 /// `zfs receive`; its dataset is the target.
 #[rustfmt::skip]
 pub(super) const RECEIVE: &[Row] = &[

@@ -17,6 +17,7 @@ pub mod cpu;
 mod crew;
 pub mod descriptors;
 pub mod direct;
+pub mod group;
 mod ledger;
 pub mod loan;
 mod operation;

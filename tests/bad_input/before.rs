@@ -90,6 +90,29 @@ fn a_target_without_a_common_snapshot_is_refused_with_both_guids() {
     assert_eq!(source.snapshots("tank/a"), ["s"]);
     assert_eq!(target.snapshots("backup/a"), ["mine"]);
     assert_eq!(source.holds("tank/a@s"), [""; 0]);
+    assert_nobody_is_awaited(server);
+}
+
+/// Whoever leaves by a decision of its own has said good-bye.
+#[track_caller]
+fn assert_nobody_is_awaited(server: Server) {
+    // Only once it has no session any more.
+    let said = server.stopped().succeeded().stderr;
+    assert!(!said.contains("waiting for it"), "{said}");
+}
+
+#[test]
+fn a_server_is_told_of_a_client_that_finds_nothing_to_do_or_cannot_go_on() {
+    let (source, target) = hosts();
+    let spool = tempfile::tempdir().unwrap();
+    let spool = ["--spool", spool.path().to_str().unwrap()];
+    let server = Server::serve(&target, &spool);
+    copy(&source, &server.url("a")).ended().succeeded();
+    copy(&source, &server.url("a")).ended().succeeded();
+    let bare = ["--no-snapshot", "--checksum", "none", "--compress", "none"];
+    let told = ["takes no blocks without a checksum"];
+    replicate(&source, "tank/a", &server.url("b"), &bare).ended().failed_with(2, &told);
+    assert_nobody_is_awaited(server);
 }
 
 #[test]

@@ -17,6 +17,7 @@ mod stand_in;
 mod before;
 mod beginnings;
 mod bytes;
+mod clones;
 mod lost;
 mod processes;
 mod signals;

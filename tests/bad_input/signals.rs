@@ -66,6 +66,20 @@ fn where_pages_cannot_be_locked_blocks_are_sent_as_copies() {
 }
 
 #[test]
+fn ctrl_c_before_anything_was_sent_is_told_to_the_server() {
+    let (source, target) = hosts();
+    let server = Server::serve(&target, &[]);
+    target.pause_before("list", Duration::from_secs(3));
+    let client = copy(&source, &server.url("a"));
+    wait_for("the target to be listed", || (!running_zfs(&target).is_empty()).then_some(()));
+    client.signal("INT");
+    client.ended().failed_with(2, &["stopped by a signal before anything was sent"]);
+    wait_for_words(&server.running, "stopped by a signal before anything was sent");
+    let said = server.stopped().succeeded().stderr;
+    assert!(!said.contains("waiting for it"), "{said}");
+}
+
+#[test]
 fn ctrl_c_stops_a_copy_and_keeps_what_came() {
     let (source, target, server, client) = under_way();
     client.signal("INT");
@@ -161,6 +175,9 @@ fn a_second_signal_does_not_wait_for_a_zfs_receive_that_stands_still() {
     let client = copy(&source, &server.url("a"));
     wait_until_some_came(&target);
     server.running.signal("TERM");
+    // Two that come at once may be one.
+    let is_heard = || server.running.said().contains("a second signal ends it now");
+    wait_for("the first", || is_heard().then_some(()));
     server.running.signal("TERM");
     let started = Instant::now();
     client.ended().failed_with(2, &["zferry: "]);

@@ -11,12 +11,15 @@ use zferry::listing::{Snapshot, TargetState};
 use zferry::protocol::frame::Codec;
 use zferry::protocol::message::Limits;
 use zferry::protocol::message::{
-    Applied, DatasetStream, Ending, Hello, InterruptedAt, Message, Open, Outcome, RelativeName,
-    Request, Start, Stream, Watermarks, Welcome,
+    Applied, CloneOf, DatasetStream, Ending, Hello, InterruptedAt, Message, Open, Outcome,
+    RelativeName, Request, Start, Stream, Watermarks, Welcome,
 };
+use zferry::protocol::piece::{Node, Piece};
+use zferry::protocol::prune::Prune;
 use zferry::protocol::secret::JoinSecret;
 use zferry::protocol::standing::{Return, Returned, Standing};
 use zferry::protocol::window::{Arrived, Credit};
+use zferry::retention::{Report, Stays, Template, Why};
 use zferry::units::{Bytes, Sequence, StreamOffset, TransferId};
 
 fn text() -> impl Strategy<Value = String> {
@@ -74,11 +77,28 @@ fn snapshots() -> impl Strategy<Value = Vec<Snapshot>> {
     prop::collection::vec(snapshot(), 0..4)
 }
 
+fn node() -> impl Strategy<Value = Node> {
+    (option::of(name()), kind(), any::<bool>(), option::of(text())).prop_map(
+        |(name, kind, encrypted, resume_token)| Node { name, kind, encrypted, resume_token },
+    )
+}
+
+/// Often some that may follow each other.
+fn pieces() -> impl Strategy<Value = Vec<Piece>> {
+    let piece = (option::weighted(0.7, node()), snapshots())
+        .prop_map(|(dataset, snapshots)| Piece { dataset, snapshots });
+    prop::collection::vec(piece, 0..3)
+}
+
 fn target() -> impl Strategy<Value = TargetState> {
-    let present =
-        (kind(), snapshots(), option::of(text())).prop_map(|(kind, snapshots, resume_token)| {
-            TargetState::Present { kind, snapshots, resume_token }
-        });
+    let present = (kind(), any::<bool>(), snapshots(), option::of(text())).prop_map(
+        |(kind, encrypted, snapshots, resume_token)| TargetState::Present {
+            kind,
+            encrypted,
+            snapshots,
+            resume_token,
+        },
+    );
     prop_oneof![Just(TargetState::Absent), present]
 }
 
@@ -95,8 +115,15 @@ fn limits() -> impl Strategy<Value = Limits> {
 fn stream() -> impl Strategy<Value = Stream> {
     let names = (name(), kind(), snap_name());
     let rest = (guid(), option::of(guid()), any::<[bool; 3]>());
-    let dataset = (names, rest).prop_map(
-        |((target, dataset, snapshot), (to, from, [raw, first, resumed]))| {
+    let clone_of = (name(), snap_name(), guid()).prop_map(|(dataset, snapshot, guid)| CloneOf {
+        dataset,
+        snapshot,
+        guid,
+    });
+    let properties = prop::collection::btree_map("[a-z:]{1,9}", any::<String>(), 0..3);
+    let beside = (option::of(clone_of), properties);
+    let dataset = (names, rest, beside).prop_map(
+        |((target, dataset, snapshot), (to, from, [raw, first, resumed]), (origin, properties))| {
             Stream::Dataset(DatasetStream {
                 target,
                 dataset,
@@ -106,6 +133,8 @@ fn stream() -> impl Strategy<Value = Stream> {
                 raw,
                 first,
                 resumed,
+                origin: origin.map(Box::new),
+                properties,
             })
         },
     );
@@ -174,6 +203,33 @@ pub fn standing() -> impl Strategy<Value = Standing> {
     )
 }
 
+fn prune() -> impl Strategy<Value = Prune> {
+    let keep =
+        (1..9999_u16, 0..9_u16).prop_map(|(last, daily)| format!("last={last},daily={daily}"));
+    (name(), keep, guid(), any::<bool>()).prop_map(|(dataset, keep, newest_common, dry_run)| {
+        let keep = keep.parse().unwrap();
+        Prune { dataset, keep, template: Template::default(), newest_common, dry_run }
+    })
+}
+
+fn report() -> impl Strategy<Value = Report> {
+    let why = prop_oneof![Just(Why::NotOurs), Just(Why::Floor), Just(Why::NewestCommon)];
+    let stays = (snap_name(), text()).prop_map(|(snapshot, why)| Stays { snapshot, why });
+    let destroyed = (any::<u64>(), prop::collection::vec(snap_name(), 0..4));
+    let stay = (any::<u64>(), prop::collection::vec(stays, 0..3));
+    let kept = prop::collection::btree_map(why, any::<u64>(), 0..3);
+    (destroyed, kept, stay, option::of(failure())).prop_map(
+        |((count, destroyed), kept, (staying, stay), failure)| Report {
+            count,
+            destroyed,
+            kept,
+            staying,
+            stay,
+            failure,
+        },
+    )
+}
+
 pub fn message() -> impl Strategy<Value = Message> {
     let hello = (text(), limits()).prop_map(|(software, limits)| Hello { software, limits });
     let welcome = (text(), 0..3_u16, limits(), any::<[u8; 16]>()).prop_map(
@@ -192,8 +248,18 @@ pub fn message() -> impl Strategy<Value = Message> {
         }),
         (snapshots(), any::<bool>())
             .prop_map(|(snapshots, more)| Message::ListedMore { snapshots, more }),
+        (name(), 0..400_u32).prop_map(|(dataset, pages)| Message::ListTree { dataset, pages }),
+        (pieces(), any::<bool>()).prop_map(|(pieces, more)| {
+            let root = "backup/a".parse().unwrap();
+            Message::TreeListed { root, pieces, more }
+        }),
+        (pieces(), any::<bool>())
+            .prop_map(|(pieces, more)| Message::TreeListedMore { pieces, more }),
+        (0..400_u32).prop_map(|pages| Message::ListOn { pages }),
         (name(), text()).prop_map(|(dataset, token)| Message::Abort { dataset, token }),
         Just(Message::Aborted),
+        prune().prop_map(Message::Prune),
+        report().prop_map(Message::Pruned),
         (transfer(), request())
             .prop_map(|(transfer, request)| Message::Open(Open { transfer, request })),
         (transfer(), credit()).prop_map(|(transfer, credit)| {

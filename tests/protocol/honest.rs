@@ -1,16 +1,20 @@
 //! Two honest ends: whatever the pieces, the order of events and the failures, they agree.
 
 use proptest::prelude::*;
+use zferry::dataset::{Guid, Kind};
 use zferry::error::Failure;
+use zferry::listing::{Snapshot, TargetState};
 use zferry::units::TransferId;
 
 use crate::arbitrary;
-use crate::pair::{Job, Pair, Step, target};
+use crate::pair::{Job, PRUNED, Pair, Step, target, tree};
 
 fn jobs() -> impl Strategy<Value = Vec<Job>> {
     let job = prop_oneof![
         Just(Job::List),
+        Just(Job::ListTree),
         Just(Job::Abort),
+        Just(Job::Prune),
         (0..100_u64, any::<bool>()).prop_map(|(bytes, dataset)| Job::Send { bytes, dataset }),
     ];
     (prop::collection::vec(job, 0..6), any::<bool>()).prop_map(|(mut jobs, bye)| {
@@ -75,8 +79,12 @@ proptest! {
         prop_assert_eq!(&pair.server.applied, &transfers(&jobs));
         let lists = jobs.iter().filter(|job| matches!(job, Job::List)).count();
         prop_assert_eq!(&pair.client.listed, &vec![target(snapshots); lists]);
+        let trees = jobs.iter().filter(|job| matches!(job, Job::ListTree)).count();
+        prop_assert_eq!(&pair.client.trees, &vec![tree(&target(snapshots)); trees]);
         let aborts = jobs.iter().filter(|job| matches!(job, Job::Abort)).count();
         prop_assert_eq!(pair.client.aborted, aborts);
+        let prunes = jobs.iter().filter(|job| matches!(job, Job::Prune)).count();
+        prop_assert_eq!(&pair.client.pruned, &vec![PRUNED; prunes]);
         prop_assert_eq!(&pair.client.failed, &None);
         prop_assert_eq!(&pair.server.abandoned, &None);
         let bye = matches!(jobs.last(), Some(Job::Bye));
@@ -128,4 +136,40 @@ proptest! {
         let claimed = &pair.client.applied;
         prop_assert!(pair.server.applied.starts_with(claimed));
     }
+}
+
+/// A dataset whose snapshots take far more pages than may come at once.
+fn large() -> TargetState {
+    let snapshot = |number: u64| Snapshot {
+        name: format!("{number:0>250}").parse().unwrap(),
+        guid: Guid(u64::MAX - number),
+        createtxg: number,
+    };
+    let snapshots = (0..3000).map(snapshot).collect();
+    TargetState::Present { kind: Kind::Filesystem, encrypted: true, snapshots, resume_token: None }
+}
+
+#[test]
+fn a_large_tree_comes_as_far_as_its_client_lets_it_and_over_whatever_connections() {
+    let mut pair = Pair::new(&[Job::ListTree, Job::Send { bytes: 9, dataset: true }], large());
+    let mut most = 0;
+    for step in 0..10_000 {
+        pair.step(Step::ToServer(usize::MAX));
+        pair.step(Step::ServerActs(9));
+        most = most.max(pair.bytes_to_client());
+        // Now and then a page is lost with its connection, here or there in it.
+        pair.step(Step::ToClient(200_000 + step));
+        if step % 7 == 6 {
+            pair.step(Step::Cut);
+        }
+        pair.step(Step::ClientActs(9));
+        if pair.client.trees.len() == 1 {
+            break;
+        }
+    }
+    assert_eq!(pair.client.trees, [tree(&large())]);
+    pair.settle();
+    assert_eq!((&pair.misbehaved[..], &pair.client.applied[..]), (&[][..], &[TransferId(1)][..]));
+    // 64 pages of 64 KiB, of eight megabytes.
+    assert!(most <= 65 * (64 << 10) && most > 60 * (60 << 10), "{most} bytes on their way");
 }

@@ -18,7 +18,9 @@ use crate::pair::{BLOCKS, Job, Pair, Step, target};
 
 const JOBS: &[Job] = &[
     Job::List,
+    Job::ListTree,
     Job::Abort,
+    Job::Prune,
     Job::Send { bytes: 50, dataset: true },
     Job::Send { bytes: 0, dataset: false },
     Job::Send { bytes: 90, dataset: false },
@@ -196,6 +198,35 @@ fn an_end_before_what_came_already_is_a_lie() {
     pair.step(Step::ServerActs(30));
     let blamed = server_blames(pair, end(1, 29));
     assert_eq!(blamed.to_string(), "it sent 30 bytes of a stream that ends at 29");
+}
+
+#[test]
+fn more_of_a_tree_is_let_on_only_from_where_it_stands() {
+    let said = |pages| {
+        let dataset = "a".parse().unwrap();
+        let mut pair = Pair::new(&[], target(0));
+        pair.step(Step::ToServer(usize::MAX));
+        pair.step(Step::LieToServer(Message::ListTree { dataset, pages: 1 }));
+        pair.step(Step::LieToServer(Message::ListOn { pages }));
+        pair.misbehaved
+    };
+    // It is still being read.
+    assert!(matches!(said(2)[..], [PeerMisbehaved::Unexpected { state: "LookingUpTree", .. }]));
+    let told = |asked, on| {
+        let dataset = "a".parse().unwrap();
+        let mut pair = Pair::new(&[], target(3000));
+        pair.step(Step::ToServer(usize::MAX));
+        pair.step(Step::LieToServer(Message::ListTree { dataset, pages: asked }));
+        pair.step(Step::ServerActs(1));
+        pair.step(Step::LieToServer(Message::ListOn { pages: on }));
+        pair.misbehaved
+    };
+    let ahead = |wanted, told| vec![PeerMisbehaved::TreeAhead { wanted, told }];
+    assert_eq!(told(257, 0), ahead(257, 0));
+    assert_eq!(told(2, 258), []);
+    assert_eq!(told(2, 259), ahead(259, 2));
+    // All was told by then.
+    assert_eq!(told(256, u32::MAX), []);
 }
 
 #[test]

@@ -4,30 +4,35 @@
 //! bytes, the server's takes them. A script moves bytes in pieces of any size, lets either side
 //! act, fail, die or be lied to. Every step checks what must never happen.
 
+mod given;
+mod held;
 mod memory;
 mod wire;
 
 use std::collections::VecDeque;
 
-use zferry::dataset::{Guid, Kind};
+use zferry::dataset::Guid;
 use zferry::error::Failure;
-use zferry::listing::{Snapshot, TargetState};
-use zferry::protocol::frame::Codec;
+use zferry::listing::{TargetState, TargetTree};
 use zferry::protocol::journal::Journal;
-use zferry::protocol::message::Limits;
 use zferry::protocol::message::{
-    DatasetStream, Ending, Hello, Message, Outcome, Request, Start, Stream, Watermarks,
+    Ending, Hello, Message, Outcome, Request, Start, Stream, Watermarks,
 };
 use zferry::protocol::misbehaved::PeerMisbehaved;
 use zferry::protocol::negotiate::Agreed;
+use zferry::protocol::prune::Prune;
 use zferry::protocol::receiver::{self, Ended, Offer, Receiver};
 use zferry::protocol::secret::JoinSecret;
 use zferry::protocol::sender::{self, Sender};
 use zferry::protocol::standing::Standing;
 use zferry::protocol::version::{Version, Versions};
 use zferry::protocol::window::Credit;
+use zferry::retention::Report;
 use zferry::units::{Bytes, Sequence, StreamOffset, TransferId};
 
+pub use self::given::{PRUNED, target};
+use self::given::{limits, prune, request};
+pub use self::held::tree;
 use self::memory::Remains;
 use self::wire::Wire;
 
@@ -36,8 +41,12 @@ use self::wire::Wire;
 pub enum Job {
     /// To know what the target holds.
     List,
+    /// To know what the target and all below it hold.
+    ListTree,
     /// To have a partial state given up.
     Abort,
+    /// To have snapshots pruned.
+    Prune,
     /// To send so many bytes.
     Send { bytes: u64, dataset: bool },
     /// To leave.
@@ -105,7 +114,9 @@ pub struct Client {
     outgoing: Option<Outgoing>,
     credit: Credit,
     pub listed: Vec<TargetState>,
+    pub trees: Vec<TargetTree>,
     pub aborted: usize,
+    pub pruned: Vec<u64>,
     pub applied: Vec<TransferId>,
     pub failed: Option<Failure>,
 }
@@ -116,7 +127,9 @@ pub struct Server {
     journal: Journal,
     target: TargetState,
     must_look_up: bool,
+    must_look_up_tree: bool,
     must_abort: bool,
+    must_prune: Option<Prune>,
     must_prepare: Option<(TransferId, Stream)>,
     incoming: Option<(TransferId, Stream)>,
     fed: u64,
@@ -137,46 +150,10 @@ pub struct Pair {
     pub misbehaved: Vec<PeerMisbehaved>,
 }
 
-const GUID: Guid = Guid(7);
+pub const GUID: Guid = Guid(7);
 
 /// The blocks that a server has slots for.
 pub const BLOCKS: u64 = 4;
-
-fn limits(connections: u16) -> Limits {
-    let codecs = [Codec::Raw, Codec::Zstd].into_iter().collect();
-    Limits { block_bytes_max: Bytes::MIB, connections, codecs }
-}
-
-fn request(dataset: bool) -> Request {
-    let stream = DatasetStream {
-        target: "hosts/a".parse().unwrap(),
-        dataset: Kind::Filesystem,
-        snapshot: "daily".parse().unwrap(),
-        to: GUID,
-        from: None,
-        raw: false,
-        first: true,
-        resumed: false,
-    };
-    Request {
-        stream: if dataset { Stream::Dataset(stream) } else { Stream::Pipe },
-        epoch: 1,
-        estimated_bytes: None,
-        block_bytes: Bytes(1 << 16),
-        codec: Codec::Zstd,
-        interrupted_at: None,
-    }
-}
-
-pub fn target(count: u64) -> TargetState {
-    let snapshot = |number| Snapshot {
-        name: format!("auto-{number}").parse().unwrap(),
-        guid: Guid(number),
-        createtxg: number,
-    };
-    let snapshots = (0..count).map(snapshot).collect();
-    TargetState::Present { kind: Kind::Volume, snapshots, resume_token: None }
-}
 
 impl Pair {
     /// A client with jobs to do and a server that holds `target`.
@@ -194,7 +171,9 @@ impl Pair {
             outgoing: None,
             credit: Credit::default(),
             listed: Vec::new(),
+            trees: Vec::new(),
             aborted: 0,
+            pruned: Vec::new(),
             applied: Vec::new(),
             failed: None,
         };
@@ -208,7 +187,9 @@ impl Pair {
             journal: Journal::default(),
             target,
             must_look_up: false,
+            must_look_up_tree: false,
             must_abort: false,
+            must_prune: None,
             must_prepare: None,
             incoming: None,
             fed: 0,
@@ -295,7 +276,9 @@ impl Pair {
                     self.client.agreed = Some(agreed);
                 }
                 sender::Output::Listed { target, .. } => self.client.listed.push(target),
+                sender::Output::TreeListed(tree) => self.client.trees.push(tree),
                 sender::Output::Aborted => self.client.aborted += 1,
+                sender::Output::Pruned(report) => self.client.pruned.push(report.count),
                 sender::Output::Stream { transfer, credit, .. } => {
                     self.client.credited(credit);
                     let total = self.client.asked_bytes;
@@ -366,7 +349,9 @@ impl Pair {
                 }
                 receiver::Output::Ready { .. } => {}
                 receiver::Output::LookUp(_) => self.server.must_look_up = true,
+                receiver::Output::LookUpTree(_) => self.server.must_look_up_tree = true,
                 receiver::Output::Abort { .. } => self.server.must_abort = true,
+                receiver::Output::Prune(prune) => self.server.must_prune = Some(prune),
                 receiver::Output::Prepare(open) => {
                     self.server.must_prepare = Some((open.transfer, open.request.stream));
                 }
@@ -387,8 +372,16 @@ impl Pair {
             };
             return self.server_handles(found);
         }
+        if std::mem::take(&mut self.server.must_look_up_tree) {
+            let found = tree(&self.server.target);
+            return self.server_handles(receiver::Input::FoundTree(found));
+        }
         if std::mem::take(&mut self.server.must_abort) {
             return self.server_handles(receiver::Input::Aborted);
+        }
+        if let Some(prune) = self.server.must_prune.take() {
+            let report = Report { count: prune.newest_common.0, ..Report::default() };
+            return self.server_handles(receiver::Input::Pruned(report));
         }
         if let Some(prepared) = self.server.must_prepare.take() {
             self.server.incoming = Some(prepared);
@@ -447,7 +440,9 @@ impl Client {
         let dataset = "hosts/a".parse().unwrap();
         Some(match self.jobs.pop_front()? {
             Job::List => sender::Input::List(dataset),
+            Job::ListTree => sender::Input::ListTree(dataset),
             Job::Abort => sender::Input::Abort { dataset, token: "1-f00-8-ba4".to_owned() },
+            Job::Prune => sender::Input::Prune(prune()),
             Job::Bye => sender::Input::Bye,
             Job::Send { bytes, dataset } => {
                 self.asked_bytes = bytes;
@@ -481,7 +476,9 @@ impl Client {
 impl Server {
     fn stop(&mut self) {
         self.must_look_up = false;
+        self.must_look_up_tree = false;
         self.must_abort = false;
+        self.must_prune = None;
         self.must_prepare = None;
         self.incoming = None;
         self.ended = None;

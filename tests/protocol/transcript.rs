@@ -1,14 +1,16 @@
 //! The bytes of one conversation, written down: a change of the wire is a visible change.
 //!
 //! A full and an incremental transfer, the rest of an interrupted one, a partial state that is
-//! given up, and a transfer in which both processes are replaced, from the preamble to the
-//! farewell. If this differs and no new version was meant, an old end and a new one will not
-//! understand each other. To accept a change: `INSTA_UPDATE=always cargo test --test protocol`.
+//! given up, a pruning, a tree, and a transfer in which both processes are replaced, from the
+//! preamble to the farewell. If this differs and no new version was meant, an old end and a new one
+//! will not understand each other. To accept a change:
+//! `INSTA_UPDATE=always cargo test --test protocol`.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use zferry::dataset::{Guid, Kind};
-use zferry::listing::{Snapshot, TargetState};
+use zferry::listing::{Snapshot, TargetDataset, TargetState, TargetTree};
 use zferry::protocol::envelope::{Decoder, HEAD_BYTES, encode};
 use zferry::protocol::frame::{Codec, Header};
 use zferry::protocol::message::Limits;
@@ -17,12 +19,14 @@ use zferry::protocol::message::{
 };
 use zferry::protocol::negotiate::Agreed;
 use zferry::protocol::preamble::{Preamble, Role};
+use zferry::protocol::prune::Prune;
 use zferry::protocol::receiver::{self, Ended, Offer, Receiver};
 use zferry::protocol::secret::{JoinSecret, Proof};
 use zferry::protocol::sender::{self, Sender, WholeStream};
 use zferry::protocol::standing::{Return, Returned, Standing};
 use zferry::protocol::version::{Version, Versions};
 use zferry::protocol::window::{Arrived, Credit, Receipt};
+use zferry::retention::{Report, Stays, Template, Why};
 use zferry::units::{Bytes, Sequence, StreamOffset, TransferId};
 
 const FULL: Guid = Guid(0xf011_0000_0000_0001);
@@ -57,6 +61,8 @@ fn request(snapshot: &str, to: Guid, from: Option<Guid>) -> Request {
             raw: true,
             first: from.is_none(),
             resumed: false,
+            origin: None,
+            properties: BTreeMap::new(),
         }),
         epoch: 1,
         estimated_bytes: Some(Bytes(1 << 20)),
@@ -74,6 +80,7 @@ fn target(snapshots: &[(&str, Guid)]) -> TargetState {
     };
     TargetState::Present {
         kind: Kind::Filesystem,
+        encrypted: false,
         snapshots: snapshots.iter().map(snapshot).collect(),
         resume_token: None,
     }
@@ -85,7 +92,8 @@ fn credit(taken: u64) -> Credit {
 
 fn partly(snapshots: &[(&str, Guid)], token: &str) -> TargetState {
     let TargetState::Present { kind, snapshots, .. } = target(snapshots) else { unreachable!() };
-    TargetState::Present { kind, snapshots, resume_token: Some(token.to_owned()) }
+    let resume_token = Some(token.to_owned());
+    TargetState::Present { kind, encrypted: false, snapshots, resume_token }
 }
 
 fn rest_of(mut request: Request) -> Request {
@@ -237,10 +245,40 @@ impl Conversation {
         self.server(receiver::Input::Found { dataset: "backup/hosts/a".parse().unwrap(), target });
     }
 
+    fn list_tree(&mut self, datasets: &[(&str, TargetState)]) {
+        self.client(sender::Input::ListTree("hosts/web 1".parse().unwrap()));
+        let root = "backup/hosts/a".parse().unwrap();
+        let datasets = datasets.iter().map(|(dataset, state)| TargetDataset {
+            dataset: dataset.parse().unwrap(),
+            state: state.clone(),
+        });
+        let datasets = datasets.collect();
+        self.server(receiver::Input::FoundTree(TargetTree { root, datasets }));
+    }
+
     fn abort(&mut self, token: &str) {
         let dataset = "hosts/web 1".parse().unwrap();
         self.client(sender::Input::Abort { dataset, token: token.to_owned() });
         self.server(receiver::Input::Aborted);
+    }
+
+    fn prune(&mut self) {
+        self.client(sender::Input::Prune(Prune {
+            dataset: "hosts/web 1".parse().unwrap(),
+            keep: "last=7,daily=30".parse().unwrap(),
+            template: Template::default(),
+            newest_common: Guid(u64::MAX),
+            dry_run: false,
+        }));
+        let snapshot = || "zferry_2026-08-01T12:00:00Z".parse().unwrap();
+        self.server(receiver::Input::Pruned(Report {
+            count: 1,
+            destroyed: vec![snapshot()],
+            kept: [(Why::NewestCommon, 1), (Why::Daily, 30)].into(),
+            staying: 1,
+            stay: vec![Stays { snapshot: snapshot(), why: "it is held".to_owned() }],
+            failure: None,
+        }));
     }
 
     fn transfer(&mut self, number: u32, request: Request, guid: Guid) {
@@ -290,6 +328,11 @@ fn the_conversation_is_as_it_always_was() {
     conversation.transfer(3, rest_of(request("daily-3", LAST, Some(NEXT))), LAST);
     conversation.list(partly(&[("daily-3", LAST)], TOKEN));
     conversation.abort(TOKEN);
+    conversation.prune();
+    conversation.list_tree(&[
+        ("backup/hosts/a", target(&[("daily-1", FULL), ("daily-2", NEXT)])),
+        ("backup/hosts/a/b", partly(&[("daily-1", LAST)], TOKEN)),
+    ]);
     conversation.come_back();
     conversation.crash(4, request("daily-4", AFTER, Some(LAST)), AFTER);
     conversation.client(sender::Input::Bye);

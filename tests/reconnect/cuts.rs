@@ -45,6 +45,26 @@ fn two_hundred_random_cuts_lose_nothing() {
 }
 
 #[test]
+fn a_cut_is_told_once_however_many_connections_it_takes() {
+    for (rule, bytes_min) in [
+        ("lanes#1 up 50000 cut-all rst", 8 << 20),
+        ("lanes#1 up 50000 cut fin", 8 << 20),
+        // The rest may have come over the others before it is back.
+        ("lanes#1 up 50000 cut-all fin", 0),
+    ] {
+        let flags = ["--connections", "4", "--json"];
+        let journey = Journey::new(rule).send(&flags).until(1).at_least(bytes_min);
+        let told = journey.arrives().told;
+        let survived = told.lines().filter(|line| line.contains("\"event\":\"survived\""));
+        let survived: Vec<&str> = survived.collect();
+        let expected = r#"{"event":"survived","dataset":null,"by":"reconnect"}"#;
+        assert_eq!(survived, [expected], "{rule}: {told}");
+    }
+    let calm = Journey::new("").send(&["--json"]).at_least(1 << 20).arrives();
+    assert!(!calm.told.contains("survived"), "{}", calm.told);
+}
+
+#[test]
 fn a_storm_of_all_kinds_of_faults_loses_nothing() {
     let storm = Storm { lanes: 60, controls: 10, lane_bytes: 200_000, pauses: true, ..CUTS };
     let plan = storm.plan(4);

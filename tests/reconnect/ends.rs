@@ -1,11 +1,16 @@
 //! The first and the last words of a stream: they are heard whatever happens to the connection.
 
+use std::time::{Duration, Instant};
+
 use zferry::protocol::envelope::encode;
 use zferry::protocol::message::{Ending, Message};
 use zferry::units::{StreamOffset, TransferId};
 use zferry_chaos::{Counters, Proxy};
 
 use super::host::{Server, send};
+
+/// Far less than a server waits for a client that may come back.
+const SOON: Duration = Duration::from_secs(10);
 
 const STREAM: &[u8] = b"a short stream";
 
@@ -73,8 +78,26 @@ fn a_result_that_is_lost_again_and_again_is_told_until_it_is_heard() {
     assert_eq!((counters.control.connections, counters.done("cut")), (5, 4), "{counters}");
 }
 
-/// The server cannot know that its result was heard, and waits 30 seconds for somebody to ask.
-pub fn a_good_bye_that_is_lost_is_waited_for_in_vain_and_harms_nobody() {
+/// Otherwise the server could not know that its result was heard, and would wait half a minute for
+/// somebody to ask.
+#[test]
+fn a_good_bye_that_is_lost_is_said_again() {
     let whole = carried("").control;
-    carried(&format!("control#1 up {} cut rst", whole.up_bytes - 5));
+    for (back, ending) in [(5, "rst"), (5, "fin"), (1, "rst")] {
+        let began = Instant::now();
+        let counters = carried(&format!("control#1 up {} cut {ending}", whole.up_bytes - back));
+        assert_eq!((counters.control.connections, counters.done("cut")), (2, 1), "{counters}");
+        assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+    }
+}
+
+/// As often as it takes, within two seconds.
+#[test]
+fn a_good_bye_that_is_lost_twice_is_said_a_third_time() {
+    let whole = carried("").control;
+    let began = Instant::now();
+    let plan = format!("control#1 up {} cut rst\ncontrol#2 up 40 cut rst", whole.up_bytes - 5);
+    let counters = carried(&plan);
+    assert_eq!((counters.control.connections, counters.done("cut")), (3, 2), "{counters}");
+    assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
 }

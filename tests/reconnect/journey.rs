@@ -42,6 +42,8 @@ pub struct UnderWay {
 pub struct Arrived {
     pub counters: Counters,
     pub bytes: u64,
+    /// What the sender said on stdout.
+    pub told: String,
 }
 
 /// Writes into a pipe that may not be read.
@@ -175,7 +177,8 @@ impl UnderWay {
             got.len(),
             stream.len()
         );
-        Arrived { counters: proxy.counters(), bytes: stream.len() as u64 }
+        let told = String::from_utf8(sender.stdout).unwrap();
+        Arrived { counters: proxy.counters(), bytes: stream.len() as u64, told }
     }
 }
 

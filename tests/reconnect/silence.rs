@@ -5,7 +5,6 @@ use std::panic::resume_unwind;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::ends;
 use super::host::wait_for;
 use super::journey::{Arrived, Journey};
 
@@ -25,7 +24,6 @@ pub fn all_at_once() {
         a_line_that_is_silent_for_longer_than_a_peer_may_be_goes_on,
         a_line_on_which_a_block_takes_longer_than_a_stall_is_waited_for,
         a_reader_that_stands_still_is_waited_for,
-        ends::a_good_bye_that_is_lost_is_waited_for_in_vain_and_harms_nobody,
     ];
     thread::scope(|scope| {
         let running: Vec<_> = facts.iter().map(|fact| scope.spawn(fact)).collect();

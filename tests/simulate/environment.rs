@@ -78,6 +78,9 @@ pub struct Settings {
     pub grace: Duration,
     pub retry_for: Duration,
     pub dead_token: DeadTokenPolicy,
+    /// How many pages the client hears of the tree whose root it copies; 0 where it asks for that
+    /// dataset alone.
+    pub tree_pages: u64,
     /// Whether this side writes what passes to breakpoint files.
     pub spooled: [bool; 2],
     /// Whether it keeps all of the stream there, for a process that takes over.
@@ -116,6 +119,7 @@ impl Environment {
             grace: random.pick(&[5, 60, 600].map(Duration::from_secs)),
             retry_for: random.pick(&[0, 30, 3600].map(Duration::from_secs)),
             dead_token: random.pick(&[DeadTokenPolicy::Ask, DeadTokenPolicy::AbortAndRestart]),
+            tree_pages: 0,
             spooled: [all || random.chance(60), all || random.chance(60)],
             always: [false; 2],
         };

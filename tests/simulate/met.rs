@@ -55,9 +55,13 @@ pub enum Met {
     Asked,
     /// A partial state was given up, as was allowed.
     Aborted,
+    /// A tree was listed in one page.
+    TreeListed,
+    /// A tree was listed in several.
+    LargeTreeListed,
 }
 
-pub const ALL: [Met; 26] = [
+pub const ALL: [Met; 28] = [
     Met::ControlReturned,
     Met::ReturnedUnmissed,
     Met::ReturnRefused,
@@ -84,4 +88,6 @@ pub const ALL: [Met; 26] = [
     Met::RefeedOutranked,
     Met::Asked,
     Met::Aborted,
+    Met::TreeListed,
+    Met::LargeTreeListed,
 ];

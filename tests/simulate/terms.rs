@@ -1,5 +1,7 @@
 //! What both ends agree on: limits, and how the one dataset that is copied is asked for.
 
+use std::collections::BTreeMap;
+
 use zferry::dataset::{Guid, Kind};
 use zferry::protocol::frame::Codec;
 use zferry::protocol::message::{DatasetStream, Limits, RelativeName};
@@ -36,5 +38,7 @@ pub fn stream(to: Guid, resumed: bool) -> DatasetStream {
         raw: false,
         first: !resumed,
         resumed,
+        origin: None,
+        properties: BTreeMap::new(),
     }
 }

@@ -45,11 +45,19 @@ pub struct Summary {
 pub fn run(seed: u64, broken: Option<Breakage>, trace: bool) -> Summary {
     let mut random = Random::new(seed);
     let faults = Faults::draw(&mut random);
-    let env = Environment::new(random, broken, trace);
+    let mut env = Environment::new(random, broken, trace);
+    env.settings.tree_pages = tree_pages(seed);
     env.say(|| format!("{env:?}\n{faults:?}"));
     let last_fault = Duration::ZERO;
     let mut world = World { env, client: None, server: None, faults, last_fault };
     world.play()
+}
+
+/// How many pages of a tree are listed. Drawn by dice of its own, which spare the seeds that found
+/// something before there were trees: they play as they did.
+fn tree_pages(seed: u64) -> u64 {
+    let mut random = Random::new(seed ^ 3);
+    if random.chance(40) { random.pick(&[1, 1, 1, 3]) } else { 0 }
 }
 
 impl World {

@@ -4,6 +4,7 @@
 //! repeat and break whatever a test wants broken. Every wait for the real end has a limit.
 #![allow(dead_code, reason = "each test crate uses its own part")]
 
+use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
@@ -214,6 +215,8 @@ pub fn full_stream(target: &str, snapshot: &str, guid: u64) -> Stream {
         raw: false,
         first: true,
         resumed: false,
+        origin: None,
+        properties: BTreeMap::new(),
     })
 }
 

@@ -147,6 +147,21 @@ impl StandIn {
         fs::write(holds.join(tag.replace('/', "%2F")), "1785585600").unwrap();
     }
 
+    /// Something was cloned from a snapshot.
+    pub fn clone_of(&self, snapshot: &str, clone: &str) {
+        fs::write(self.at(snapshot).join("clones"), clone).unwrap();
+    }
+
+    /// Somebody uses a snapshot, and `zfs` does not say so before one tries.
+    pub fn is_busy(&self, snapshot: &str) {
+        fs::write(self.at(snapshot).join("busy"), "").unwrap();
+    }
+
+    /// Whoever asks may not destroy anything of a dataset.
+    pub fn may_not_be_destroyed(&self, dataset: &str) {
+        fs::write(self.at(dataset).join("no-destroy"), "").unwrap();
+    }
+
     /// From now on `zfs` refuses options that version 2.1 lacks.
     pub fn is_old(&self) {
         fs::write(self.folder.path().join("old"), "").unwrap();
@@ -156,6 +171,18 @@ impl StandIn {
     pub fn holds(&self, snapshot: &str) -> Vec<String> {
         let files = names_in(&self.at(snapshot).join("holds"));
         files.into_iter().map(|file| file.replace("%2F", "/")).collect()
+    }
+
+    /// A dataset was cloned from a snapshot.
+    pub fn is_clone(&self, dataset: &str, origin: &str) {
+        fs::write(self.at(dataset).join("origin"), origin).unwrap();
+    }
+
+    /// Sets a property on a dataset.
+    pub fn set(&self, dataset: &str, property: &str, value: &str) {
+        let props = self.at(dataset).join("props");
+        fs::create_dir_all(&props).unwrap();
+        fs::write(props.join(property), value).unwrap();
     }
 
     /// A property that was set on a dataset.

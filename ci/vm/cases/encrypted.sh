@@ -27,4 +27,32 @@ case_raw_without_the_key() {
   same_trees vault/in/secret tank/secret 1 2 3
 }
 
+case_raw_and_other_streams_never_mix() {
+  local target
+  head -c 32 /dev/urandom >"$work/key"
+  make_small tank/secret -o encryption=on -o keyformat=raw -o keylocation="file://$work/key"
+  zfs create -o encryption=on -o keyformat=raw -o keylocation="file://$work/key" vault/in/locked
+  zfs snapshot tank/secret@1
+  # What somebody else has sent in clear: it lies in clear, or under another key.
+  for target in clear locked/clear; do
+    zfs send -L -c tank/secret@1 | zfs receive -s -u -o readonly=on vault/in/$target
+  done
+  change_small 2
+  zfs snapshot tank/secret@2
+  serve
+  inventory vault >"$work/before"
+  replicate 2 --snapshot 2 tank/secret "$url/clear"
+  said 'tank/secret is encrypted and is sent raw, but vault/in/clear holds its @1 .* unencrypted'
+  said 'zfs rename vault/in/clear vault/in/clear.old'
+  zpool history -i vault >"$work/history"
+  [ "$(grep -c 'zfs receive' "$work/history")" -eq 2 ] || fail "a receive was started: $(tail -n 1 "$work/history")"
+  # Here ZFS alone can know, and it says so before anything is written.
+  replicate 2 --snapshot 2 tank/secret "$url/locked/clear"
+  said 'raw and other streams do not mix'
+  inventory vault | cmp -s "$work/before" - || fail "the target was changed: $(inventory vault | paste -sd,)"
+  for target in clear locked/clear; do
+    ! has_token vault/in/$target || fail "something was left in $target"
+  done
+}
+
 run_cases "$@"

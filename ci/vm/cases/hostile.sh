@@ -96,6 +96,45 @@ case_a_client_that_does_not_check_its_names() {
   inventory vault | cmp -s "$work/before" - || fail "the target was changed"
 }
 
+# ZFS would look for what a clone is made of in all of the pool, also outside of the root.
+case_clones_and_properties_that_were_not_announced_or_not_granted() {
+  local to from name wishes=()
+  make_small tank/data
+  zfs snapshot tank/data@one
+  zfs clone -o mountpoint="$mnt/clone" tank/data@one tank/clone
+  head -c 1M /dev/urandom >"$mnt/clone/file"
+  zfs snapshot tank/clone@two
+  zfs create vault/other
+  zfs send tank/data@one | zfs receive -u vault/other/data
+  zfs send tank/data@one | zfs receive -u vault/in/origin
+  serve
+  inventory vault >"$work/before"
+  to=$(property guid tank/clone@two) from=$(property guid tank/data@one)
+  # wish BESIDE: the clone as a client announces it that checks nothing.
+  wish() {
+    echo '{"type":"open","transfer":1,"request":{"epoch":1,"block_bytes":65536,"codec":"raw","stream":{"kind":"dataset",' \
+      "\"target\":\"clone\",\"dataset\":\"filesystem\",\"snapshot\":\"two\",\"to\":$to,\"from\":$from," \
+      "\"raw\":false,\"first\":true,$1}}}"
+  }
+  for name in ../other/data other/data data; do
+    wishes+=("$(wish "\"origin\":{\"dataset\":\"$name\",\"snapshot\":\"one\",\"guid\":$from}")")
+  done
+  wishes+=("$(wish "\"origin\":{\"dataset\":\"origin\",\"snapshot\":\"one\",\"guid\":7}")")
+  wishes+=("$(wish '"properties":{"mountpoint":"/etc"}')")
+  run 0 "${on_client[@]}" python3 "$(dirname "$0")/say.py" "$address" "$port" "${wishes[@]}"
+  said 'the message is malformed: '
+  said 'a clone of vault/in/other/data@one was announced, which does not exist'
+  said 'a clone of vault/in/data@one was announced, which does not exist'
+  said 'builds on another snapshot than its origin'
+  said "'mountpoint.* cannot be taken along"
+  [ "$(wc -l <"$work/out")" -eq ${#wishes[@]} ] || fail "not all was refused: $(cat "$work/out")"
+  # The stream itself, announced as one that builds on nothing.
+  sends_instead "$real_zfs send -i tank/data@one tank/clone@two"
+  run 2 "${on_client[@]}" env "PATH=$work/bin:$PATH" "$zferry" replicate --retry-for 0 --snapshot two tank/clone "$url/new" --plain
+  said 'it makes a clone: .* not announced'
+  inventory vault | cmp -s "$work/before" - || fail "the target was changed: $(inventory vault | paste -sd,)"
+}
+
 # What was announced as encrypted must not arrive in clear.
 case_a_clear_stream_of_an_encrypted_dataset() {
   head -c 32 /dev/urandom >"$work/key"
@@ -175,8 +214,8 @@ shows_token() {
     echo '#!/bin/bash'
     echo 'set -o pipefail'
     echo "[[ \" \$* \" == *receive_resume_token* ]] || exec $real_zfs \"\$@\""
-    # The last of the four columns of a list, or the only one; `-` where nothing was received in part.
-    echo "$real_zfs \"\$@\" | awk -F '\t' -v OFS='\t' '(NF == 1 || NF == 4) && \$NF == \"-\" { \$NF = \"$1\" } { print }'"
+    # The last of the five columns of a list, or the only one; `-` where nothing was received in part.
+    echo "$real_zfs \"\$@\" | awk -F '\t' -v OFS='\t' '(NF == 1 || NF == 5) && \$NF == \"-\" { \$NF = \"$1\" } { print }'"
   } >"$work/liar/zfs"
   chmod 755 "$work/liar/zfs"
 }

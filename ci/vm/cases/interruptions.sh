@@ -109,7 +109,7 @@ case_second_run_is_told_of_the_first() {
 }
 
 # Two datasets at the same time, one server.
-case_two_transfers_at_once() {
+case_long_two_transfers_at_once() {
   zfs create tank/small
   zfs snapshot tank/small@one
   start

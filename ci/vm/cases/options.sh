@@ -77,7 +77,7 @@ case_four_connections() {
   replicated vault/in/data tank/data one
 }
 
-case_all_flags_together() {
+case_long_all_flags_together() {
   make_text
   serve
   replicate 0 --compress zstd:3 --io threads --connections 4 --workers 2 --pin off --cache 16M --block-size 256K \

@@ -121,7 +121,7 @@ case_long_incremental_after_server_killed() {
 }
 
 # The rest of the interrupted snapshot, and then the two that were made since.
-case_goes_on_to_the_newest() {
+case_long_goes_on_to_the_newest() {
   second_half
   kill_client
   head -c 1M /dev/urandom >"$files/third"
@@ -192,7 +192,7 @@ case_long_renamed_snapshot() {
   alike one kept
 }
 
-case_base_is_gone_but_its_bookmark_is_there() {
+case_long_base_is_gone_but_its_bookmark_is_there() {
   second_half
   kill_client
   zfs bookmark tank/data@one 'tank/data#one'
@@ -223,7 +223,7 @@ case_snapshot_is_gone_and_nobody_says_what_to_do() {
   alike one three
 }
 
-case_snapshot_is_gone_and_its_part_may_be_given_up() {
+case_long_snapshot_is_gone_and_its_part_may_be_given_up() {
   second_half
   kill_client
   release_by_force two
@@ -300,7 +300,7 @@ stops_for_want_of_space() {
   part_is_kept
 }
 
-case_target_pool_is_full_and_then_is_not() {
+case_long_target_pool_is_full_and_then_is_not() {
   zfs create -o reservation=$(($(property available vault) - 12 * 1024 * 1024)) vault/filler
   stops_for_want_of_space 'out of space'
   zfs set reservation=none vault/filler

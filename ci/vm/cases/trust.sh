@@ -205,7 +205,7 @@ case_by_ssh_from_a_host_without_a_server() {
   wait_until 20 "nothing is left there" no_attendant
 }
 
-case_by_ssh_a_copy_that_is_given_up_leaves_nothing_there() {
+case_long_by_ssh_a_copy_that_is_given_up_leaves_nothing_there() {
   make_heavy tank/data 24
   zfs snapshot tank/data@one
   start_sshd

@@ -8,6 +8,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::cli::show;
+use crate::dataset::property::PropertyName;
 use crate::error::{Failure, Side};
 use crate::trust::Fingerprint;
 use crate::trust::Folder;
@@ -46,10 +47,13 @@ struct GrantReport {
     root_guid: Option<String>,
     allow: Vec<&'static str>,
     raw_only: bool,
+    properties: Vec<String>,
     datasets: Option<u32>,
     transfers: Option<u32>,
     spool_bytes: Option<u64>,
     bytes_per_second: Option<u64>,
+    keep: Option<String>,
+    template: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -109,6 +113,10 @@ pub(super) fn grant_line(grant: &Grant) -> String {
     if grant.raw_only {
         line.push_str("; raw streams only");
     }
+    if !grant.properties.is_empty() {
+        let names: Vec<&str> = grant.properties.iter().map(PropertyName::as_str).collect();
+        let _ = write!(line, "; may set {}", names.join(", "));
+    }
     let limits = grant.limits;
     let limits = [
         limits.datasets.map(|count| format!("{count} datasets")),
@@ -119,6 +127,9 @@ pub(super) fn grant_line(grant: &Grant) -> String {
     let limits: Vec<String> = limits.into_iter().flatten().collect();
     if !limits.is_empty() {
         let _ = write!(line, "; at most {}", limits.join(", "));
+    }
+    if let Some(rules) = &grant.keep {
+        let _ = write!(line, "; keeps {} of {}", rules.keep, rules.template);
     }
     line
 }
@@ -142,10 +153,13 @@ impl GrantReport {
             root_guid: grant.root_guid.map(|guid| guid.to_string()),
             allow: grant.allow.iter().map(|operation| operation.word()).collect(),
             raw_only: grant.raw_only,
+            properties: grant.properties.iter().map(ToString::to_string).collect(),
             datasets: limits.datasets.map(u32::from),
             transfers: limits.transfers.map(u32::from),
             spool_bytes: limits.spool.map(|bytes| bytes.0),
             bytes_per_second: limits.bandwidth.map(|rate| rate.per_second().0),
+            keep: grant.keep.as_ref().map(|rules| rules.keep.to_string()),
+            template: grant.keep.as_ref().map(|rules| rules.template.to_string()),
         }
     }
 }

@@ -9,8 +9,10 @@ use clap::{Args, Subcommand};
 use super::show::grant_line;
 use super::{ConfigFolder, List, RELOAD};
 use crate::cli::show;
+use crate::dataset::property::PropertyName;
 use crate::dataset::{DatasetName, Guid, typed};
 use crate::error::{Failure, Side};
+use crate::retention::{Keep, Template};
 use crate::trust::Fingerprint;
 use crate::trust::edit::{self, NewGrant};
 use crate::trust::grants::{ClientName, Operation, Prefix};
@@ -47,14 +49,19 @@ pub(super) struct ClientArguments {
     #[arg(long, value_name = "WORD")]
     prefix: Option<Prefix>,
     /// What it may do, separated by commas: receive-full, receive-incremental, resume,
-    /// create-parents, abort-partial. There is no word for rolling back, for destroying or for
-    /// streams that hold several: no client can ask for those [default for a new grant:
+    /// create-parents, abort-partial, prune. There is no word for rolling back, for destroying what
+    /// a client names or for streams that hold several: no client can ask for those; prune needs
+    /// --keep, too [default for a new grant:
     /// receive-full,receive-incremental,resume,create-parents]
     #[arg(long, value_name = "WORDS", value_delimiter = ',')]
     allow: Option<Vec<Operation>>,
     /// Take nothing but raw streams of encrypted datasets, which this host cannot read
     #[arg(long)]
     raw_only: bool,
+    /// Which properties its streams may set, separated by commas: compression,com.example:owner
+    /// [default for a new grant: none]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    properties: Option<Vec<PropertyName>>,
     /// The most datasets that may be below the root, those included that are being made
     #[arg(long, value_name = "COUNT")]
     datasets: Option<NonZeroU32>,
@@ -67,6 +74,14 @@ pub(super) struct ClientArguments {
     /// The most bytes that its streams may bring in a second, all together: 50MiB
     #[arg(long, value_name = "RATE")]
     bandwidth: Option<Rate>,
+    /// What stays of each dataset below the root, however much less the client wants to keep:
+    /// last=7,daily=30. It counts for clients that may prune (--allow); nothing is pruned by itself
+    #[arg(long, value_name = "RULES")]
+    keep: Option<Keep>,
+    /// How the snapshots are called that the client may have pruned; all others stay
+    /// [default for a new grant: zferry_%Y-%m-%dT%H:%M:%SZ]
+    #[arg(long, value_name = "TEMPLATE")]
+    template: Option<Template>,
 }
 
 /// Know a server by its key
@@ -121,10 +136,13 @@ impl ClientArguments {
             root_guid,
             allow: self.allow.as_ref().map(|words| words.iter().copied().collect()),
             raw_only: self.raw_only,
+            properties: self.properties.as_ref().map(|names| names.iter().cloned().collect()),
             datasets: self.datasets,
             transfers: self.transfers,
             spool: self.spool,
             bandwidth: self.bandwidth,
+            keep: self.keep,
+            template: self.template.clone(),
         }
     }
 }

@@ -27,20 +27,22 @@ use crate::cli::target::{Target, below_pool};
 use crate::cli::{Loudness, machine, security, state, usage};
 use crate::client::retry::{Attempts, Next};
 use crate::client::ssh::Ssh;
-use crate::client::{Stop, Summary, Watch};
+use crate::client::{Stop, TreeWatch};
 use crate::dataset::{DatasetName, typed};
 use crate::error::{Class, Failure, Side};
 use crate::protocol::ticket::Ticket;
-use crate::server::{Destination, Incoming, Lasts, Options, Pool, Stopping, serve};
+use crate::server::{Destination, Incoming, Lasts, Only, Options, Pool, Stopping, serve};
 use crate::zfs::Zfs;
 
 /// What became of a copy: the snapshot that the target holds, and how it went.
-type Told = Result<(String, Summary), Failure>;
+type Told = Result<Copied, Failure>;
 
 /// One copy that is fetched.
 struct Fetch<'a> {
     arguments: &'a Arguments,
     ssh: Ssh,
+    /// What is fetched.
+    dataset: DatasetName,
     /// What ssh starts.
     command: String,
     /// What to send, and how.
@@ -72,7 +74,7 @@ pub(super) fn fetch(
     (host, dataset): (&str, &DatasetName),
     loudness: Loudness,
     halt: Halt,
-    watch: &mut dyn Watch,
+    watch: &dyn TreeWatch,
 ) -> Result<Copied, Failure> {
     let target = local(arguments, host, dataset)?;
     check_flags(arguments)?;
@@ -93,12 +95,14 @@ pub(super) fn fetch(
     let records = state::records(Side::Target, arguments.state.as_deref(), backend)?;
     let runtime = Runtime::new(backend)
         .map_err(|error| machine(Side::Target, "start the receiving side", &error))?;
+    let is_tree = arguments.is_tree();
     let fetch = Fetch {
         arguments,
+        dataset: dataset.clone(),
         ssh,
         command: format!("{} deliver", arguments.ssh.program(loudness)),
         words,
-        pool: Pool { zfs, root, only: Some(below) },
+        pool: Pool { zfs, root, only: Some(Only { dataset: below, is_tree }) },
         options: Options {
             engine,
             connections_max: CONNECTIONS_MAX,
@@ -108,17 +112,12 @@ pub(super) fn fetch(
             records,
         },
     };
-    let (holds, summary) = runtime.block_on(async {
+    let copied = runtime.block_on(async {
         let stop =
             halt.listen().map_err(|error| machine(Side::Target, "listen for signals", &error))?;
         fetch.through(watch, &mut Stop::new(stop)).await
     })?;
-    let snapshot = holds.split_once('@').and_then(|(_, name)| name.parse().ok());
-    let snapshot = snapshot.ok_or_else(|| {
-        let what = format!("{host} tells of {holds:?}, which is no snapshot");
-        Failure::new(Side::Source, Class::Peer, what)
-    })?;
-    Ok(Copied { holds: format!("{host}:{holds}"), snapshot, summary })
+    Ok(Copied { holds: format!("{host}:{}", copied.holds), ..copied })
 }
 
 /// The target, which must be on this host.
@@ -151,6 +150,8 @@ fn check_flags(arguments: &Arguments) -> Result<(), Failure> {
 /// What was typed of how to send.
 fn flags_for_far(arguments: &Arguments) -> Result<Vec<String>, Failure> {
     let mut words = arguments.choice.for_far();
+    words.extend(arguments.tree.for_far());
+    words.extend(arguments.keeping.for_far());
     words.extend(arguments.reach.for_far());
     words.extend(arguments.engine.for_far(arguments.ssh.engine()));
     words.extend(arguments.sending.for_far()?);
@@ -178,7 +179,7 @@ fn own_name() -> String {
 
 impl Fetch<'_> {
     /// Goes on until the copy is done, by as many runs of ssh as it takes.
-    async fn through(&self, watch: &mut dyn Watch, stop: &mut Stop) -> Told {
+    async fn through(&self, watch: &dyn TreeWatch, stop: &mut Stop) -> Told {
         let seed = getrandom::u64().unwrap_or_default();
         let retry_for = self.arguments.reach.retry_for();
         let mut attempts = Attempts::new(retry_for, seed, Instant::now());
@@ -191,7 +192,6 @@ impl Fetch<'_> {
                     (failure, moved)
                 }
             };
-            watch.end();
             attempts.moved(moved, moved);
             // A host that was never reached is most likely a mistake of whoever typed its name.
             let next = attempts.after(&failure, Instant::now());
@@ -200,6 +200,7 @@ impl Fetch<'_> {
                 return Err(failure);
             }
             tracing::warn!("interrupted, tried again in {:.1} s: {failure}", wait.as_secs_f32());
+            watch.dataset(&self.dataset).tried_again(&failure);
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = stop.pulled() => return Err(stopped()),
@@ -209,7 +210,7 @@ impl Fetch<'_> {
 
     /// One run of ssh, from its start to the end of what it has started, and the server that takes
     /// what comes of it.
-    async fn attempt(&self, watch: &mut dyn Watch, stop: &mut Stop) -> Result<Ended, Failure> {
+    async fn attempt(&self, watch: &dyn TreeWatch, stop: &mut Stop) -> Result<Ended, Failure> {
         let (sockets, handed) = unbounded_channel();
         let (incoming, ticket) = self.open(handed)?;
         let errand = Errand::new(&ticket, self.words.clone()).encode()?;

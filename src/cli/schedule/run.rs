@@ -8,8 +8,8 @@ use tokio::sync::watch;
 use super::super::Loudness;
 use super::super::config::Job;
 use super::super::replicate::{self, Copied};
-use super::super::show::Show;
 use super::super::signals::Halt;
+use super::shared::{Posting, Shared};
 use crate::error::{Class, Failure, Side};
 use crate::schedule::Ended;
 use crate::server::Stopping;
@@ -19,14 +19,21 @@ pub(super) fn start(
     job: &Arc<Job>,
     loudness: Loudness,
     stop: watch::Receiver<Stopping>,
+    shared: &Shared,
     tell: impl FnOnce(Result<Copied, Failure>) + Send + 'static,
 ) -> std::io::Result<()> {
-    let job = Arc::clone(job);
+    let (job, shared) = (Arc::clone(job), shared.clone());
     let run = move || {
         let _span = tracing::error_span!("job", name = %job.name).entered();
         let ended = catch_unwind(AssertUnwindSafe(|| {
-            let mut watch = Show::lines(loudness.quiet);
-            replicate::copy(&job.copy, loudness, Halt::ByOthers(stop), &mut watch)
+            let halt = Halt::ByOthers(stop.clone());
+            let watch = Posting::new(&job.name, &job.copy.root()?, &shared, loudness.quiet);
+            let outcome = replicate::copy(&job.copy, loudness, halt, &watch);
+            // One that was ended by whoever stops us is nothing to alarm anybody with.
+            if *stop.borrow() != Stopping::Now {
+                job.hooks.ended(&outcome);
+            }
+            outcome
         }));
         tell(ended.unwrap_or_else(|_panic| {
             let what = "the run has died by a mistake in zferry itself";

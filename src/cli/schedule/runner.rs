@@ -6,9 +6,7 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::time::Instant;
 
-use jiff::Timestamp;
 use tokio::signal::unix::Signal;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
@@ -18,6 +16,7 @@ use super::super::config::{Config, ConfigFile, Job};
 use super::super::replicate::{self, Copied};
 use super::histories::Histories;
 use super::run;
+use super::shared::Shared;
 use crate::error::{Class, Failure, Side};
 use crate::schedule::{JobName, Now, Order, Scheduler};
 use crate::server::Stopping;
@@ -32,7 +31,7 @@ pub(super) struct Runner {
     histories: Histories,
     zfs: Zfs,
     loudness: Loudness,
-    began: Instant,
+    shared: Shared,
     /// Ends the runs where they are.
     stop_runs: watch::Sender<Stopping>,
     tell: UnboundedSender<News>,
@@ -47,7 +46,13 @@ enum News {
 
 impl Runner {
     /// Without jobs.
-    pub fn new(config: ConfigFile, histories: Histories, zfs: Zfs, loudness: Loudness) -> Runner {
+    pub fn new(
+        config: ConfigFile,
+        histories: Histories,
+        zfs: Zfs,
+        loudness: Loudness,
+        shared: Shared,
+    ) -> Runner {
         let (tell, news) = unbounded_channel();
         Runner {
             config,
@@ -56,7 +61,7 @@ impl Runner {
             histories,
             zfs,
             loudness,
-            began: Instant::now(),
+            shared,
             stop_runs: watch::Sender::new(Stopping::No),
             tell,
             news,
@@ -69,6 +74,12 @@ impl Runner {
         let triggers = self.jobs.values().map(|job| (job.name.clone(), job.trigger.clone()));
         let now = self.now();
         self.scheduler.configure(triggers, parallel, now, |job| self.histories.read(job));
+        let errands = self.jobs.values().map(|job| (job.name.clone(), job.copy.errand()));
+        self.shared
+            .with(|board, now| board.configure(errands, now, |job| self.histories.card(job)));
+        // Of one that never runs somebody wants to know since when.
+        self.jobs.keys().for_each(|job| self.keep_card_if_new(job));
+        self.histories.retire_all_but(self.jobs.keys());
     }
 
     /// Until `stop` says so, and the runs have ended.
@@ -82,7 +93,9 @@ impl Runner {
             for order in self.scheduler.orders(self.now()) {
                 self.follow(order);
             }
-            let idle_for = self.scheduler.idle_for(self.now());
+            let now = self.now();
+            self.shared.with(|board, _| board.plan(self.scheduler.standings(now)));
+            let idle_for = self.scheduler.idle_for(now);
             tokio::select! {
                 Some(news) = self.news.recv() => self.learn(news),
                 () = tokio::time::sleep(idle_for) => {}
@@ -93,18 +106,23 @@ impl Runner {
     }
 
     fn now(&self) -> Now {
-        Now { wall: Timestamp::now(), up: self.began.elapsed() }
+        self.shared.now()
     }
 
     fn heed(&mut self, urgency: Stopping) {
         match urgency {
             Stopping::No => {}
-            Stopping::Drained => self.scheduler.drain(),
+            Stopping::Drained => self.drain(),
             Stopping::Now => {
-                self.scheduler.drain();
+                self.drain();
                 self.stop_runs.send_replace(Stopping::Now);
             }
         }
+    }
+
+    fn drain(&mut self) {
+        self.scheduler.drain();
+        self.shared.with(|board, _| board.drain());
     }
 
     fn follow(&mut self, order: Order) {
@@ -120,7 +138,7 @@ impl Runner {
         tracing::info!(job = %name, "begins");
         let (tell, stop) = (self.tell.clone(), self.stop_runs.subscribe());
         let of = name.clone();
-        let started = run::start(job, self.loudness, stop, move |outcome| {
+        let started = run::start(job, self.loudness, stop, &self.shared, move |outcome| {
             let _nobody_listens = tell.send(News::Ended(of, outcome));
         });
         if let Err(error) = started {
@@ -133,13 +151,19 @@ impl Runner {
     /// On another thread: `zfs` may take its time.
     fn measure(&mut self, name: JobName) {
         let snapshot = self.scheduler.history(&name).and_then(|known| known.snapshot.clone());
-        let source = self.jobs.get(&name).and_then(|job| job.copy.local_source());
+        let job = self.jobs.get(&name);
+        let source = job.and_then(|job| job.copy.local_source());
+        let is_tree = job.is_some_and(|job| job.copy.is_tree());
         let (Some(snapshot), Some(source)) = (snapshot, source) else {
             return self.learn(News::Measured(name, Ok(None)));
         };
         let (zfs, tell) = (self.zfs.clone(), self.tell.clone());
         tokio::task::spawn_blocking(move || {
-            let written = zfs.written_since(&source, &snapshot);
+            let written = if is_tree {
+                zfs.written_below(&source, &snapshot)
+            } else {
+                zfs.written_since(&source, &snapshot)
+            };
             let _nobody_listens = tell.send(News::Measured(name, written));
         });
     }
@@ -150,9 +174,16 @@ impl Runner {
             News::Ended(name, outcome) => {
                 self.say(&name, &outcome);
                 self.scheduler.ended(&name, run::ended(&outcome), now);
+                let said = outcome.as_ref().err().map(ToString::to_string);
+                let said = said.as_deref().map_or(Ok(()), Err);
+                self.shared.with(|board, now| board.ended(&name, said, now));
                 self.keep(&name);
+                self.keep_card(&name);
             }
-            News::Measured(name, Ok(bytes)) => self.scheduler.measured(&name, bytes, now),
+            News::Measured(name, Ok(bytes)) => {
+                self.shared.with(|board, _| board.measured(&name, bytes));
+                self.scheduler.measured(&name, bytes, now);
+            }
             News::Measured(name, Err(error)) => {
                 tracing::warn!(job = %name, "how much was written is not known: {error}");
                 self.scheduler.measured(&name, None, now);
@@ -175,6 +206,21 @@ impl Runner {
     fn keep(&self, name: &JobName) {
         if let Some(history) = self.scheduler.history(name) {
             self.histories.write(name, history);
+        }
+    }
+
+    fn keep_card_if_new(&self, name: &JobName) {
+        // Of many jobs nearly all are as they were, and to write one takes a disk's time.
+        let kept = self.histories.card(name);
+        if self.shared.with(|board, _| board.card(name).is_some_and(|card| *card != kept)) {
+            self.keep_card(name);
+        }
+    }
+
+    fn keep_card(&self, name: &JobName) {
+        // Written without the lock: a disk may be slow.
+        if let Some(card) = self.shared.with(|board, _| board.card(name).cloned()) {
+            self.histories.write_card(name.as_str(), &card);
         }
     }
 

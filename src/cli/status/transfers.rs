@@ -5,36 +5,24 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::{machine, print_json, print_lines};
+use super::machine;
 use crate::breakpoint::record::{Progress, Record, Role, State};
 use crate::error::{Failure, Side};
 use crate::spool::transfers::{Entry, list};
 use crate::units::Bytes;
 
-/// Shows them; changes nothing.
-pub(super) fn run(state: &Path, json: bool) -> Result<(), Failure> {
+/// All that there are; changes nothing.
+pub(super) fn all(state: &Path) -> Result<Vec<Transfer>, Failure> {
     let entries = list(state).map_err(|error| {
         machine(Side::Source, &format!("read the state folder {}", state.display()), &error)
             .with_remedy("name the folder that the copy or the server was given with --state")
     })?;
-    let transfers: Vec<Transfer> = entries.iter().map(Transfer::of).collect();
-    if json {
-        print_json(&Report { transfers });
-    } else {
-        let lines: Vec<String> = transfers.iter().map(Transfer::line).collect();
-        print_lines(&lines, "no transfer has records there");
-    }
-    Ok(())
-}
-
-#[derive(Serialize)]
-struct Report {
-    transfers: Vec<Transfer>,
+    Ok(entries.iter().map(Transfer::of).collect())
 }
 
 /// What is told of one transfer.
 #[derive(Serialize)]
-struct Transfer {
+pub(super) struct Transfer {
     running: bool,
     role: Option<Role>,
     job: Option<String>,
@@ -68,7 +56,8 @@ impl Transfer {
         }
     }
 
-    fn line(&self) -> String {
+    /// For people.
+    pub fn line(&self) -> String {
         let mut line = match (self.running, self.role) {
             (true, Some(Role::Client)) => "sending: ",
             (true, _) => "receiving: ",

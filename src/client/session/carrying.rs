@@ -37,6 +37,8 @@ pub(super) struct Carrying {
     pub reached: Watermarks,
     /// The control connection was lost because nothing was heard.
     pub lost_in_silence: bool,
+    /// A connection was lost, and not all are back.
+    pub cut: bool,
     pub watchdog: Watchdog,
     pub started: Instant,
     /// When whoever looks on was told last.
@@ -69,6 +71,7 @@ impl Carrying {
             applied: None,
             reached: Watermarks::default(),
             lost_in_silence: false,
+            cut: false,
             watchdog: Watchdog::new(stall_timeout, Duration::ZERO),
             started: now,
             told: now,

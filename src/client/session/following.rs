@@ -11,7 +11,7 @@ use crate::client::conversation::{Heard, NotBack};
 use crate::client::lanes::Reopened;
 use crate::client::reconnect::Back;
 use crate::client::source::{Opened, Source};
-use crate::client::watch::{Stop, Watch};
+use crate::client::watch::{Layer, Stop, Watch};
 use crate::engine::sender::{Event, Sent};
 use crate::error::{Class, Failure, Side};
 use crate::process::Ended;
@@ -74,7 +74,9 @@ impl Session {
                             return Err(self.fail(failure).await);
                         }
                     }
-                    Output::Reached(marks, receipt) => self.advance(marks, receipt, carrying),
+                    Output::Reached(marks, receipt) => {
+                        self.advance(marks, receipt, carrying, watch);
+                    }
                     Output::Stands(marks, receipt) => {
                         carrying.reached = marks;
                         self.engine.stands(receipt);
@@ -97,6 +99,7 @@ impl Session {
                 }
                 Happening::Heard(Heard::Lost(error)) => {
                     carrying.lost_in_silence |= error.is_silence();
+                    carrying.cut = true;
                     self.conversation.reconnect(&error)?;
                 }
                 Happening::Heard(Heard::Back(back)) => {
@@ -112,6 +115,7 @@ impl Session {
                     carrying.record_end();
                 }
                 Happening::Engine(Event::LaneLost { lane, fault }) => {
+                    carrying.cut = true;
                     self.lose(lane, &fault, carrying);
                 }
                 Happening::Reopened(Reopened { lane, outcome, .. }) => match outcome {
@@ -161,10 +165,21 @@ impl Session {
     }
 
     /// The server came so far, and lets us go so far.
-    fn advance(&mut self, marks: Watermarks, receipt: Receipt, carrying: &mut Carrying) {
+    fn advance(
+        &mut self,
+        marks: Watermarks,
+        receipt: Receipt,
+        carrying: &mut Carrying,
+        watch: &mut dyn Watch,
+    ) {
         self.engine.credit(receipt);
         if carrying.reached.fed < marks.fed {
             self.conversation.moves_on();
+            // However many connections a cut has taken, it is one.
+            let is_whole = self.conversation.is_up() && self.lanes.are_whole();
+            if is_whole && std::mem::take(&mut carrying.cut) {
+                watch.survived(Layer::Reconnect);
+            }
             self.lanes.move_on();
         }
         carrying.reached = marks;

@@ -18,7 +18,7 @@ use crate::client::lanes::Lanes;
 use crate::client::limit::Limiter;
 use crate::client::reconnect::try_once;
 use crate::client::send::stopped;
-use crate::client::watch::{Stop, Watch};
+use crate::client::watch::{Layer, Stop, Watch};
 use crate::client::{Dial, Options};
 use crate::engine::progress::Progress;
 use crate::engine::sender::{Resumed, Sender as Engine};
@@ -95,6 +95,7 @@ impl Session {
         let (mut session, mut carrying, news) =
             Session::resume(dial, options, left, standpoint).await?;
         watch.begin(&what, None);
+        watch.survived(Layer::Spool);
         let followed = session.follow(news, None, &|_| None, &mut carrying, watch, stop).await;
         match session.finish(followed, carrying, watch).await {
             Ok(carried) => {
@@ -102,7 +103,7 @@ impl Session {
                 Ok(TakenUp::Carried(carried))
             }
             Err(failure) => {
-                session.part().await;
+                session.part(&failure).await;
                 Err(failure)
             }
         }
@@ -144,7 +145,7 @@ impl Session {
         let resumed = Resumed { transfer, stream, found, receipt, taken, progress };
         let engine = Engine::start(&settings, connections, &event_inbox, Some(resumed))?;
         let session = Session {
-            limiter: Limiter::start(&engine, options.limit.clone()),
+            limiter: Limiter::start(&engine, options.limit.clone(), options.sharers),
             engine,
             conversation,
             terms: (agreed, secret),

@@ -7,6 +7,7 @@ use crate::token::example::Example;
 fn partly(held: &str, token: &Example) -> TargetState {
     TargetState::Present {
         kind: Kind::Filesystem,
+        encrypted: false,
         snapshots: snapshots(held),
         resume_token: Some(token.token()),
     }
@@ -55,6 +56,26 @@ fn a_bookmark_is_enough_of_a_base() {
     source.bookmarks = vec![bookmark("m1", 5)];
     let plan = planned(&source, &partly("a1", &token(Some(1), 2)), &policy("", true)).unwrap();
     assert_eq!(short(&plan), "~#1-2");
+}
+
+#[test]
+fn a_clone_of_which_there_is_a_part_is_finished_as_a_clone() {
+    let plan = |source: &SourceState, held, from| {
+        planned(source, &partly(held, &token(from, 1)), &policy("", true))
+    };
+    let clone = clone_of_9("a1 b2");
+    assert_eq!(short(&plan(&clone, "", Some(9)).unwrap()), "~^9-1");
+    // It was begun as a dataset of its own.
+    assert_eq!(short(&plan(&clone, "", None).unwrap()), "~-1");
+    for (source, held, from) in [
+        // Another origin, a target that has snapshots of its own, and a source that is no clone.
+        (&clone, "", Some(8)),
+        (&clone, "z7", Some(9)),
+        (&source("a1 b2"), "", Some(9)),
+    ] {
+        let refusal = plan(source, held, from).unwrap_err();
+        assert!(matches!(refusal, Refusal::PartlyReceived { .. }), "{refusal}");
+    }
 }
 
 #[test]
@@ -141,7 +162,7 @@ proptest! {
             prop_assert_eq!((step.to.guid, token.flags.raw), (token.to, encrypted));
             prop_assert_eq!(step.from.map(|base| base.guid()), token.from);
             prop_assert!(!token.saved && !token.redacted);
-            let goal = find_goal(&source, &goal.goal).unwrap();
+            let goal = find_goal(&source, &goal).unwrap();
             prop_assert!(step.to.createtxg <= goal.createtxg);
         }
     }

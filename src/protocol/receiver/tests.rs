@@ -1,8 +1,9 @@
 //! The server's half of the conversation, case by case; `tests/protocol` plays whole ones.
 
 use super::*;
+use crate::error::{Class, Side};
 use crate::protocol::frame::Codec;
-use crate::protocol::message::{Request, Stream};
+use crate::protocol::message::{Applied, Ending, Request, Stream};
 use crate::protocol::negotiate::NoAgreement;
 use crate::protocol::window::Arrived;
 use crate::units::{Bytes, Sequence};

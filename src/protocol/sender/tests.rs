@@ -5,6 +5,7 @@ mod standing;
 use super::*;
 use crate::error::{Class, Side};
 use crate::protocol::frame::Codec;
+use crate::protocol::message::Stream;
 use crate::protocol::window::Arrived;
 use crate::units::{Bytes, Sequence};
 

@@ -3,6 +3,7 @@
 use super::Session;
 use crate::dataset::DatasetName;
 use crate::error::Failure;
+use crate::retention::Report;
 use crate::server::audit::{Entry, Whose};
 use crate::units::Bytes;
 
@@ -25,6 +26,13 @@ impl Session {
     pub(super) fn note_taken(&mut self, bytes: Bytes) {
         if let Some(entry) = &mut self.entry {
             entry.has_taken(bytes);
+        }
+    }
+
+    /// So many of its snapshots were destroyed.
+    pub(super) fn note_pruned(&mut self, report: &Report) {
+        if let Some(entry) = &mut self.entry {
+            entry.has_pruned(report);
         }
     }
 

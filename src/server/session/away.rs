@@ -15,10 +15,13 @@ use crate::protocol::standing::Returned;
 use crate::server::incoming;
 use crate::server::roster::Returning;
 
-/// How long a result waits for a client that has not heard it.
+/// How long a result waits for a client that has not heard it. A client whose connection is a black
+/// hole to it, though not to us, finds out after `SILENCE_MAX`, 20 s, and its attempts to come back
+/// are at most 10 s apart. One that has heard it says good-bye, until that is confirmed.
 const RESULT_GRACE: Duration = Duration::from_secs(30);
 
-/// How long a session in which nothing was asked for yet waits for a client that may have asked.
+/// How long a session in which nothing was asked for yet waits for a client that may have asked,
+/// for the same reason.
 const OPENING_GRACE: Duration = Duration::from_secs(30);
 
 /// How long a server that stops waits for a client that loses its connection. One that is alive

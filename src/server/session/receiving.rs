@@ -323,7 +323,7 @@ impl Session {
     }
 
     /// Ends a process that was being started: it got nothing yet, and shall not see that as the
-    /// whole stream.
+    /// whole stream. A pruning is waited for, so that nobody receives meanwhile.
     async fn stop_preparing(&mut self) {
         while self.preparing {
             match self.news.recv().await {
@@ -331,6 +331,11 @@ impl Session {
                     self.preparing = false;
                     // Its drop kills and waits.
                     let _ = tokio::task::spawn_blocking(move || drop(prepared)).await;
+                }
+                Some(News::Pruned(report)) => {
+                    self.preparing = false;
+                    // Its client may be gone: what was destroyed is written down all the same.
+                    self.note_pruned(&report);
                 }
                 Some(_) => {}
                 None => return,

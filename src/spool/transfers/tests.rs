@@ -163,11 +163,39 @@ fn records_of_a_snapshot_that_the_target_holds_are_forgotten() {
     drop(state.transfer(2, 2, TWO, at(1)));
     let held = Snapshot { name: "s".parse().unwrap(), guid: Guid(1), createtxg: 1 };
     let kind = crate::dataset::Kind::Volume;
-    let target = TargetState::Present { kind, snapshots: vec![held], resume_token: None };
+    let target =
+        TargetState::Present { kind, encrypted: false, snapshots: vec![held], resume_token: None };
     let folder = state.open();
     folder.forget_arrived(Role::Client, "b", &target);
     folder.forget_arrived(Role::Client, "a", &TargetState::Absent);
     assert_eq!(state.numbers(), [1, 2]);
     folder.forget_arrived(Role::Client, "a", &target);
+    assert_eq!(state.numbers(), [2]);
+}
+
+#[test]
+fn a_tree_that_holds_snapshots_has_the_records_of_each_forgotten() {
+    let state = State::new();
+    drop(state.transfer(1, 1, ONE, at(1)));
+    drop(state.transfer(2, 2, TWO, at(1)));
+    let folder = state.open();
+    let holds = |dataset: &str, guid| TargetDataset {
+        dataset: dataset.parse().unwrap(),
+        state: TargetState::Present {
+            kind: crate::dataset::Kind::Volume,
+            encrypted: false,
+            snapshots: vec![Snapshot {
+                name: "s".parse().unwrap(),
+                guid: Guid(guid),
+                createtxg: 1,
+            }],
+            resume_token: None,
+        },
+    };
+    let beside = [holds("b", 1), holds("b", 2)];
+    folder.forget_arrived_below(Role::Client, &beside);
+    folder.forget_arrived_below(Role::Server, &[holds("a", 1)]);
+    assert_eq!(state.numbers(), [1, 2]);
+    folder.forget_arrived_below(Role::Client, &[holds("b", 7), holds("a", 1)]);
     assert_eq!(state.numbers(), [2]);
 }

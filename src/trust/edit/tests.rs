@@ -16,10 +16,13 @@ fn grant(root: &str) -> NewGrant {
         root_guid: None,
         allow: None,
         raw_only: false,
+        properties: None,
         datasets: None,
         transfers: None,
         spool: None,
         bandwidth: None,
+        keep: None,
+        template: None,
     }
 }
 
@@ -56,10 +59,13 @@ fn everything_that_can_be_granted_is_read_back_as_it_was_meant() {
         root_guid: Some(Guid(7)),
         allow: Some([Operation::AbortPartial, Operation::Resume].into()),
         raw_only: true,
+        properties: Some(["a:b", "sync"].map(|name| name.parse().unwrap()).into()),
         datasets: NonZeroU32::new(u32::MAX),
         transfers: NonZeroU32::new(1),
         spool: Some(Bytes(1500)),
         bandwidth: Some("3GiB".parse().unwrap()),
+        keep: Some("last=7,daily=30".parse().unwrap()),
+        template: Some("z%Y-%m-%dT%H:%M:%S".parse().unwrap()),
         ..grant("x")
     };
     let text = trust("", "a", A, &all).unwrap();
@@ -67,9 +73,12 @@ fn everything_that_can_be_granted_is_read_back_as_it_was_meant() {
     let [read] = read.grants() else { panic!("{text}") };
     assert_eq!((&read.prefix, &read.root, read.root_guid), (&all.prefix, &all.root, Some(Guid(7))));
     assert_eq!((Some(&read.allow), read.raw_only), (all.allow.as_ref(), true));
+    assert_eq!(Some(&read.properties), all.properties.as_ref());
     assert_eq!((read.limits.datasets, read.limits.transfers), (all.datasets, all.transfers));
     assert_eq!((read.limits.spool, read.limits.bandwidth), (all.spool, all.bandwidth));
     assert!(text.contains("bandwidth = \"3GiB\"\n"), "{text}");
+    let rules = read.keep.clone().unwrap();
+    assert_eq!((Some(rules.keep), Some(rules.template)), (all.keep, all.template));
 }
 
 #[test]

@@ -5,9 +5,11 @@
 //! nothing here changes a grant.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::num::NonZeroU32;
 
 use super::{Client, ClientName, Grant, Operation, Prefix, Wish};
+use crate::dataset::property::PropertyName;
 use crate::dataset::{DatasetName, Guid, NameError};
 use crate::error::{Class, Failure, Side};
 
@@ -49,6 +51,16 @@ pub enum Why {
     /// This host could read it.
     #[error("only raw streams are granted to it below {0}, and this is none")]
     NotRaw(DatasetName),
+    /// The word is missing.
+    #[error("the property {missing} is not granted to it below {root}")]
+    Property {
+        /// The word.
+        missing: PropertyName,
+        /// Which are granted.
+        granted: BTreeSet<PropertyName>,
+        /// Below it.
+        root: DatasetName,
+    },
     /// The root's name was given to another dataset.
     #[error("{root} has guid {found}, and the dataset that was granted had {granted}")]
     OtherRoot {
@@ -112,6 +124,11 @@ impl Denied {
                 return "name a dataset by letters, digits, - _ . : and /".to_owned();
             }
             Why::NotGranted { missing, grant } => (&grant.root, allow_with(*missing, &grant.allow)),
+            Why::Property { missing, granted, root } => {
+                let all: BTreeSet<_> = granted.iter().chain([missing]).collect();
+                let line = self.place(root, &line_of("properties", &all));
+                return format!("leave it out of --properties; or {line}");
+            }
             Why::NotRaw(root) => {
                 let line = self.place(root, "raw-only = false");
                 return format!("encrypted datasets are sent raw; to take others, too: {line}");
@@ -134,8 +151,12 @@ impl Denied {
 fn allow_with(missing: Operation, granted: &BTreeSet<Operation>) -> String {
     let mut all = granted.clone();
     all.insert(missing);
-    let words: Vec<String> = all.iter().map(|word| format!("\"{word}\"")).collect();
-    format!("allow = [{}]", words.join(", "))
+    line_of("allow", &all)
+}
+
+fn line_of(key: &str, words: &BTreeSet<impl fmt::Display>) -> String {
+    let words: Vec<String> = words.iter().map(|word| format!("\"{word}\"")).collect();
+    format!("{key} = [{}]", words.join(", "))
 }
 
 fn list(prefixes: &[Prefix]) -> String {

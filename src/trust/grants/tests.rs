@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::error::{Class, Side};
+use crate::retention::Template;
 
 fn grant(prefix: Option<&str>, root: &str, allow: &[Operation]) -> Grant {
     Grant {
@@ -14,8 +15,14 @@ fn grant(prefix: Option<&str>, root: &str, allow: &[Operation]) -> Grant {
         root_guid: None,
         allow: allow.iter().copied().collect(),
         raw_only: false,
+        properties: BTreeSet::new(),
+        keep: Some(floor()),
         limits: Limits::default(),
     }
+}
+
+fn floor() -> Rules {
+    Rules { keep: "daily=7".parse().unwrap(), template: Template::default() }
 }
 
 fn client(grants: Vec<Grant>) -> Result<Client, BadGrants> {
@@ -34,7 +41,7 @@ fn every_wish() -> Vec<Wish> {
             raw: bits & 4 != 0,
         })
     });
-    flags.chain([Wish::List, Wish::CreateParents, Wish::AbortPartial]).collect()
+    flags.chain([Wish::List, Wish::CreateParents, Wish::AbortPartial, Wish::Prune]).collect()
 }
 
 fn every_set_of_words() -> impl Iterator<Item = Vec<Operation>> {
@@ -50,6 +57,7 @@ fn words_for(wish: Wish) -> Vec<&'static str> {
         Wish::List => vec![],
         Wish::CreateParents => vec!["create-parents"],
         Wish::AbortPartial => vec!["abort-partial"],
+        Wish::Prune => vec!["prune"],
         Wish::Receive(receive) => {
             let mut words =
                 vec![if receive.incremental { "receive-incremental" } else { "receive-full" }];
@@ -79,15 +87,26 @@ fn a_wish_is_granted_by_exactly_the_words_that_it_needs() {
             }
         }
     }
-    assert_eq!(judged, 32 * 2 * 11);
+    assert_eq!(judged, 64 * 2 * 12);
 }
 
 #[test]
 fn nothing_that_destroys_is_granted_by_words_that_only_add() {
     let append_only = client_of(grant(None, "backup", &Operation::APPEND_ONLY));
-    let denied = append_only.judge("a", Wish::AbortPartial).unwrap_err();
-    assert!(matches!(denied.why(), Why::NotGranted { .. }), "{denied}");
-    assert!(Operation::APPEND_ONLY.len() + 1 == Operation::ALL.len(), "no other word destroys");
+    for wish in [Wish::AbortPartial, Wish::Prune] {
+        let denied = append_only.judge("a", wish).unwrap_err();
+        assert!(matches!(denied.why(), Why::NotGranted { .. }), "{denied}");
+    }
+    assert!(Operation::APPEND_ONLY.len() + 2 == Operation::ALL.len(), "no other word destroys");
+}
+
+#[test]
+fn nobody_may_prune_where_nothing_says_what_stays() {
+    let pruning = grant(None, "backup", &[Operation::Prune]);
+    let without = Grant { keep: None, ..pruning.clone() };
+    assert_eq!(client(vec![without]), Err(BadGrants::NoFloor(0, "backup".parse().unwrap())));
+    let permit = client_of(pruning).judge("a", Wish::Prune).unwrap();
+    assert_eq!(permit.keep(), Some(&floor()));
 }
 
 #[test]
@@ -156,6 +175,31 @@ fn whoever_follows_a_denial_gets_what_was_denied() {
             }
         }
         assert!(client_of(grant).judge("a", wish).is_ok(), "{wish:?}");
+    }
+}
+
+/// Property by property, as the line that a denial names is added to the list.
+#[test]
+fn a_property_is_set_where_it_is_granted_by_its_name() {
+    let name = |text: &str| text.parse::<PropertyName>().unwrap();
+    let mut grant = grant(None, "backup", &[Operation::ReceiveFull]);
+    let full = Wish::Receive(Receive { incremental: false, resumed: false, raw: false });
+    for (wanted, line) in [
+        ("sync", "properties = [\"sync\"]"),
+        ("com.example:owner", "properties = [\"com.example:owner\", \"sync\"]"),
+    ] {
+        let permit = client_of(grant.clone()).judge("a", full).unwrap();
+        let failure = permit.check_property(&name(wanted)).unwrap_err().on_target();
+        assert_eq!((failure.side, failure.class), (Side::Target, Class::Refused), "{failure}");
+        let told = format!("the property {wanted} is not granted to it below backup");
+        assert!(failure.what.contains(&told), "{failure}");
+        let remedy = failure.remedy.unwrap();
+        assert!(remedy.contains("--properties") && remedy.ends_with(line), "{remedy}");
+        let (_, words) = remedy.split_once("properties = ").unwrap();
+        grant.properties = serde_json::from_str(words).unwrap();
+        let permit = client_of(grant.clone()).judge("a", full).unwrap();
+        assert!(permit.check_property(&name(wanted)).is_ok(), "{wanted}");
+        assert!(permit.check_property(&name("com.example:other")).is_err());
     }
 }
 

@@ -43,6 +43,8 @@ pub enum Operation {
     CreateParents,
     /// To throw away what was partly received, and never became a snapshot.
     AbortPartial,
+    /// To have snapshots pruned, down to what the grant keeps.
+    Prune,
 }
 
 /// A word that grants nothing.
@@ -68,7 +70,7 @@ pub enum UnknownOperation {
 /// What a client can never do, and what that would be.
 const NOT_YET: [(&str, &str); 3] = [
     ("rollback", "roll a dataset back"),
-    ("destroy", "destroy a snapshot or dataset"),
+    ("destroy", "destroy a dataset, or a snapshot that it names"),
     ("package-streams", "take a stream that holds several"),
 ];
 
@@ -76,12 +78,13 @@ const NAME_BYTES_MAX: usize = 64;
 
 impl Operation {
     /// All that there are.
-    pub const ALL: [Operation; 5] = [
+    pub const ALL: [Operation; 6] = [
         Operation::ReceiveFull,
         Operation::ReceiveIncremental,
         Operation::Resume,
         Operation::CreateParents,
         Operation::AbortPartial,
+        Operation::Prune,
     ];
 
     /// What only ever adds: whoever has no more can harm nothing that is here.
@@ -100,6 +103,7 @@ impl Operation {
             Operation::Resume => "resume",
             Operation::CreateParents => "create-parents",
             Operation::AbortPartial => "abort-partial",
+            Operation::Prune => "prune",
         }
     }
 }
@@ -246,7 +250,7 @@ mod tests {
         assert!(
             unknown.ends_with(
                 "expected one of `receive-full`, `receive-incremental`, \
-                                   `resume`, `create-parents`, `abort-partial`"
+                                   `resume`, `create-parents`, `abort-partial`, `prune`"
             ),
             "{unknown}"
         );
@@ -272,7 +276,7 @@ mod tests {
             .filter(|operation| !Operation::APPEND_ONLY.contains(operation))
             .map(|operation| operation.word())
             .collect();
-        assert_eq!(rest, ["abort-partial"]);
+        assert_eq!(rest, ["abort-partial", "prune"]);
     }
 
     #[test]

@@ -58,6 +58,7 @@ targets! {
     frame,
     preamble,
     message,
+    tree,
     record,
     ring,
     segment,

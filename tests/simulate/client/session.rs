@@ -8,7 +8,7 @@ use zferry::breakpoint::decision::{
 };
 use zferry::dataset::Guid;
 use zferry::error::{Class, Failure, Side};
-use zferry::listing::TargetState;
+use zferry::listing::{TargetDataset, TargetState, TargetTree};
 use zferry::protocol::frame::Codec;
 use zferry::protocol::message::{Hello, Message, Request, Stream};
 use zferry::protocol::misbehaved::PeerMisbehaved;
@@ -347,9 +347,10 @@ impl Session {
                     for lane in 0..agreed.limits.connections {
                         self.dial_lane(lane, env);
                     }
-                    self.wish(Input::List(target_name()), env);
+                    self.list(env);
                 }
                 Output::Listed { target, .. } => self.decide(&target, env),
+                Output::TreeListed(tree) => self.decide(&root_of(tree, env), env),
                 Output::Stream { transfer, credit, .. } => {
                     self.credited(credit.into(), env);
                     self.begin(transfer, self.first_object, env);
@@ -379,12 +380,19 @@ impl Session {
                 }
                 Output::Aborted => {
                     env.met(Met::Aborted);
-                    self.wish(Input::List(target_name()), env);
+                    self.list(env);
                 }
+                Output::Pruned(report) => panic!("nobody asked for it: {report:?}"),
                 Output::Failed(failure) => self.outcome = Some(Outcome::Failed(failure)),
                 Output::Close => {}
             }
         }
+    }
+
+    fn list(&mut self, env: &mut Environment) {
+        let name = target_name();
+        let is_tree = env.settings.tree_pages > 0;
+        self.wish(if is_tree { Input::ListTree(name) } else { Input::List(name) }, env);
     }
 
     fn credited(&mut self, receipt: Receipt, env: &mut Environment) {
@@ -430,6 +438,7 @@ impl Session {
                 env.met(Met::Asked);
                 let what = format!("{question:?}");
                 let failure = Failure::new(Side::Target, Class::Refused, what);
+                self.wish(Input::Bye, env);
                 self.outcome = Some(Outcome::Failed(failure));
             }
             Decision::AbortPartial => {
@@ -461,6 +470,20 @@ impl Session {
         self.wish(Input::Failed(failure.clone()), env);
         self.outcome = Some(Outcome::Failed(failure));
     }
+}
+
+/// What a tree says of its root. What lies below was not made or lost on the way.
+fn root_of(tree: TargetTree, env: &mut Environment) -> TargetState {
+    let mut datasets = tree.datasets.into_iter();
+    let Some(TargetDataset { state, .. }) = datasets.next() else { return TargetState::Absent };
+    let below: Vec<TargetDataset> = datasets.collect();
+    let [TargetDataset { state: TargetState::Present { snapshots, .. }, .. }] = &below[..] else {
+        panic!("not one dataset below the root: {below:?}");
+    };
+    let are_in_order = (0..).zip(snapshots).all(|(number, snapshot)| snapshot.createtxg == number);
+    assert!(are_in_order, "a tree with other snapshots than it has");
+    env.met(if snapshots.len() > 1 { Met::LargeTreeListed } else { Met::TreeListed });
+    state
 }
 
 /// What the target holds, and the token in it.

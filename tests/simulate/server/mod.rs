@@ -5,6 +5,7 @@
 mod receiving;
 mod restoring;
 mod session;
+mod tree;
 
 use zferry::dataset::{Guid, Kind};
 use zferry::error::{Class, Failure, Side};
@@ -204,11 +205,12 @@ impl Server {
                     session.found(target, env);
                 }
             }
-            Some(Err(failure)) => {
-                if let Some(session) = self.session(number) {
-                    session.give_up(failure, env);
-                }
-            }
+            Some(Err(failure)) => match self.session(number) {
+                // What is being received is in nobody's way until its own stream is to begin.
+                Some(session) if session.tree => session.found(listing(env), env),
+                Some(session) => session.give_up(failure, env),
+                None => {}
+            },
             None => {
                 let event = Event::LookUp { session: number };
                 env.soon(40, Due::Server { life: self.life, event });
@@ -262,6 +264,7 @@ fn listing(env: &Environment) -> TargetState {
     }
     TargetState::Present {
         kind: Kind::Filesystem,
+        encrypted: false,
         snapshots: env.target.holds.into_iter().map(snapshot).collect(),
         resume_token: env.target.token.map(token_text),
     }

@@ -55,6 +55,7 @@ impl Session {
             failure: None,
             applied: false,
             looking_up: false,
+            tree: false,
             listed: None,
         };
         env.after(grace, session.mine(Event::Late { session: number }));

@@ -17,6 +17,7 @@ use zferry::units::{Bytes, Sequence};
 
 use super::Event;
 use super::receiving::{Block, Intake, Transfer};
+use super::tree::tree_of;
 use crate::breakage::Breakage;
 use crate::environment::{End, Environment, Event as Due};
 use crate::line::{Beat, Line, Link};
@@ -60,6 +61,8 @@ pub struct Session {
     pub(super) failure: Option<Failure>,
     pub(super) applied: bool,
     pub(super) looking_up: bool,
+    /// What is looked up is a tree.
+    pub(super) tree: bool,
     /// The token that the client was told.
     pub(super) listed: Option<(u64, u32)>,
 }
@@ -90,6 +93,7 @@ impl Session {
             failure: None,
             applied: false,
             looking_up: false,
+            tree: false,
             listed: None,
         };
         env.after(Duration::ZERO, session.mine(Event::Beat { session: number, connection: id }));
@@ -255,9 +259,14 @@ impl Session {
                 self.looking_up = true;
                 env.soon(50, self.mine(Event::LookUp { session: number }));
             }
+            Output::LookUpTree(_) => {
+                (self.looking_up, self.tree) = (true, true);
+                env.soon(50, self.mine(Event::LookUp { session: number }));
+            }
             Output::Abort { token, .. } => {
                 env.soon(50, self.mine(Event::Abort { session: number, token: token_of(&token) }));
             }
+            Output::Prune(_) => panic!("no client of the simulator prunes"),
             Output::Prepare(open) => {
                 self.preparing = Some(open);
                 env.soon(50, self.mine(Event::Prepare { session: number }));
@@ -275,7 +284,12 @@ impl Session {
         if std::mem::take(&mut self.looking_up) {
             self.listed = env.target.token;
             let dataset = "backup/a".parse().expect("a name");
-            self.tell(Input::Found { dataset, target }, env);
+            let found = if std::mem::take(&mut self.tree) {
+                Input::FoundTree(tree_of(dataset, target, env.settings.tree_pages))
+            } else {
+                Input::Found { dataset, target }
+            };
+            self.tell(found, env);
         }
     }
 

@@ -14,7 +14,7 @@ same_go_on() {
   alike one
 }
 
-case_wire_is_down() {
+case_long_wire_is_down() {
   local before
   under_way 32 8mbit --retry-for 10m
   until_target_has 4

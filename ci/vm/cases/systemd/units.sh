@@ -1,7 +1,8 @@
 #!/bin/bash
 # The units of docs/systemd, installed as docs/least-privilege.md says, in a guest whose first process is systemd
 # (INIT=systemd of ci/vm/run, which puts this file beside lib.sh): zferry serves without root and without privileges,
-# lets transfers end when it is stopped, and comes back when it was killed.
+# lets transfers end when it is stopped, and comes back when it was killed. Before all that, the package (ci/package), which
+# the folder that is SHAREd has.
 . "$(dirname "$0")/lib.sh"
 
 unit=zferry-serve
@@ -81,6 +82,61 @@ stop_unit() {
 }
 
 # --- cases -----------------------------------------------------------------------------------------------------------
+
+# The package for Debian (ci/package), which ci/vm/run SHAREs: first, for what the others install lies in front of it.
+case_the_package_is_installed_used_and_taken_away() {
+  local deb server_before
+  export DEBIAN_FRONTEND=noninteractive
+  deb=$(ls /share/zferry_*.deb) || fail "there is no package: ci/package makes it"
+  # This guest leaves pages and documentation out otherwise.
+  apt-get install -y --no-install-recommends -o 'Dpkg::Options::=--path-include=*' "$deb"
+  [ "$(zferry --version)" = "$("$zferry" --version)" ] || fail "another version is packaged"
+  for file in man/man1/zferry.1.gz man/man1/zferry-replicate.1.gz bash-completion/completions/zferry \
+    zsh/vendor-completions/_zferry fish/vendor_completions.d/zferry.fish doc/zferry/copyright; do
+    [ -s "/usr/share/$file" ] || fail "there is no /usr/share/$file"
+  done
+  [ "$(stat -c %U:%G:%a /etc/zferry)" = zferry:zferry:755 ] || fail "/etc/zferry is $(stat -c %U:%G:%a /etc/zferry)"
+  systemd-analyze verify zferry-serve.service zferry-schedule.service 2>&1 | tee "$work/verified"
+  [ ! -s "$work/verified" ] || fail "systemd finds fault with the units"
+  for unit in zferry-schedule zferry-serve; do
+    [ "$(systemctl is-enabled $unit || true)" = disabled ] || fail "$unit is $(systemctl is-enabled $unit)"
+    is ActiveState inactive || fail "$unit is $(of_unit ActiveState)"
+  done
+  # As a stranger would: an address, a client, and go.
+  sed -i "s|^ZFERRY_LISTEN=.*|ZFERRY_LISTEN=$address:$port|" /etc/zferry/serve.env
+  drop_in 'NetworkNamespacePath=/run/netns/server'
+  since=@$EPOCHSECONDS
+  trap journal_to_report EXIT
+  as_zferry keys trust client carrier "$(fingerprint "$client_config")" --root vault/in >/dev/null
+  "$zferry" keys trust server "$address:$port" "$(as_zferry keys show | grep -o 'SHA256:[^ ]*' | head -n 1)" >/dev/null
+  systemctl enable $unit
+  # That it serves is for the cases below, which have the same unit.
+  start_unit
+  # The scheduler has nothing to do yet, which is no mistake.
+  systemctl start zferry-schedule
+  # An upgrade lets it go on with the new program. By dpkg from here on: apt takes its time, and does the same.
+  server_before=$server_pid
+  dpkg --install "$deb"
+  wait_until 30 "the server was started again" restarted "$server_before"
+  wait_until 30 "the scheduler was started again" systemctl is-active zferry-schedule
+  [ "$(stat -c %U /etc/zferry)" = zferry ] || fail "/etc/zferry belongs to $(stat -c %U /etc/zferry)"
+  grep -q "^ZFERRY_LISTEN=$address:$port$" /etc/zferry/serve.env || fail "its configuration was lost"
+  # Removed, it has left what is its user's; purged, nothing but that.
+  echo mine >/etc/zferry/mine
+  dpkg --remove zferry
+  ! pgrep -u zferry || fail "a process of a unit is left"
+  [ ! -e /usr/bin/zferry ] || fail "the program is left"
+  [ -e /etc/zferry/key.pem ] && [ -e /etc/zferry/clients.toml ] && [ -e /etc/zferry/serve.env ] || fail "keys are gone"
+  dpkg --purge zferry
+  [ "$(ls -A /etc/zferry)" = mine ] || fail "left in /etc/zferry: $(ls -A /etc/zferry)"
+  rm -r /etc/zferry
+  rm -r /etc/systemd/system/$unit.service.d
+  find / -xdev -name '*zferry*' ! -name 'zferry-guest' ! -path '/run/*' ! -path '/tmp/*' >"$work/left"
+  [ ! -s "$work/left" ] || fail "left behind: $(tr '\n' ' ' <"$work/left")"
+  getent passwd zferry >/dev/null || fail "the user is gone, and its number would be another's next"
+}
+
+restarted() { is ActiveState active && ! is MainPID "$1"; }
 
 case_serves_without_privileges() {
   local score

@@ -1,18 +1,22 @@
 //! Hears what the other host tells of a copy that it sends, and does what it asks for.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::mpsc::{Receiver, UnboundedSender};
 
 use super::Told;
 use crate::cli::attend::CONNECTIONS_MAX;
 use crate::cli::events::{Event, tell};
+use crate::cli::replicate::Copied;
 use crate::client::ssh::{END_LIMIT, FarSide, Ssh};
-use crate::client::{Moment, Stop, Summary, Watch};
-use crate::engine::sender::Level;
+use crate::client::{Held, Stop, TreeWatch, Watch, Would};
+use crate::dataset::DatasetName;
 use crate::units::Bytes;
 
 /// Connections through ssh that there may be at once: those of a session, and some that are about
@@ -25,23 +29,33 @@ pub(super) struct Following<'a> {
     sockets: UnboundedSender<UnixStream>,
     /// One more for each connection through ssh.
     calls: Arc<()>,
-    watch: &'a mut dyn Watch,
+    watch: &'a dyn TreeWatch,
+    /// Who looks on at each dataset that is on its way.
+    streams: BTreeMap<Option<DatasetName>, Stream<'a>>,
     as_json: bool,
     began: bool,
-    fed: Bytes,
     moved: Option<Instant>,
 }
+
+/// One dataset that is on its way.
+struct Stream<'a> {
+    watch: Box<dyn Watch + 'a>,
+    fed: Bytes,
+}
+
+/// Datasets that the other host may tell of at once.
+const STREAMS_MAX: usize = 64;
 
 impl<'a> Following<'a> {
     /// Tells `watch`, or a program, and hands the ends of connections to `sockets`.
     pub fn new(
         ssh: &'a Ssh,
         sockets: UnboundedSender<UnixStream>,
-        watch: &'a mut dyn Watch,
+        watch: &'a dyn TreeWatch,
         as_json: bool,
     ) -> Following<'a> {
-        let (calls, began, fed, moved) = (Arc::default(), false, Bytes(0), None);
-        Following { ssh, sockets, calls, watch, as_json, began, fed, moved }
+        let (calls, streams, began, moved) = (Arc::default(), BTreeMap::new(), false, None);
+        Following { ssh, sockets, calls, watch, streams, as_json, began, moved }
     }
 
     /// Whether it has said anything that is ours.
@@ -106,21 +120,78 @@ impl<'a> Following<'a> {
 
     fn show(&mut self, event: &Event) {
         match event {
-            Event::Begin { what, estimated } => {
-                self.fed = Bytes(0);
-                self.watch.begin(what, *estimated);
-            }
-            &Event::Moment { read, wire, fed, spooled, connections, level, lane, stands_still } => {
-                if fed > self.fed {
-                    (self.fed, self.moved) = (fed, Some(Instant::now()));
+            Event::Planned(planned) => self.watch.planned(planned),
+            Event::Begin { dataset, what, estimated } => {
+                if let Some(stream) = self.stream(dataset.as_deref()) {
+                    stream.fed = Bytes(0);
+                    stream.watch.begin(what, *estimated);
                 }
-                let (level, route) = (level.map(Level::from), lane);
-                let moment =
-                    Moment { read, wire, fed, spooled, connections, level, route, stands_still };
-                self.watch.moment(moment);
             }
-            Event::End => self.watch.end(),
-            _ => {}
+            Event::Moment { dataset, far } => {
+                let Some(stream) = self.stream(dataset.as_deref()) else { return };
+                stream.watch.moment((*far).into());
+                if far.fed > stream.fed {
+                    stream.fed = far.fed;
+                    self.moved = Some(Instant::now());
+                }
+            }
+            Event::Survived { dataset, by } => {
+                if let Some(stream) = self.stream(dataset.as_deref()) {
+                    stream.watch.survived(*by);
+                }
+            }
+            Event::Retry { dataset, failure } => {
+                if let Some(stream) = self.stream(dataset.as_deref()) {
+                    stream.watch.tried_again(failure);
+                }
+            }
+            Event::End { dataset } => {
+                if let Some(stream) = self.stream(dataset.as_deref()) {
+                    stream.watch.end();
+                }
+            }
+            Event::Copied { dataset, snapshot, took } => {
+                self.streams.remove(&Some(dataset.clone().into_owned()));
+                let held =
+                    Held { snapshot: snapshot.clone().into_owned(), summary: (*took).into() };
+                self.watch.ended(dataset, &Ok(held));
+            }
+            Event::NotCopied { dataset, failure } => {
+                self.streams.remove(&Some(dataset.clone().into_owned()));
+                self.watch.ended(dataset, &Err(failure.clone().into_owned()));
+            }
+            Event::WouldCopy { dataset, target, streams, bytes } => {
+                let (dataset, target) = (dataset.clone().into_owned(), target.clone().into_owned());
+                self.watch.would(&Would::Copy {
+                    dataset,
+                    target,
+                    streams: *streams,
+                    bytes: *bytes,
+                });
+            }
+            Event::WouldPrune { side, report } => {
+                let report = report.clone().into_owned();
+                self.watch.would(&Would::Prune { side: *side, report });
+            }
+            Event::WouldRun { side, command } => {
+                self.watch
+                    .would(&Would::Run { side: *side, command: command.clone().into_owned() });
+            }
+            Event::Done { .. } | Event::Failed(_) | Event::Ready | Event::Call { .. } => {}
+        }
+    }
+
+    /// Whoever looks on at a dataset; `None` where the other host tells of too many.
+    fn stream(&mut self, dataset: Option<&DatasetName>) -> Option<&mut Stream<'a>> {
+        let key = dataset.cloned();
+        if self.streams.len() >= STREAMS_MAX && !self.streams.contains_key(&key) {
+            return None;
+        }
+        let watch = self.watch;
+        let begin = |dataset| Stream { watch: watch.dataset(dataset), fed: Bytes(0) };
+        match self.streams.entry(key) {
+            Entry::Occupied(stream) => Some(stream.into_mut()),
+            Entry::Vacant(place) => Some(place.insert(begin(dataset?))),
         }
     }
 
@@ -141,10 +212,7 @@ impl<'a> Following<'a> {
 }
 
 fn outcome(event: Event) -> Option<Told> {
-    let Event::Done { holds, streams, bytes, wire, spooled, kept, millis } = event else {
-        return None;
-    };
-    let taken = Duration::from_millis(millis);
-    let summary = Summary { streams, bytes, wire, kept, spooled, taken };
-    Some(Ok((holds.unwrap_or_default().into_owned(), summary)))
+    let Event::Done { holds, snapshot, took } = event else { return None };
+    let (holds, snapshot) = (holds.unwrap_or_default().into_owned(), snapshot.map(Cow::into_owned));
+    Some(Ok(Copied { holds, snapshot, summary: took.into() }))
 }

@@ -1,0 +1,57 @@
+//! What stays of what was copied: the same flags for a copy that this host sends and for one that
+//! ssh has another host send.
+
+use clap::Args;
+use jiff::Timestamp;
+
+use super::usage;
+use crate::client::prune::Retention;
+use crate::dataset::SnapName;
+use crate::error::{Failure, Side};
+use crate::retention::{Keep, Rules, Template};
+
+/// Rules for both sides.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Snapshots that go again")]
+pub(super) struct KeepFlags {
+    /// After a copy that ended well, destroy snapshots of the source that need not be kept. How
+    /// many stay: the last ones, and the first of so many hours, days, weeks, months and years, as
+    /// in last=10,hourly=24,daily=7. Whatever this says, the newest that both sides have stays and
+    /// all that the target has not yet, and what is held, cloned or another tool's [default: all
+    /// stay]
+    #[arg(long, value_name = "RULES")]
+    keep: Option<Keep>,
+    /// The same for the target. A server with keys does that only for clients that it grants
+    /// `prune`, and keeps what its own rules say besides [default: all stay]
+    #[arg(long, value_name = "RULES")]
+    keep_target: Option<Keep>,
+    /// How snapshots that are taken are called, by the signs of strftime(3) in UTC, and which ones
+    /// --keep and --keep-target are about: all others are left alone
+    #[arg(long, value_name = "TEMPLATE", default_value_t)]
+    template: Template,
+}
+
+impl KeepFlags {
+    /// What stays.
+    pub fn retention(&self, dry_run: bool) -> Retention {
+        let rules =
+            |keep: Option<Keep>| keep.map(|keep| Rules { keep, template: self.template.clone() });
+        Retention { source: rules(self.keep), target: rules(self.keep_target), dry_run }
+    }
+
+    /// The name of a snapshot that is taken now.
+    pub fn name(&self) -> Result<SnapName, Failure> {
+        self.template
+            .name_at(Timestamp::now())
+            .map_err(|error| usage(Side::Source, format!("--template {}: {error}", self.template)))
+    }
+
+    /// The same flags as words, for another host.
+    pub fn for_far(&self) -> Vec<String> {
+        let KeepFlags { keep, keep_target, template } = self;
+        let mut words = vec![format!("--template={template}")];
+        words.extend(keep.map(|keep| format!("--keep={keep}")));
+        words.extend(keep_target.map(|keep| format!("--keep-target={keep}")));
+        words
+    }
+}
