@@ -84,7 +84,7 @@ case_one_in_trouble_is_named_and_the_others_arrive() {
   no_holds_left
 }
 
-case_a_tree_by_ssh_in_both_directions_and_pruned_on_both_sides() {
+case_long_a_tree_by_ssh_in_both_directions_and_pruned_on_both_sides() {
   local keep=(--keep last=1 --keep-target last=1) ssh=(--identity "$work/key" --ssh-option UserKnownHostsFile=/dev/null
     --ssh-option StrictHostKeyChecking=no --far-command "$zferry")
   make_tree
