@@ -6,7 +6,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use super::replicate::Copied;
+use super::copied::Copied;
 use crate::board::Errand;
 use crate::client::around::Around;
 use crate::error::{Class, Failure, Side};

@@ -9,6 +9,7 @@ mod choice;
 mod completions;
 mod config;
 mod config_folder;
+mod copied;
 mod deliver;
 pub mod doctor;
 mod duration;

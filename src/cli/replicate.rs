@@ -18,8 +18,9 @@ use tokio::sync::watch;
 
 use super::choice::Choice;
 use super::config_folder::ConfigFolder;
+use super::copied::Copied;
 use super::engine::{Flags, SendFlags};
-use super::events::{self, Telling};
+use super::events::Telling;
 use super::far::{Reached, SshFlags};
 use super::hooks::Hooks;
 use super::keeping::KeepFlags;
@@ -33,8 +34,8 @@ use crate::board::Errand;
 use crate::client::around::Around;
 use crate::client::job::Job;
 use crate::client::ssh::FarSide;
-use crate::client::{Dial, Manner, Options, Stop, Summary, TreeWatch};
-use crate::dataset::{DatasetName, SnapName};
+use crate::client::{Dial, Manner, Options, Stop, TreeWatch};
+use crate::dataset::DatasetName;
 use crate::engine::settings::Settings;
 use crate::error::{Failure, Side};
 use crate::protocol::message::RelativeName;
@@ -87,22 +88,6 @@ pub(super) struct Arguments {
     /// What a scheduler's job does around its snapshot.
     #[arg(skip)]
     around: Option<Arc<dyn Around>>,
-}
-
-/// What a target holds now, and what that took.
-pub(super) struct Copied {
-    /// As messages call it, with its dataset and perhaps its host.
-    pub holds: String,
-    /// `None` for a tree whose datasets have none in common.
-    pub snapshot: Option<SnapName>,
-    pub summary: Summary,
-}
-
-impl Copied {
-    /// The last of all events.
-    pub fn tell_program(&self) {
-        events::done(Some((&self.holds, self.snapshot.as_ref())), &self.summary);
-    }
 }
 
 pub(super) fn run(arguments: &Arguments, loudness: Loudness) -> Result<(), Failure> {

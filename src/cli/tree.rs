@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::replicate::Copied;
+use super::copied::Copied;
 use crate::client::job::{Job, Wanted};
-use crate::client::rehearse::{rehearse, rehearse_tree};
+use crate::client::rehearse::rehearse;
 use crate::client::replicate::replicate;
 use crate::client::{
     Connections, Dial, Held, Options, Stop, Summary, TreeJob, TreeOutcome, TreeWatch,
@@ -83,12 +83,9 @@ impl TreeFlags {
     ) -> Result<Copied, Failure> {
         let begun = Instant::now();
         let copied = match (self.job(job), is_rehearsal) {
-            (Some(tree), true) => {
-                Box::pin(rehearse_tree(zfs, &tree, dial, options, watch, stop)).await?;
-                nothing(job)
-            }
-            (None, true) => {
-                Box::pin(rehearse(zfs, job, dial, options, watch, stop)).await?;
+            (tree, true) => {
+                let what = (job, tree.as_ref());
+                Box::pin(rehearse(zfs, what, dial, options, watch, stop)).await?;
                 nothing(job)
             }
             (Some(tree), false) => {

@@ -6,13 +6,14 @@
 use std::time::{Duration, Instant};
 
 use super::copying::{Copying, Known, SoFar};
+use super::figures::Summary;
 use super::job::{Job, Outcome};
 use super::left;
 use super::prune::{Pruned, after_copy};
 use super::retry::{Attempts, Next};
 use super::send::stopped;
 use super::session::{Session, TakenUp};
-use super::watch::{Noting, Stop, Summary, Watch};
+use super::watch::{Noting, Stop, Watch};
 use super::{Dial, Options};
 use crate::dataset::DatasetName;
 use crate::error::Failure;

@@ -11,12 +11,13 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
 use super::around;
+use super::figures::Summary;
 use super::hold::{BATCH, Holds, is_needed};
 use super::job::{Job, OnDeadToken, Outcome, Wanted, blocking};
 use super::send::stopped;
 use super::session::{Cargo, Open, Session};
 use super::source::Opened;
-use super::watch::{Layer, Stop, Summary, Watch};
+use super::watch::{Layer, Stop, Watch};
 use crate::dataset::property::PropertyName;
 use crate::dataset::{DatasetName, Guid, Kind, SnapName};
 use crate::error::{Class, Failure, Side};

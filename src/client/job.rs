@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::around::Around;
+use super::figures::Summary;
 use super::prune::Retention;
-use super::watch::Summary;
 use crate::dataset::property::{Properties, PropertyName};
 use crate::dataset::{DatasetName, Kind, SnapName};
 use crate::error::{Class, Failure, Side};

@@ -6,6 +6,7 @@ mod carrier;
 mod conversation;
 mod copying;
 mod dial;
+mod figures;
 mod hold;
 pub mod job;
 mod lanes;
@@ -27,11 +28,12 @@ mod watch;
 
 pub use self::called::Called;
 pub use self::dial::{Dial, Manner, Origin};
+pub use self::figures::{Moment, Summary};
 pub use self::limit::Limit;
 pub use self::session::Session;
 pub use self::stripes::Connections;
 pub use self::tree::{TreeJob, TreeOutcome, replicate_tree};
-pub use self::watch::{Held, Layer, Moment, Planned, Stop, Summary, TreeWatch, Watch, Would};
+pub use self::watch::{Held, Layer, Planned, Stop, TreeWatch, Watch, Would};
 
 use std::num::NonZeroU16;
 use std::time::Duration;

@@ -32,10 +32,10 @@ struct Rehearsal<'a> {
     stop: &'a mut Stop,
 }
 
-/// Tells what the copy of a dataset would do.
+/// Tells what the copy of a dataset would do; or, if that is the root of a `tree`, that of the tree.
 pub async fn rehearse(
     zfs: &Zfs,
-    job: &Job,
+    (job, tree): (&Job, Option<&TreeJob>),
     dial: &Dial,
     options: Options,
     watch: &dyn TreeWatch,
@@ -43,23 +43,10 @@ pub async fn rehearse(
 ) -> Result<(), Failure> {
     let carrier = Carrier::new(zfs, dial, options);
     let mut rehearsal = Rehearsal { zfs, carrier, watch, stop };
-    let told = rehearsal.dataset(job).await;
-    rehearsal.carrier.close().await;
-    told
-}
-
-/// Tells what the copy of a tree would do.
-pub async fn rehearse_tree(
-    zfs: &Zfs,
-    job: &TreeJob,
-    dial: &Dial,
-    options: Options,
-    watch: &dyn TreeWatch,
-    stop: &mut Stop,
-) -> Result<(), Failure> {
-    let carrier = Carrier::new(zfs, dial, options);
-    let mut rehearsal = Rehearsal { zfs, carrier, watch, stop };
-    let told = rehearsal.tree(job).await;
+    let told = match tree {
+        Some(tree) => rehearsal.tree(tree).await,
+        None => rehearsal.dataset(job).await,
+    };
     rehearsal.carrier.close().await;
     told
 }

@@ -6,10 +6,11 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::figures::Summary;
 use super::left;
 use super::session::{Cargo, Carried, Session, TakenUp};
 use super::source::Opened;
-use super::watch::{Stop, Summary, Watch};
+use super::watch::{Stop, Watch};
 use super::{Dial, Options};
 use crate::error::{Class, Failure, Side};
 use crate::process::{Ended, Process, Stderr};

@@ -10,10 +10,8 @@ use serde::Deserialize;
 
 use super::message::Message;
 use super::stranger;
+pub use super::text::MESSAGE_BYTES_MAX;
 use super::text::{clipped, escaped, one_line};
-
-/// The longest message, without its length. What is longer travels in several.
-pub const MESSAGE_BYTES_MAX: usize = 64 << 10;
 
 /// The length in front of a message: u32, little-endian.
 const LENGTH_BYTES: usize = 4;

@@ -6,11 +6,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::message::RelativeName;
-use super::text::one_line;
+use super::relative::RelativeName;
+use super::text::{MESSAGE_BYTES_MAX, one_line};
 use crate::dataset::{Guid, NAME_BYTES_MAX};
 use crate::error::{Class, Failure, Side};
-use crate::protocol::envelope::MESSAGE_BYTES_MAX;
 use crate::retention::{Keep, Report, Rules, Template};
 
 /// What a client asks for.

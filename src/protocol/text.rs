@@ -1,7 +1,10 @@
 //! Words of the other end, made fit to be shown.
 //!
 //! Everything that a peer wrote and a person may read passes here: a terminal or a log must never
-//! obey what a stranger sent, nor drown in it.
+//! obey what a stranger sent, nor drown in it. How much can be said at once stands here too.
+
+/// The longest control message, without its head. What is longer travels in several.
+pub const MESSAGE_BYTES_MAX: usize = 64 << 10;
 
 /// What a peer may say about one failure, and we about one of ours; the rest is cut off.
 pub(super) const TEXT_BYTES_MAX: usize = 4096;

@@ -6,11 +6,11 @@
 
 use std::vec;
 
-use super::envelope::MESSAGE_BYTES_MAX;
 use super::listing::{TOKEN_BYTES_MAX, check_token, quoted_bytes};
 use super::message::{Message, RelativeName};
 use super::misbehaved::PeerMisbehaved;
 use super::piece::{Node, Piece};
+use super::text::MESSAGE_BYTES_MAX;
 use crate::dataset::{DatasetName, Guid, NAME_BYTES_MAX};
 use crate::error::{Class, Failure, Side};
 use crate::listing::{Snapshot, TargetDataset, TargetState, TargetTree};

@@ -17,8 +17,9 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::watch;
 
 use self::following::Following;
-use super::{Arguments, Copied};
+use super::Arguments;
 use crate::cli::attend::CONNECTIONS_MAX;
+use crate::cli::copied::Copied;
 use crate::cli::errand::Errand;
 use crate::cli::far::own_addresses;
 use crate::cli::ports::{bind, everywhere};

@@ -7,7 +7,8 @@ use tokio::sync::watch;
 
 use super::super::Loudness;
 use super::super::config::Job;
-use super::super::replicate::{self, Copied};
+use super::super::copied::Copied;
+use super::super::replicate;
 use super::super::signals::Halt;
 use super::shared::{Posting, Shared};
 use crate::error::{Class, Failure, Side};

@@ -13,7 +13,8 @@ use tokio::sync::watch;
 
 use super::super::Loudness;
 use super::super::config::{Config, ConfigFile, Job};
-use super::super::replicate::{self, Copied};
+use super::super::copied::Copied;
+use super::super::replicate;
 use super::histories::Histories;
 use super::run;
 use super::shared::Shared;

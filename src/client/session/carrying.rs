@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::breakpoint::record::Mark;
+use crate::client::figures::Moment;
 use crate::client::source::Source;
-use crate::client::watch::Moment;
 use crate::engine::fault::Fault;
 use crate::engine::progress::Progress;
 use crate::engine::sender::{Level, Sent};

@@ -12,8 +12,8 @@ use tokio::sync::mpsc::{Receiver, UnboundedSender};
 
 use super::Told;
 use crate::cli::attend::CONNECTIONS_MAX;
+use crate::cli::copied::Copied;
 use crate::cli::events::{Event, tell};
-use crate::cli::replicate::Copied;
 use crate::client::ssh::{END_LIMIT, FarSide, Ssh};
 use crate::client::{Held, Stop, TreeWatch, Watch, Would};
 use crate::dataset::DatasetName;

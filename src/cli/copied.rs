@@ -1,0 +1,21 @@
+//! What came of a copy that was typed, for whoever tells it.
+
+use super::events;
+use crate::client::Summary;
+use crate::dataset::SnapName;
+
+/// What a target holds now, and what that took.
+pub(super) struct Copied {
+    /// As messages call it, with its dataset and perhaps its host.
+    pub holds: String,
+    /// `None` for a tree whose datasets have none in common.
+    pub snapshot: Option<SnapName>,
+    pub summary: Summary,
+}
+
+impl Copied {
+    /// The last of all events.
+    pub fn tell_program(&self) {
+        events::done(Some((&self.holds, self.snapshot.as_ref())), &self.summary);
+    }
+}
