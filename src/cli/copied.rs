@@ -3,6 +3,7 @@
 use super::events;
 use crate::client::Summary;
 use crate::dataset::SnapName;
+use crate::error::Failure;
 
 /// What a target holds now, and what that took.
 pub(super) struct Copied {
@@ -11,11 +12,21 @@ pub(super) struct Copied {
     /// `None` for a tree whose datasets have none in common.
     pub snapshot: Option<SnapName>,
     pub summary: Summary,
+    /// What of a tree was not copied, and why, where the rest was.
+    pub missing: Option<Failure>,
 }
 
 impl Copied {
     /// The last of all events.
     pub fn tell_program(&self) {
-        events::done(Some((&self.holds, self.snapshot.as_ref())), &self.summary);
+        match &self.missing {
+            None => events::done(Some((&self.holds, self.snapshot.as_ref())), &self.summary),
+            Some(failure) => events::failed(failure),
+        }
+    }
+
+    /// Whether all was copied.
+    pub fn all(&self) -> Result<(), &Failure> {
+        self.missing.as_ref().map_or(Ok(()), Err)
     }
 }

@@ -132,6 +132,9 @@ fn deliver() -> Result<(), Failure> {
         let (tree, mut stop) = (&words.tree, Stop::new(stop));
         tree.carry_out(is_rehearsal, what, &dial, options, watch.as_ref(), &mut stop).await
     })?;
+    if let Some(failure) = copied.missing {
+        return Err(failure);
+    }
     copied.tell_program();
     Ok(())
 }

@@ -75,6 +75,7 @@ impl Hooks {
 
     /// A run has ended; what its commands do is told and changes nothing.
     pub fn ended(&self, outcome: &Result<Copied, Failure>) {
+        let outcome = outcome.as_ref().and_then(|copied| copied.all().map(|()| copied));
         let (event, command, told) = match outcome {
             Ok(copied) => ("success", &self.commands.on_success, of_success(copied)),
             Err(failure) => ("failure", &self.commands.on_failure, vec![error(failure)]),

@@ -104,7 +104,7 @@ pub(super) fn run(arguments: &Arguments, loudness: Loudness) -> Result<(), Failu
     } else if !loudness.quiet && !arguments.choice.is_rehearsal() {
         tell("", arguments, &copied);
     }
-    Ok(())
+    copied.missing.map_or(Ok(()), Err)
 }
 
 /// Makes one copy.

@@ -99,7 +99,7 @@ impl TreeFlags {
                 watch.ended(&job.source, &held);
                 let Held { snapshot, summary } = held?;
                 let holds = job.source.at(&snapshot);
-                Copied { holds, snapshot: Some(snapshot), summary }
+                Copied { holds, snapshot: Some(snapshot), summary, missing: None }
             }
         };
         let taken = if copied.summary.streams > 0 { begun.elapsed() } else { Duration::ZERO };
@@ -127,7 +127,8 @@ impl TreeFlags {
 
 /// What comes of a rehearsal.
 fn nothing(job: &Job) -> Copied {
-    Copied { holds: job.source.to_string(), snapshot: None, summary: Summary::default() }
+    let (holds, summary) = (job.source.to_string(), Summary::default());
+    Copied { holds, snapshot: None, summary, missing: None }
 }
 
 /// What became of a tree as a whole.
@@ -152,8 +153,8 @@ fn whole(job: &Job, outcome: TreeOutcome) -> Result<Copied, Failure> {
             Err(failure) => failed.push((dataset, failure)),
         }
     }
-    match failed.first() {
-        None => {}
+    let missing = match failed.first() {
+        None => None,
         Some((_, failure)) if failed.len() == count => {
             let what = format!("none of {count} datasets was copied: {}", named(&failed));
             return Err(Failure { what, ..failure.clone() });
@@ -161,10 +162,11 @@ fn whole(job: &Job, outcome: TreeOutcome) -> Result<Copied, Failure> {
         Some(_) => {
             let what =
                 format!("{} of {count} datasets were not copied: {}", failed.len(), named(&failed));
-            return Err(Failure::new(Side::Source, Class::Partly, what)
-                .with_remedy("see above what is wrong with each; the others are copied"));
+            let remedy = "see above what is wrong with each; the others are copied";
+            Some(Failure::new(Side::Source, Class::Partly, what).with_remedy(remedy))
         }
-    }
+    };
+    let count = count - failed.len();
     let datasets = match count {
         1 => "1 dataset".to_owned(),
         count => format!("{count} datasets"),
@@ -174,7 +176,7 @@ fn whole(job: &Job, outcome: TreeOutcome) -> Result<Copied, Failure> {
         None => format!("{} ({datasets})", job.source),
     };
     let snapshot = snapshot_of(&job.wanted, of_root.as_ref()).cloned();
-    Ok(Copied { holds, snapshot, summary })
+    Ok(Copied { holds, snapshot, summary, missing })
 }
 
 /// What all datasets of a tree have in common, or at least what its root has.

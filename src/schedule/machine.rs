@@ -55,6 +55,9 @@ pub struct Standing<'a> {
 pub enum Ended {
     /// The target has everything up to this snapshot.
     Well(Option<SnapName>),
+    /// The target has everything up to this snapshot but for some datasets; what is wrong with
+    /// them. The next run by rhythm, or by what is written from now on, tries them again.
+    Partly(Option<SnapName>, String),
     /// Something failed that may work the next time; what it said.
     Interrupted(String),
     /// Somebody has to act; what it said.
@@ -333,6 +336,12 @@ impl Job {
                 let began = self.history.began;
                 let succeeded = Some(now.wall);
                 self.history = History { began, succeeded, snapshot, ..History::default() };
+                return;
+            }
+            Ended::Partly(snapshot, failure) => {
+                self.history.snapshot = snapshot;
+                self.history.failures = self.history.failures.saturating_add(1);
+                self.history.failure = Some(failure);
                 return;
             }
             Ended::Interrupted(failure) => (failure, self.backoff.wait()),

@@ -282,6 +282,23 @@ fn a_rhythm_goes_on_whatever_fails() {
 }
 
 #[test]
+fn a_tree_of_which_a_part_is_missing_goes_on_by_rhythm_and_by_what_is_written() {
+    let partly = || Ended::Partly(Some("s".parse().unwrap()), "tank/a/b is in trouble".to_owned());
+    let mut world = World::new(1, &[("a", every(15 * MINUTE))]);
+    world.pass_with(HOUR, &partly());
+    assert_eq!(world.count("a"), 4, "neither sooner nor later");
+    let history = world.scheduler.history(&name("a")).unwrap();
+    assert_eq!((history.failures, history.succeeded), (4, None));
+    assert!(history.snapshot.is_some() && history.failure.is_some());
+    let mut world = World::new(1, &[("a", written(Bytes::GIB))]);
+    world.pass_with(HOUR, &partly());
+    let before = world.count("a");
+    world.written = Bytes::GIB;
+    world.pass_with(2 * MINUTE, &partly());
+    assert!(world.count("a") > before, "{before}");
+}
+
+#[test]
 fn jobs_with_one_rhythm_do_not_begin_together() {
     let with_jitter = Trigger { jitter: 10 * MINUTE, ..cron("0 * * * * UTC") };
     let names: Vec<String> = (0..50).map(|number| format!("job {number}")).collect();

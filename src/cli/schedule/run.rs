@@ -47,7 +47,10 @@ pub(super) fn start(
 /// What the scheduler makes of it.
 pub(super) fn ended(outcome: &Result<Copied, Failure>) -> Ended {
     match outcome {
-        Ok(copied) => Ended::Well(copied.snapshot.clone()),
+        Ok(Copied { snapshot, missing: None, .. }) => Ended::Well(snapshot.clone()),
+        Ok(Copied { snapshot, missing: Some(failure), .. }) => {
+            Ended::Partly(snapshot.clone(), failure.to_string())
+        }
         Err(failure) => match failure.class {
             Class::Interrupted | Class::Wait | Class::Busy | Class::Machine => {
                 Ended::Interrupted(failure.to_string())
@@ -60,6 +63,18 @@ pub(super) fn ended(outcome: &Result<Copied, Failure>) -> Ended {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tree_of_which_a_part_is_missing_is_no_success_and_goes_on_by_its_rhythm() {
+        let missing = Failure::new(Side::Source, Class::Partly, "x");
+        let copied = Copied {
+            holds: "tank".to_owned(),
+            snapshot: Some("s".parse().unwrap()),
+            summary: crate::client::Summary::default(),
+            missing: Some(missing),
+        };
+        assert!(matches!(ended(&Ok(copied)), Ended::Partly(Some(_), _)));
+    }
 
     #[test]
     fn what_may_pass_by_itself_is_tried_soon_and_what_a_person_mends_is_not() {

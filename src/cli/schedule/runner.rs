@@ -175,7 +175,8 @@ impl Runner {
             News::Ended(name, outcome) => {
                 self.say(&name, &outcome);
                 self.scheduler.ended(&name, run::ended(&outcome), now);
-                let said = outcome.as_ref().err().map(ToString::to_string);
+                let whole = outcome.as_ref().and_then(Copied::all);
+                let said = whole.err().map(ToString::to_string);
                 let said = said.as_deref().map_or(Ok(()), Err);
                 self.shared.with(|board, now| board.ended(&name, said, now));
                 self.keep(&name);
@@ -193,14 +194,12 @@ impl Runner {
     }
 
     fn say(&self, name: &JobName, outcome: &Result<Copied, Failure>) {
-        match outcome {
-            Ok(_) if self.loudness.quiet => {}
-            Ok(copied) => {
-                if let Some(job) = self.jobs.get(name) {
-                    replicate::tell(&format!("{name}: "), &job.copy, copied);
-                }
-            }
-            Err(failure) => tracing::error!(job = %name, "{failure}"),
+        if let (Ok(copied), false, Some(job)) = (outcome, self.loudness.quiet, self.jobs.get(name))
+        {
+            replicate::tell(&format!("{name}: "), &job.copy, copied);
+        }
+        if let Err(failure) = outcome.as_ref().and_then(Copied::all) {
+            tracing::error!(job = %name, "{failure}");
         }
     }
 

@@ -214,5 +214,5 @@ impl<'a> Following<'a> {
 fn outcome(event: Event) -> Option<Told> {
     let Event::Done { holds, snapshot, took } = event else { return None };
     let (holds, snapshot) = (holds.unwrap_or_default().into_owned(), snapshot.map(Cow::into_owned));
-    Some(Ok(Copied { holds, snapshot, summary: took.into() }))
+    Some(Ok(Copied { holds, snapshot, summary: took.into(), missing: None }))
 }
