@@ -198,7 +198,8 @@ fn read_origin(text: &str) -> Option<Origin> {
 /// Reads `pool/a@name<TAB>GUID<TAB>CREATETXG`, or with `#` for a bookmark, of whichever dataset.
 pub(super) fn read_any_point(line: &str) -> Option<(&str, Point)> {
     let (dataset, place) = line.split_at(line.find(['@', '#'])?);
-    Some((dataset, read_place(place)?))
+    // It is the first column.
+    is_value(dataset).then_some((dataset, read_place(place)?))
 }
 
 #[cfg(test)]

@@ -65,6 +65,7 @@ fn snapshots_are_led_to_their_datasets_by_all_of_the_name() {
         ("tank/a\t1\t2", None),
         ("tank/a@s\t1", None),
         ("tank/a@s@t\t1\t2", None),
+        ("x\ttank/a@s\t1\t2", None),
         ("", None),
     ] {
         assert_eq!(read_any_point(line).map(|(dataset, _)| dataset), expected, "{line:?}");
