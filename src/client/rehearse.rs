@@ -32,7 +32,7 @@ struct Rehearsal<'a> {
     stop: &'a mut Stop,
 }
 
-/// Tells what the copy of a dataset would do; or, if that is the root of a `tree`, that of the tree.
+/// Tells what the copy of a dataset would do; or, if that is the root of a `tree`, that of all.
 pub async fn rehearse(
     zfs: &Zfs,
     (job, tree): (&Job, Option<&TreeJob>),
