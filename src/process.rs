@@ -382,9 +382,15 @@ mod tests {
         };
         assert_eq!(ended.signal(), Some(9));
         let grandchild: u32 = ended.stderr.trim().parse().unwrap();
-        let state = fs::read_to_string(format!("/proc/{grandchild}/stat")).unwrap_or_default();
-        // Where nobody reaps orphans it stays as a zombie, which holds nothing.
-        assert!(state.is_empty() || state.contains(") Z "), "{state}");
+        // Where nobody reaps orphans it stays as a zombie, which holds nothing. To be killed takes a
+        // moment, and the sleep of its own would take a minute.
+        let state = || fs::read_to_string(format!("/proc/{grandchild}/stat")).unwrap_or_default();
+        let is_gone = || state().is_empty() || state().contains(") Z ");
+        let until = Instant::now() + Duration::from_secs(20);
+        while !is_gone() {
+            assert!(Instant::now() < until, "{}", state());
+            thread::sleep(Duration::from_millis(5));
+        }
         let (process, _input) = Process::reading(shell("exit 3"), Stderr::Kept).unwrap();
         let Patience::Ended(ended) = process.wait_for(Duration::from_secs(60)).unwrap() else {
             panic!("it was killed")
