@@ -296,6 +296,13 @@ fn both_sides_are_pruned_once_the_target_has_what_is_new() {
     let theirs = host.snapshots("backup/t/a/b");
     assert_eq!(theirs, ["other", "s_20260103-000000", "s_20260104-000000"]);
     assert!(told.contains(", 10 snapshots pruned"), "{told}");
+    // What would go is told where nothing would be sent, too.
+    let keep = ["--keep-target", "last=1", "--template", "s_%Y%m%d-%H%M%S"];
+    let flags = [&["-n", "-r", "--no-snapshot"], &keep[..]].concat();
+    let told = said(&replicate(&host, "tank/t", "backup/t", &flags).ended().succeeded());
+    let goes = "  target: 1 snapshot goes: s_20260103-000000";
+    assert_eq!(told.matches(goes).count(), 5, "{told}");
+    assert_eq!(host.snapshots("backup/t/a/b").len(), 3, "a dry run has pruned");
 }
 
 #[test]

@@ -95,9 +95,9 @@ impl TreeFlags {
             (None, false) => {
                 let mut one = watch.dataset(&job.source);
                 let copying = replicate(zfs, job, dial, options, one.as_mut(), stop);
-                let held: Result<Held, Failure> = Ok(Box::pin(copying).await?.into());
-                watch.ended(&job.source, &held);
-                let Held { snapshot, summary } = held?;
+                let held = Held::from(Box::pin(copying).await?);
+                watch.ended(&job.source, &Ok(held.clone()));
+                let Held { snapshot, summary } = held;
                 let holds = job.source.at(&snapshot);
                 Copied { holds, snapshot: Some(snapshot), summary, missing: None }
             }

@@ -102,9 +102,9 @@ impl Rehearsal<'_> {
 
     async fn task(&mut self, job: &TreeJob, task: Task, wanted: &Wanted) -> Result<(), Failure> {
         let told = match task.verdict {
-            Verdict::UpToDate(_) => return Ok(()),
+            Verdict::UpToDate(_) if job.root.retention.is_nothing() => return Ok(()),
             Verdict::Refused(refusal) => Err(Failure::from(*refusal)),
-            Verdict::Carry(_) => {
+            Verdict::UpToDate(_) | Verdict::Carry(_) => {
                 let of = job.for_dataset(&task, wanted.clone())?;
                 let Task { source, target_name, target, .. } = task;
                 return self.copy(&of, &Known { source, target_name, target }).await;

@@ -81,7 +81,8 @@ pub async fn replicate_tree(
     let wished = blocking(zfs, source, Zfs::tree_members).await?;
     let mut first = Carrier::new(zfs, dial, options.one_of(job.parallel, 0));
     let target = first.list_tree(&job.root.target, stop).await?;
-    let wanted = take(zfs, job, &wished).await?;
+    // What runs around a snapshot may take longer than a session lasts in silence.
+    let wanted = first.meanwhile(take(zfs, job, &wished)).await?;
     let listing = blocking(zfs, source, Zfs::source_tree);
     let listed: Vec<SourceDataset> = first.meanwhile(listing).await?;
     let policy = Job { wanted: wanted.clone(), ..job.root.clone() }.policy();
@@ -230,11 +231,16 @@ impl Run<'_> {
         let known = Known { source, target_name, target };
         let copied = carrier.copy(&job, Some(known), watch.as_mut(), stop).await;
         if let Err(failure) = &copied
-            && is_lost(failure)
+            && is_lost(failure, self.is_tried_again())
         {
             self.lost.borrow_mut().get_or_insert_with(|| failure.clone());
         }
         copied
+    }
+
+    /// Whether a connection that is lost is got back, if that can be.
+    fn is_tried_again(&self) -> bool {
+        !self.options.retry_for.is_zero() && !self.dial.is_for_one_session()
     }
 
     fn tell(&self, dataset: DatasetName, outcome: Result<Held, Failure>) {
@@ -245,9 +251,10 @@ impl Run<'_> {
 }
 
 /// Whether the server cannot be reached any more: it was tried for as long as is wished, and to try
-/// that again for each dataset that is left would take days.
-fn is_lost(failure: &Failure) -> bool {
-    failure.side == Side::Network && failure.class == Class::Interrupted
+/// that again for each dataset that is left would take days. Where nothing is tried again, a cut is
+/// one dataset's affair, and the next one finds out at once whether the server is there.
+fn is_lost(failure: &Failure, is_tried_again: bool) -> bool {
+    is_tried_again && failure.side == Side::Network && failure.class == Class::Interrupted
 }
 
 fn pointless() -> Failure {
@@ -262,4 +269,24 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, Failure> {
     let (zfs, root) = (zfs.clone(), root.clone());
     drive(move || work(&zfs, &root)).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_server_that_was_tried_for_long_enough_is_given_up_for_all() {
+        let failure = |side, class| Failure::new(side, class, "x");
+        let cut = failure(Side::Network, Class::Interrupted);
+        assert!(is_lost(&cut, true));
+        assert!(!is_lost(&cut, false), "a cut of one dataset would be everybody's");
+        for other in [
+            failure(Side::Network, Class::Refused),
+            failure(Side::Target, Class::Interrupted),
+            failure(Side::Source, Class::Zfs),
+        ] {
+            assert!(!is_lost(&other, true), "{other}");
+        }
+    }
 }

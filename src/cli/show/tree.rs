@@ -163,6 +163,7 @@ impl TreeWatch for ShowTree {
                 let names: Vec<_> = report.destroyed.iter().map(SnapName::as_str).collect();
                 match report.count {
                     0 => format!("  {side}: no snapshot goes"),
+                    1 => format!("  {side}: 1 snapshot goes: {}", names.join(", ")),
                     count => format!("  {side}: {count} snapshots go: {}", names.join(", ")),
                 }
             }

@@ -11,18 +11,14 @@ use super::{News, Session};
 use crate::protocol::message::RelativeName;
 use crate::server::audit::Entry;
 use crate::server::place::Place;
+use crate::server::wished::Wished;
 use crate::trust::grants::Wish;
 
 impl Session {
     /// Looks a target up. One that is being received shows the state of that receive, which is
     /// nobody's to plan from: that is said at once, unless whoever sends to it is away.
     pub(super) async fn look_up(&mut self, name: &RelativeName) {
-        self.note(Entry::list(name));
-        let wished = match self.destination.wished(name, Wish::List) {
-            Ok(wished) => wished,
-            Err(failure) => return self.give_up(failure).await,
-        };
-        self.note_dataset(&wished.dataset);
+        let Some(wished) = self.listable(Entry::list(name), name).await else { return };
         let (shared, inbox) = (Rc::clone(&self.shared), self.news_inbox.clone());
         control::spawn(async move {
             let dataset = wished.dataset.clone();
@@ -36,18 +32,28 @@ impl Session {
     /// it will be busy when a stream for it is to begin, and is in nobody's way until then. Who
     /// has the grant to list a dataset has it for all below, which lies in the same root.
     pub(super) async fn look_up_tree(&mut self, name: &RelativeName) {
-        self.note(Entry::list_tree(name));
-        let wished = match self.destination.wished(name, Wish::List) {
-            Ok(wished) => wished,
-            Err(failure) => return self.give_up(failure).await,
-        };
-        self.note_dataset(&wished.dataset);
+        let Some(wished) = self.listable(Entry::list_tree(name), name).await else { return };
         let (shared, inbox) = (Rc::clone(&self.shared), self.news_inbox.clone());
         control::spawn(async move {
             let found = shared.look_up_tree(wished).await;
             // Nobody listens any more when the session is over.
             drop(inbox.send(News::FoundTree(found)));
         });
+    }
+
+    /// The dataset that may be listed; where it may not, the client is told.
+    async fn listable(&mut self, entry: Entry, name: &RelativeName) -> Option<Wished> {
+        self.note(entry);
+        match self.destination.wished(name, Wish::List) {
+            Ok(wished) => {
+                self.note_dataset(&wished.dataset);
+                Some(wished)
+            }
+            Err(failure) => {
+                self.give_up(failure).await;
+                None
+            }
+        }
     }
 
     /// Gives up a partial state, while nobody else can receive into its dataset.
