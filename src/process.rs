@@ -382,9 +382,10 @@ mod tests {
         };
         assert_eq!(ended.signal(), Some(9));
         let grandchild: u32 = ended.stderr.trim().parse().unwrap();
-        // Where nobody reaps orphans it stays as a zombie, which holds nothing. To be killed takes a
-        // moment, and the sleep of its own would take a minute.
-        let state = || fs::read_to_string(format!("/proc/{grandchild}/stat")).unwrap_or_default();
+        // Where nobody reaps orphans it stays as a zombie, which holds nothing. To be killed takes
+        // a moment, and the sleep of its own would take a minute.
+        let stat = format!("/proc/{grandchild}/stat");
+        let state = || fs::read_to_string(&stat).unwrap_or_default();
         let is_gone = || state().is_empty() || state().contains(") Z ");
         let until = Instant::now() + Duration::from_secs(20);
         while !is_gone() {
