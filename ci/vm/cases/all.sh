@@ -1,9 +1,10 @@
 #!/bin/bash
-# All case files in one guest, so that it boots once. Goes on after a failure; the last line is the sum of all files,
-# `N passed, N failed`. FILES, names without `.sh` separated by blanks, chooses among them; CASE and PART choose cases
-# (see run_cases).
+# All case files in one guest, so that it boots once; those of the folder systemd where that is the first process. Goes on
+# after a failure; the last line is the sum of all files, `N passed, N failed`. FILES, names without `.sh` separated by
+# blanks, chooses among them; CASE and PART choose cases (see run_cases).
 set -u
 cd "$(dirname "$0")" || exit 1
+[ ! -d /run/systemd/system ] || cd systemd || exit 1
 
 TALLY=$(mktemp)
 export TALLY

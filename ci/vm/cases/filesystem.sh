@@ -92,7 +92,7 @@ case_full_and_three_incrementals() {
   has_snapshots tank/data tank/data one two three four
 }
 
-case_same_again_is_nothing_to_do() {
+case_long_same_again_is_nothing_to_do() {
   make_small tank/data
   zfs snapshot tank/data@one
   serve
@@ -104,7 +104,7 @@ case_same_again_is_nothing_to_do() {
   replicated vault/in/data tank/data one
 }
 
-case_several_snapshots_in_one_run() {
+case_long_several_snapshots_in_one_run() {
   make_small tank/data
   serve
   zfs snapshot tank/data@1
@@ -121,7 +121,7 @@ case_several_snapshots_in_one_run() {
 }
 
 # Not one snapshot before the first run: history that exists at the source arrives too.
-case_first_run_of_a_dataset_with_history() {
+case_long_first_run_of_a_dataset_with_history() {
   make_small tank/data
   for number in 1 2 3; do
     change_small $number
@@ -133,7 +133,7 @@ case_first_run_of_a_dataset_with_history() {
   same_trees vault/in/data tank/data 3
 }
 
-case_newest_only_skips_what_is_between() {
+case_long_newest_only_skips_what_is_between() {
   make_small tank/data
   serve
   zfs snapshot tank/data@1
@@ -146,7 +146,7 @@ case_newest_only_skips_what_is_between() {
   replicated vault/in/data tank/data 1 4
 }
 
-case_takes_a_snapshot_of_its_own() {
+case_long_takes_a_snapshot_of_its_own() {
   make_small tank/data
   serve
   replicate 0 tank/data "$url/data"

@@ -39,7 +39,7 @@ something_was_received() {
   grep -qiE 'receiv|recv' "$work/history"
 }
 
-case_other_streams_than_were_announced() {
+case_long_other_streams_than_were_announced() {
   make_small tank/data -o setuid=on
   zfs snapshot tank/data@one
   change_small 1
@@ -244,7 +244,7 @@ sends_nothing() {
   done
 }
 
-case_a_token_cannot_make_a_client_send_something_else() {
+case_long_a_token_cannot_make_a_client_send_something_else() {
   local token
   head -c 32 /dev/urandom >"$work/key"
   make_small tank/data

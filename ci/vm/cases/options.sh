@@ -15,7 +15,7 @@ make_text() {
 # has_io_uring PID: the process has a ring among its files.
 has_io_uring() { [ -n "$(find "/proc/$1/fd" -lname 'anon_inode:\[io_uring\]')" ]; }
 
-case_zstd_saves_wire() {
+case_long_zstd_saves_wire() {
   make_text
   stream=$(zfs send -nP -L -c tank/data@one | awk '$1 == "size" { print $2 }')
   serve
@@ -65,7 +65,7 @@ case_io_uring() {
   replicated vault/in/data tank/data one
 }
 
-case_four_connections() {
+case_long_four_connections() {
   make_heavy tank/data 24
   zfs snapshot tank/data@one
   serve

@@ -87,7 +87,7 @@ release_by_force() {
   done <"$work/tags"
 }
 
-case_full_after_client_killed() {
+case_long_full_after_client_killed() {
   first_half
   kill_client
   goes_on --snapshot one
@@ -204,7 +204,7 @@ case_long_base_is_gone_but_its_bookmark_is_there() {
   nothing_left
 }
 
-case_snapshot_is_gone_and_nobody_says_what_to_do() {
+case_long_snapshot_is_gone_and_nobody_says_what_to_do() {
   local token
   second_half
   kill_client
@@ -245,7 +245,7 @@ case_long_first_snapshot_is_gone_and_its_part_may_be_given_up() {
   [ "$(property readonly $target)" = on ] || fail "$target is not read-only"
 }
 
-case_part_of_another_dataset_is_left_alone() {
+case_long_part_of_another_dataset_is_left_alone() {
   local token
   first_half
   kill_client
@@ -274,7 +274,7 @@ case_long_target_gained_a_snapshot() {
 }
 
 # ZFS notices only after the whole rest, keeps the part, and goes on from there when the change is undone.
-case_target_was_modified() {
+case_long_target_was_modified() {
   second_half
   kill_client
   zfs set readonly=off canmount=noauto mountpoint="$mnt/changed" $target

@@ -62,4 +62,19 @@ case_one_that_is_being_sent_stays_for_now() {
   expect "$(days_of tank/a)" "4"
 }
 
+# A client that asks for less than the server keeps for it, and one that asks by hand for another's.
+case_a_client_has_nothing_pruned_that_the_server_keeps() {
+  local number
+  export ZFERRY_CONFIG=$client_config
+  manner=
+  zfs create tank/a
+  serve_by_keys --keep last=3 --allow receive-full,receive-incremental,resume,create-parents,prune
+  for number in 1 2 3 4 5; do
+    zfs snapshot "tank/a@$(of_day "$number")"
+    replicate 0 --no-snapshot --keep last=2 --keep-target last=1 tank/a "$url/a"
+  done
+  expect "$(days_of tank/a)/$(days_of vault/in/a)" "4 5/3 4 5"
+  no_holds_left
+}
+
 run_cases "$@"

@@ -11,7 +11,7 @@ read_the_list_again() {
   wait_until 20 "the list is read again" grep -q 'read the list of clients again' "$work/server.log"
 }
 
-case_trusted_and_granted() {
+case_long_trusted_and_granted() {
   make_small tank/data
   zfs snapshot tank/data@one
   serve_by_keys
@@ -178,7 +178,7 @@ case_by_ssh_to_a_host_without_a_server() {
 }
 
 # In full; then, over a line that is cut and comes back, what is new; then through ssh.
-case_by_ssh_from_a_host_without_a_server() {
+case_long_by_ssh_from_a_host_without_a_server() {
   make_small tank/data
   zfs snapshot tank/data@one
   start_sshd

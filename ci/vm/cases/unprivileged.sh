@@ -38,7 +38,7 @@ tells_and_mends() {
   $remedy
 }
 
-case_delegated_on_both_sides() {
+case_long_delegated_on_both_sides() {
   delegate
   [ "$(ps -o user= -p "$server")" = keeper ] || fail "the server runs as $(ps -o user= -p "$server")"
   run 0 "${as_carrier[@]}" "$zferry" doctor --source tank/data
@@ -102,7 +102,7 @@ case_each_grant_on_the_source_is_needed() {
   no_holds_left
 }
 
-case_each_grant_on_the_target_is_needed() {
+case_long_each_grant_on_the_target_is_needed() {
   delegate
   zfs snapshot tank/data@one
   zfs create -V 16M tank/volume

@@ -1,9 +1,9 @@
 #!/bin/bash
+# shellcheck source=ci/vm/cases/lib.sh
 # The units of docs/systemd, installed as docs/least-privilege.md says, in a guest whose first process is systemd
-# (INIT=systemd of ci/vm/run, which puts this file beside lib.sh): zferry serves without root and without privileges,
-# lets transfers end when it is stopped, and comes back when it was killed. Before all that, the package (ci/package), which
-# the folder that is SHAREd has.
-. "$(dirname "$0")/lib.sh"
+# (INIT=systemd of ci/vm/run): zferry serves without root and without privileges, lets transfers end when it is stopped, and
+# comes back when it was killed. Before all that, the package (ci/package), which the folder that is SHAREd has.
+. "$(dirname "$0")/../lib.sh"
 
 unit=zferry-serve
 # The most that `systemd-analyze security` may say of the unit, of 10: below it are the network and /dev/zfs, without
