@@ -2,14 +2,14 @@
 
 mod parse;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 
 pub(super) use self::parse::{Config, Job};
 use super::{show, usage};
 use crate::error::{Failure, Side};
-use crate::trust::list::{self, Mistake};
+use crate::trust::list::{self, ListError, Mistake};
 
 /// Check the configuration of `zferry schedule`
 #[derive(Args, Debug)]
@@ -34,7 +34,7 @@ pub(super) struct ConfigFile {
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let Command::Check(file) = &arguments.command;
-    let jobs = match file.load()?.jobs.len() {
+    let jobs = match file.read_by(list::read_for_its_owner)?.jobs.len() {
         1 => "1 job".to_owned(),
         count => format!("{count} jobs"),
     };
@@ -46,12 +46,16 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 impl ConfigFile {
     /// Reads it. It names commands and targets: whoever may write it has our rights.
     pub fn load(&self) -> Result<Config, Failure> {
+        self.read_by(list::read)
+    }
+
+    fn read_by(&self, read: fn(&Path) -> Result<String, ListError>) -> Result<Config, Failure> {
         let shown = self.config.display();
         if !self.config.exists() {
             return Err(usage(Side::Source, format!("there is no {shown}"))
                 .with_remedy("write one (see docs/zferry.toml), or name another: --config FILE"));
         }
-        let text = list::read(&self.config).map_err(|error| error.on(Side::Source))?;
+        let text = read(&self.config).map_err(|error| error.on(Side::Source))?;
         Config::parse(&text).map_err(|mistakes| self.told(&mistakes))
     }
 
