@@ -28,7 +28,8 @@ pub enum Class {
     Usage,
     /// The operator: going on would need a decision that zferry never takes by itself.
     Refused,
-    /// The operator: some datasets of a tree were copied and others not, each for its own reason.
+    /// The operator: what was asked for is so in part: some datasets of a tree were not copied, or
+    /// what was copied was not pruned.
     Partly,
     /// Nobody: the same job is running already.
     Busy,
@@ -144,7 +145,8 @@ impl Class {
             Class::Usage => "the command line or a configuration cannot mean what it says",
             Class::Refused => "going on would need a decision that zferry never takes by itself",
             Class::Partly => {
-                "some datasets of a tree were copied, and others not, each for its own reason"
+                "some datasets of a tree were copied, and others not, each for its own reason; or \
+                 all was copied, and what need not be kept could not be pruned"
             }
             Class::Busy => "the same job is running already",
             Class::Interrupted => "cut short from outside; the same command may be run again",

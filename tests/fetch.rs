@@ -226,6 +226,23 @@ fn what_goes_wrong_there_is_said_here_once() {
     far.is_left_alone();
 }
 
+#[test]
+fn what_cannot_be_pruned_there_is_said_here_by_a_copy_that_is_done_in_part() {
+    let (far, here) = (source(), StandIn::new());
+    far.host.snapshot("tank/a", "zferry_2020-01-01T00:00:00Z", b"x");
+    far.host.snapshot("tank/a", "zferry_2020-01-02T00:00:00Z", b"x");
+    far.host.may_not_be_destroyed("tank/a");
+    let keep = ["--keep", "last=1", "--keep-target", "last=1"];
+    let ended = far.fetch(&here, "tank/a", &keep);
+    let copied = "source: tank/a@zferry_2020-01-02T00:00:00Z is copied, but pruning failed: ";
+    ended.failed_with(1, &[copied, "permission denied"]);
+    assert_eq!(here.snapshots("backup/a"), ["one", "zferry_2020-01-02T00:00:00Z"]);
+    // Of a tree each dataset is named as well.
+    let ended = far.fetch(&here, "tank/a", &[&keep[..], &["-r"]].concat());
+    let named = "zferry: tank/a: copied, but pruning failed: source: ";
+    ended.failed_with(1, &[named, "1 dataset is copied, but pruning failed: tank/a; "]);
+}
+
 /// As for a login by way of another host, or by sudo, which forgets where it came from.
 #[test]
 fn where_ssh_did_not_come_from_us_our_own_address_is_tried() {

@@ -5,6 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use serde_json::Value;
+
 #[path = "support/host.rs"]
 mod host;
 #[path = "support/scheduled.rs"]
@@ -101,6 +103,32 @@ fn a_run_that_went_well_and_one_that_failed_are_told_in_a_clean_environment() {
         };
         assert_eq!(names.filter(foreign).collect::<Vec<_>>(), [""; 0], "{told}");
     }
+}
+
+#[test]
+fn a_run_that_could_not_prune_what_it_has_copied_is_told_as_one_that_failed() {
+    let program = Program::noting("");
+    let words = [HOURLY, "keep = \"last=1\"\n", &program.is("on-failure")].concat();
+    let host = Host::new(&job("a", &words));
+    host.zfs.snapshot("tank/a", "zferry_2020-01-01T00:00:00Z", b"x");
+    host.zfs.may_not_be_destroyed("tank/a");
+    let scheduler = host.schedule();
+    let noted = program.wait_for_calls(1).remove(0);
+    let error = variable(&noted, "ZFERRY_ERROR");
+    assert!(
+        error.contains("is copied, but pruning failed: ") && error.contains("permission denied")
+    );
+    let told = host.wait_for_status("a", |job| job["failures_in_a_row"] == 1);
+    assert_eq!(told["last_success"], Value::Null, "{told}");
+    // By its rhythm, and not in a minute.
+    let [began, next] = ["began", "next_run"]
+        .map(|moment| told[moment].as_str().unwrap().parse::<jiff::Timestamp>().unwrap());
+    assert!(next.duration_since(began).as_secs() >= 3600, "{told}");
+    assert!(told["last_failure"]["what"].as_str().unwrap().contains("pruning failed"), "{told}");
+    assert_eq!(told["totals"]["failed_runs"], 1, "{told}");
+    let arrived = told["datasets"][0]["snapshot"].as_str().unwrap();
+    assert!(host.zfs.exists(&format!("backup/a@{arrived}")), "{told}");
+    stopped(scheduler);
 }
 
 #[test]

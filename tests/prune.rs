@@ -25,7 +25,7 @@ mod secure;
 #[path = "support/stand_in.rs"]
 mod stand_in;
 
-use host::{Ended, Running, Server, wait_for, zferry_on};
+use host::{Ended, Running, Server, replicate, wait_for, zferry_on};
 use peer::{Peer, control_preamble};
 use scene::{Host, Scene};
 use secure::Secure;
@@ -193,6 +193,76 @@ fn rules_and_templates_that_mean_nothing_are_mistakes_of_whoever_typed_them() {
         prune(&host, words).failed_with(3, &[said]);
     }
     assert_eq!(host.calls(), [[""; 0]; 0]);
+}
+
+/// Both have days 1 to 3, and the source the fourth besides.
+fn to_be_pruned() -> StandIn {
+    let host = StandIn::new();
+    days(&host, "tank/a", 4);
+    days(&host, "backup/a", 3);
+    host
+}
+
+const KEEP_BOTH: [&str; 5] = ["--no-snapshot", "--keep", "last=1", "--keep-target", "last=2"];
+
+#[test]
+fn a_copy_that_went_well_and_cannot_be_pruned_is_done_in_part() {
+    for (dataset, side) in [("tank/a", "source"), ("backup/a", "target")] {
+        let host = to_be_pruned();
+        host.may_not_be_destroyed(dataset);
+        let ended = replicate(&host, "tank/a", "backup/a", &KEEP_BOTH).ended();
+        let copied = format!("{side}: tank/a@{} is copied, but pruning failed: ", of_day(4));
+        let words = [&*copied, "permission denied", "to mend it: see what zfs allow grants"];
+        let ended = ended.failed_with(1, &words);
+        let told = text(&ended);
+        assert!(told.contains(&format!("tank/a@{} -> backup/a, 1 stream", of_day(4))), "{told}");
+        // The other side is pruned all the same.
+        let (ours, theirs) = (days_of(&host, "tank/a"), days_of(&host, "backup/a"));
+        let expected: (&[u64], &[u64]) =
+            if side == "source" { (&[1, 2, 3, 4], &[3, 4]) } else { (&[4], &[1, 2, 3, 4]) };
+        assert_eq!((&ours[..], &theirs[..]), expected);
+        // It is so until it is mended, also where nothing is left to copy.
+        let again = replicate(&host, "tank/a", "backup/a", &KEEP_BOTH).ended();
+        again.failed_with(1, &[&copied]);
+    }
+}
+
+#[test]
+fn a_pruning_that_failed_on_both_sides_is_told_of_both() {
+    let host = to_be_pruned();
+    host.may_not_be_destroyed("tank/a");
+    host.may_not_be_destroyed("backup/a");
+    let flags = [&KEEP_BOTH[..], &["--json"]].concat();
+    let ended = replicate(&host, "tank/a", "backup/a", &flags).ended();
+    let ended = ended.failed_with(1, &["source: tank/a@", "; at the target: "]);
+    let events: Vec<serde_json::Value> =
+        text(&ended).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let [.., copied, failed] = &events[..] else { panic!("{events:?}") };
+    assert_eq!((&copied["event"], &copied["streams"]), (&"copied".into(), &1.into()));
+    let sides: Vec<_> =
+        copied["unpruned"].as_array().unwrap().iter().map(|it| it["side"].clone()).collect();
+    assert_eq!(sides, ["source", "target"]);
+    assert_eq!((&failed["event"], &failed["class"]), (&"failed".into(), &"partly".into()));
+}
+
+#[test]
+fn a_server_that_does_not_prune_has_copied_all_the_same() {
+    let (source, target) = (StandIn::new(), StandIn::new());
+    days(&source, "tank/a", 2);
+    let server = Server::serve(&target, &[]);
+    let flags = ["--no-snapshot", "--keep-target", "last=1"];
+    let ended = replicate(&source, "tank/a", &server.url("a"), &flags).ended();
+    ended
+        .failed_with(1, &["target: tank/a@", "is copied, but pruning failed", "prunes for nobody"]);
+    assert_eq!(days_of(&target, "backup/a"), [1, 2]);
+}
+
+#[test]
+fn one_in_use_after_a_copy_stays_for_now_and_the_copy_is_done() {
+    let host = to_be_pruned();
+    host.is_busy(&format!("tank/a@{}", of_day(2)));
+    replicate(&host, "tank/a", "backup/a", &KEEP_BOTH).ended().succeeded();
+    assert_eq!(days_of(&host, "tank/a"), [2, 4]);
 }
 
 /// A hand-made client of a server with keys.

@@ -306,6 +306,43 @@ fn both_sides_are_pruned_once_the_target_has_what_is_new() {
 }
 
 #[test]
+fn a_tree_of_which_a_part_cannot_be_pruned_is_copied_whole_and_done_in_part() {
+    let host = StandIn::new();
+    for name in TREE {
+        host.dataset(name, "filesystem");
+        for number in 1..=2 {
+            host.snapshot(name, &format!("s_2026010{number}-000000"), b"x");
+        }
+    }
+    host.may_not_be_destroyed("tank/t/a/b");
+    let keep = ["--keep", "last=1", "--template", "s_%Y%m%d-%H%M%S"];
+    let flags = [&["-r", "--no-snapshot", "--cache", "64MiB"], &keep[..]].concat();
+    let ended = replicate(&host, "tank/t", "backup/t", &flags).ended();
+    let ended = ended.failed_with(
+        1,
+        &[
+            "zferry: tank/t/a/b: copied, but pruning failed: source: ",
+            "5 datasets are copied, but pruning failed of 1: tank/t/a/b; the first: ",
+            "permission denied",
+        ],
+    );
+    assert!(said(&ended).contains("tank/t@s_20260102-000000 (5 datasets) -> "), "{}", said(&ended));
+    for name in TREE {
+        assert_eq!(host.snapshots(&name.replacen("tank", "backup", 1)).len(), 2, "{name}");
+        let left = if name == "tank/t/a/b" { 2 } else { 1 };
+        assert_eq!(host.snapshots(name).len(), left, "{name}");
+    }
+    // Of one that is not copied either, both are told.
+    host.dataset("tank/t/other", "filesystem");
+    host.snapshot("tank/t/other", "s_20260102-000000", b"x");
+    host.dataset("backup/t/other", "filesystem");
+    host.snapshot("backup/t/other", "mine", b"something else");
+    let ended = replicate(&host, "tank/t", "backup/t", &flags).ended();
+    let words = ["1 of 6 datasets were not copied: tank/t/other; ", "; and pruning failed of 1: "];
+    ended.failed_with(1, &words);
+}
+
+#[test]
 fn a_tree_goes_from_pool_to_pool_within_one_host() {
     let host = StandIn::new();
     for name in TREE {

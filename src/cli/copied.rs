@@ -12,7 +12,7 @@ pub(super) struct Copied {
     /// `None` for a tree whose datasets have none in common.
     pub snapshot: Option<SnapName>,
     pub summary: Summary,
-    /// What of a tree was not copied, and why, where the rest was.
+    /// What was not copied of a tree, or not pruned, and why, where the rest was.
     pub missing: Option<Failure>,
 }
 
@@ -25,7 +25,7 @@ impl Copied {
         }
     }
 
-    /// Whether all was copied.
+    /// Whether all is as it was wished.
     pub fn all(&self) -> Result<(), &Failure> {
         self.missing.as_ref().map_or(Ok(()), Err)
     }

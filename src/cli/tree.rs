@@ -1,6 +1,7 @@
 //! Which datasets a copy takes along: the same flags for a copy that this host sends and for one
 //! that ssh has another host send.
 
+use std::fmt::Write as _;
 use std::num::NonZeroU16;
 use std::time::{Duration, Instant};
 
@@ -95,11 +96,9 @@ impl TreeFlags {
             (None, false) => {
                 let mut one = watch.dataset(&job.source);
                 let copying = replicate(zfs, job, dial, options, one.as_mut(), stop);
-                let held = Held::from(Box::pin(copying).await?);
+                let held = Box::pin(copying).await?;
                 watch.ended(&job.source, &Ok(held.clone()));
-                let Held { snapshot, summary } = held;
-                let holds = job.source.at(&snapshot);
-                Copied { holds, snapshot: Some(snapshot), summary, missing: None }
+                alone(job, held)
             }
         };
         let taken = if copied.summary.streams > 0 { begun.elapsed() } else { Duration::ZERO };
@@ -131,6 +130,21 @@ fn nothing(job: &Job) -> Copied {
     Copied { holds, snapshot: None, summary, missing: None }
 }
 
+/// What became of one dataset.
+fn alone(job: &Job, held: Held) -> Copied {
+    let Held { snapshot, summary, unpruned } = held;
+    let holds = job.source.at(&snapshot);
+    let missing = unpruned.split_first().map(|(first, others)| {
+        let mut what = format!("{holds} is copied, but pruning failed: {}", first.what);
+        for Failure { side, what: too, .. } in others {
+            let _ = write!(what, "; at the {side}: {too}");
+        }
+        let remedy = first.remedy.as_deref().unwrap_or("mend that; the next run prunes again");
+        Failure::new(first.side, Class::Partly, what).with_remedy(remedy)
+    });
+    Copied { holds, snapshot: Some(snapshot), summary, missing }
+}
+
 /// What became of a tree as a whole.
 fn whole(job: &Job, outcome: TreeOutcome) -> Result<Copied, Failure> {
     let TreeOutcome { copied, left_out, extra } = outcome;
@@ -143,29 +157,23 @@ fn whole(job: &Job, outcome: TreeOutcome) -> Result<Copied, Failure> {
     let mut summary = Summary::default();
     let mut of_root = None;
     let mut failed: Vec<(DatasetName, Failure)> = Vec::new();
+    let mut unpruned: Vec<(DatasetName, Failure)> = Vec::new();
     let count = copied.len();
     for (dataset, outcome) in copied {
         match outcome {
             Ok(held) => {
                 summary.join(&held.summary);
                 of_root = of_root.or((dataset == job.source).then_some(held.snapshot));
+                unpruned.extend(held.unpruned.into_iter().next().map(|failure| (dataset, failure)));
             }
             Err(failure) => failed.push((dataset, failure)),
         }
     }
-    let missing = match failed.first() {
-        None => None,
-        Some((_, failure)) if failed.len() == count => {
-            let what = format!("none of {count} datasets was copied: {}", named(&failed));
-            return Err(Failure { what, ..failure.clone() });
-        }
-        Some(_) => {
-            let what =
-                format!("{} of {count} datasets were not copied: {}", failed.len(), named(&failed));
-            let remedy = "see above what is wrong with each; the others are copied";
-            Some(Failure::new(Side::Source, Class::Partly, what).with_remedy(remedy))
-        }
-    };
+    if let Some((_, failure)) = failed.first().filter(|_| failed.len() == count) {
+        let what = format!("none of {count} datasets was copied: {}", named(&failed));
+        return Err(Failure { what, ..failure.clone() });
+    }
+    let missing = missing(count, &failed, &unpruned);
     let count = count - failed.len();
     let datasets = match count {
         1 => "1 dataset".to_owned(),
@@ -177,6 +185,33 @@ fn whole(job: &Job, outcome: TreeOutcome) -> Result<Copied, Failure> {
     };
     let snapshot = snapshot_of(&job.wanted, of_root.as_ref()).cloned();
     Ok(Copied { holds, snapshot, summary, missing })
+}
+
+/// What is wrong with a tree of so many datasets, of which not all have failed.
+fn missing(
+    count: usize,
+    failed: &[(DatasetName, Failure)],
+    unpruned: &[(DatasetName, Failure)],
+) -> Option<Failure> {
+    let not_copied =
+        || format!("{} of {count} datasets were not copied: {}", failed.len(), named(failed));
+    let not_pruned = || format!("pruning failed of {}: {}", unpruned.len(), named(unpruned));
+    let (what, remedy) = match (failed, unpruned) {
+        ([], []) => return None,
+        ([], _) => (
+            match count {
+                1 => format!("1 dataset is copied, but pruning failed: {}", named(unpruned)),
+                _ => format!("{count} datasets are copied, but {}", not_pruned()),
+            },
+            "see above what is wrong with each; the next run prunes again",
+        ),
+        (_, []) => (not_copied(), "see above what is wrong with each; the others are copied"),
+        (_, _) => (
+            format!("{}; and {}", not_copied(), not_pruned()),
+            "see above what is wrong with each; the others are copied",
+        ),
+    };
+    Some(Failure::new(Side::Source, Class::Partly, what).with_remedy(remedy))
 }
 
 /// What all datasets of a tree have in common, or at least what its root has.

@@ -6,14 +6,13 @@
 use std::time::{Duration, Instant};
 
 use super::copying::{Copying, Known, SoFar};
-use super::figures::Summary;
 use super::job::{Job, Outcome};
 use super::left;
 use super::prune::{Pruned, after_copy};
 use super::retry::{Attempts, Next};
 use super::send::stopped;
 use super::session::{Session, TakenUp};
-use super::watch::{Noting, Stop, Watch};
+use super::watch::{Held, Noting, Stop, Watch};
 use super::{Dial, Options};
 use crate::dataset::DatasetName;
 use crate::error::Failure;
@@ -38,15 +37,15 @@ impl<'a> Carrier<'a> {
         Carrier { zfs, dial, options, session: None, connected: false }
     }
 
-    /// Makes the target hold what is wanted. What both sides hold need not be asked for if it is
-    /// `known`.
+    /// Makes the target hold what is wanted, and prunes then. What both sides hold need not be
+    /// asked for if it is `known`.
     pub async fn copy(
         &mut self,
         job: &Job,
         mut known: Option<Known>,
         watch: &mut dyn Watch,
         stop: &mut Stop,
-    ) -> Result<Outcome, Failure> {
+    ) -> Result<Held, Failure> {
         let begun = Instant::now();
         let mut so_far = SoFar::new(self.zfs, job);
         let mut attempts = Attempts::new(self.options.retry_for, seed(), begun);
@@ -54,16 +53,13 @@ impl<'a> Carrier<'a> {
         loop {
             let ended = self.attempt(job, known.take(), &mut watch, stop, &mut so_far).await;
             let failure = match ended {
-                Ok(Outcome::Done(reached, summary)) => {
-                    let pruned = self.prune(job).await;
-                    let summary = Summary { taken: begun.elapsed(), pruned, ..summary };
-                    return Ok(Outcome::Done(reached, summary));
-                }
-                Ok(Outcome::UpToDate(held)) => {
-                    return Ok(match self.prune(job).await {
-                        0 => Outcome::UpToDate(held),
-                        pruned => Outcome::Done(held, Summary { pruned, ..Summary::default() }),
-                    });
+                Ok(outcome) => {
+                    let mut held = Held::from(outcome);
+                    self.prune(job, &mut held).await;
+                    if held.summary.streams > 0 {
+                        held.summary.taken = begun.elapsed();
+                    }
+                    return Ok(held);
                 }
                 Err(failure) => failure,
             };
@@ -129,29 +125,24 @@ impl<'a> Carrier<'a> {
         }
     }
 
-    /// What need not be kept goes, on both sides. That something stays is no reason to fail: the
-    /// target has what was wanted. How many went.
-    async fn prune(&mut self, job: &Job) -> u64 {
-        let Some(session) = &mut self.session else { return 0 };
-        let pruned = after_copy(session, self.zfs, &job.source, &job.target, &job.retention).await;
+    /// What need not be kept goes, on both sides. Where that fails the copy is not made again: the
+    /// target has what was wanted.
+    async fn prune(&mut self, job: &Job, held: &mut Held) {
+        let Some(mut session) = self.session.take() else { return };
+        let (source, target) = (&job.source, &job.target);
+        let pruned = after_copy(&mut session, self.zfs, source, target, &job.retention).await;
+        self.keep(session, &pruned).await;
         let reports = match pruned {
             Ok(Pruned { source, target }) => source.into_iter().chain(target),
-            Err(failure) => {
-                tracing::warn!(dataset = %job.source, "nothing is pruned: {failure}");
-                return 0;
-            }
+            Err(failure) => return held.unpruned.push(failure),
         };
-        let mut count = 0;
         for report in reports {
-            count += report.count;
-            if let Some(failure) = report.failure {
-                tracing::warn!(dataset = %job.source, "less was pruned than could be: {failure}");
-            }
+            held.summary.pruned += report.count;
+            held.unpruned.extend(report.failure);
             for stays in report.stay {
                 tracing::info!(snapshot = %stays.snapshot, why = stays.why, "stays for now");
             }
         }
-        count
     }
 
     /// One session, from its first connection or from the end of the copy before, to the goal or to

@@ -5,8 +5,8 @@
 //! of a receive that can never be finished. Snapshots are held until the target has them.
 
 use super::carrier::Carrier;
-use super::job::{Job, Outcome, blocking};
-use super::watch::{Stop, Watch};
+use super::job::{Job, blocking};
+use super::watch::{Held, Stop, Watch};
 use super::{Dial, Options};
 use crate::error::Failure;
 use crate::zfs::Zfs;
@@ -19,12 +19,12 @@ pub async fn replicate(
     options: Options,
     watch: &mut dyn Watch,
     stop: &mut Stop,
-) -> Result<Outcome, Failure> {
+) -> Result<Held, Failure> {
     // Asked first: a mistyped source should not cost a connection, nor an unreachable server a
     // snapshot.
     blocking(zfs, job, |zfs, job| zfs.source_state(&job.source)).await?;
     let mut carrier = Carrier::new(zfs, dial, options);
-    let outcome = carrier.copy(job, None, watch, stop).await;
+    let held = carrier.copy(job, None, watch, stop).await;
     carrier.close().await;
-    outcome
+    held
 }

@@ -196,7 +196,7 @@ impl Run<'_> {
                     let copying = self.copy(&mut carrier, *task, &mut stop);
                     let outcome = Box::pin(copying).await;
                     self.queue.borrow_mut().ended(place, outcome.is_ok());
-                    self.tell(dataset, outcome.map(Held::from));
+                    self.tell(dataset, outcome);
                 }
                 Next::Pointless(task) => self.tell(task.source.dataset, Err(pointless())),
                 Next::Wait => carrier.meanwhile(ended).await,
@@ -211,7 +211,7 @@ impl Run<'_> {
         carrier: &mut Carrier<'_>,
         task: Task,
         stop: &mut Stop,
-    ) -> Result<Outcome, Failure> {
+    ) -> Result<Held, Failure> {
         if stop.is_pulled() {
             return Err(stopped());
         }
@@ -220,7 +220,7 @@ impl Run<'_> {
         }
         match task.verdict {
             Verdict::UpToDate(snapshot) if self.job.root.retention.is_nothing() => {
-                return Ok(Outcome::UpToDate(snapshot));
+                return Ok(Held::from(Outcome::UpToDate(snapshot)));
             }
             Verdict::Refused(refusal) if !refusal.is_dead_token() => return Err((*refusal).into()),
             Verdict::Refused(_) | Verdict::UpToDate(_) | Verdict::Carry(_) => {}

@@ -89,6 +89,8 @@ pub struct Held {
     pub snapshot: SnapName,
     /// What that took.
     pub summary: Summary,
+    /// Why snapshots stay that were to go, on either side; of nothing that is in use for a moment.
+    pub unpruned: Vec<Failure>,
 }
 
 impl From<Outcome> for Held {
@@ -97,7 +99,7 @@ impl From<Outcome> for Held {
             Outcome::UpToDate(snapshot) => (snapshot, Summary::default()),
             Outcome::Done(snapshot, summary) => (snapshot, summary),
         };
-        Held { snapshot: snapshot.name, summary }
+        Held { snapshot: snapshot.name, summary, unpruned: Vec::new() }
     }
 }
 

@@ -55,8 +55,9 @@ pub struct Standing<'a> {
 pub enum Ended {
     /// The target has everything up to this snapshot.
     Well(Option<SnapName>),
-    /// The target has everything up to this snapshot but for some datasets; what is wrong with
-    /// them. The next run by rhythm, or by what is written from now on, tries them again.
+    /// The target has everything up to this snapshot but for some datasets, or has it and was not
+    /// pruned; what is wrong with them. The next run by rhythm, or by what is written from now on,
+    /// tries that again.
     Partly(Option<SnapName>, String),
     /// Something failed that may work the next time; what it said.
     Interrupted(String),

@@ -71,6 +71,9 @@ pub(in crate::cli) enum Event<'a> {
         snapshot: Cow<'a, SnapName>,
         #[serde(flatten)]
         took: Took,
+        /// Why snapshots stay that were to go, on either side.
+        #[serde(default)]
+        unpruned: Vec<Failure>,
     },
     /// It does not, and why.
     NotCopied {
@@ -132,17 +135,20 @@ pub(in crate::cli) struct Took {
 /// What another host may say about one thing.
 pub(super) const TEXT_BYTES_MAX: usize = 4096;
 
+/// On so many a pruning may fail.
+const SIDES: usize = 2;
+
 impl Event<'_> {
     /// Understands a line of another host; `None` where it is something else, such as what a login
     /// says.
     pub fn read(line: &str) -> Option<Event<'static>> {
         let shown = |text: &str| printable(text, TEXT_BYTES_MAX);
-        let told = |failure: Cow<'_, Failure>| {
-            let mut failure = failure.into_owned();
+        let one = |mut failure: Failure| {
             failure.what = shown(&failure.what);
             failure.remedy = failure.remedy.map(|remedy| shown(&remedy));
-            Cow::Owned(failure)
+            failure
         };
+        let told = |failure: Cow<'_, Failure>| Cow::Owned(one(failure.into_owned()));
         match serde_json::from_str(line).ok()? {
             Event::Begin { dataset, what, estimated } => {
                 Some(Event::Begin { dataset, what: shown(&what).into(), estimated })
@@ -152,6 +158,10 @@ impl Event<'_> {
             }
             Event::Retry { dataset, failure } => {
                 Some(Event::Retry { dataset, failure: told(failure) })
+            }
+            Event::Copied { dataset, snapshot, took, unpruned } => {
+                let unpruned = unpruned.into_iter().take(SIDES).map(one).collect();
+                Some(Event::Copied { dataset, snapshot, took, unpruned })
             }
             Event::NotCopied { dataset, failure } => {
                 Some(Event::NotCopied { dataset, failure: told(failure) })
@@ -172,9 +182,9 @@ impl Event<'_> {
     ) -> Event<'a> {
         let dataset = Cow::Borrowed(dataset);
         match outcome {
-            Ok(Held { snapshot, summary }) => {
-                let snapshot = Cow::Borrowed(snapshot);
-                Event::Copied { dataset, snapshot, took: Took::from(summary) }
+            Ok(Held { snapshot, summary, unpruned }) => {
+                let (snapshot, took) = (Cow::Borrowed(snapshot), Took::from(summary));
+                Event::Copied { dataset, snapshot, took, unpruned: unpruned.clone() }
             }
             Err(failure) => Event::NotCopied { dataset, failure: Cow::Borrowed(failure) },
         }
@@ -286,7 +296,8 @@ mod tests {
         let page = include_str!("../../../docs/json.md");
         let failure = Failure::new(Side::Target, Class::Wait, "full").with_remedy("make room");
         let name: DatasetName = "tank/a".parse().unwrap();
-        let held = Held { snapshot: "b".parse().unwrap(), summary: Summary::default() };
+        let unpruned = vec![failure.clone()];
+        let held = Held { snapshot: "b".parse().unwrap(), summary: Summary::default(), unpruned };
         let of = || Some(Cow::Borrowed(&name));
         let would =
             Would::Copy { dataset: name.clone(), target: name.clone(), streams: 1, bytes: None };
@@ -334,7 +345,8 @@ mod tests {
             Moment { read: Bytes(4), stands_still: Some(Culprit::Wire), ..Moment::default() };
         let failure = Failure::new(Side::Target, Class::Wait, "full").with_remedy("make room");
         let name = "tank/a".parse().unwrap();
-        let held = Held { snapshot: "b".parse().unwrap(), summary: Summary::default() };
+        let unpruned = vec![failure.clone()];
+        let held = Held { snapshot: "b".parse().unwrap(), summary: Summary::default(), unpruned };
         for event in [
             Event::Planned(Planned { datasets: 3, ..Planned::default() }),
             Event::Begin { dataset: None, what: "tank/a@b".into(), estimated: Some(Bytes(1)) },
@@ -357,6 +369,16 @@ mod tests {
         let line = serde_json::to_string(&Event::Failed(Cow::Owned(bad))).unwrap();
         let Some(Event::Failed(read)) = Event::read(&line) else { panic!("{line}") };
         assert!(read.what.len() <= TEXT_BYTES_MAX && !read.what.contains('\u{1b}'));
+        let unpruned = vec![Failure::new(Side::Target, Class::Zfs, "\u{1b}[2J".repeat(9999)); 9];
+        let held = Held { snapshot: "b".parse().unwrap(), summary: Summary::default(), unpruned };
+        let line = serde_json::to_string(&Event::of_dataset(&name, &Ok(held))).unwrap();
+        let Some(Event::Copied { unpruned, .. }) = Event::read(&line) else { panic!("{line}") };
+        assert_eq!(unpruned.len(), SIDES);
+        assert!(
+            unpruned
+                .iter()
+                .all(|it| it.what.len() <= TEXT_BYTES_MAX && !it.what.contains('\u{1b}'))
+        );
         for noise in ["", "Welcome!", "{}", "{\"event\":\"dinner\"}", "7"] {
             assert!(Event::read(noise).is_none(), "{noise}");
         }

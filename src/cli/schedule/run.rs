@@ -52,6 +52,8 @@ pub(super) fn ended(outcome: &Result<Copied, Failure>) -> Ended {
             Ended::Partly(snapshot.clone(), failure.to_string())
         }
         Err(failure) => match failure.class {
+            // Of what another host sends, which says no more of it.
+            Class::Partly => Ended::Partly(None, failure.to_string()),
             Class::Interrupted | Class::Wait | Class::Busy | Class::Machine => {
                 Ended::Interrupted(failure.to_string())
             }
@@ -74,6 +76,8 @@ mod tests {
             missing: Some(missing),
         };
         assert!(matches!(ended(&Ok(copied)), Ended::Partly(Some(_), _)));
+        let of_another_host = Failure::new(Side::Source, Class::Partly, "x");
+        assert!(matches!(ended(&Err(of_another_host)), Ended::Partly(None, _)));
     }
 
     #[test]

@@ -96,6 +96,10 @@ impl Bars {
 }
 
 impl SoFar {
+    fn is_tree(&self) -> bool {
+        self.planned != Planned::default()
+    }
+
     fn line(&self, root: &DatasetName) -> String {
         let SoFar { planned, ended, failed, bytes, began, .. } = self;
         let failed = match failed {
@@ -133,8 +137,15 @@ impl TreeWatch for ShowTree {
     }
 
     fn ended(&self, dataset: &DatasetName, outcome: &Result<Held, Failure>) {
-        if let Err(failure) = outcome {
-            self.say(&format!("zferry: {dataset}: {failure}"));
+        match outcome {
+            Err(failure) => self.say(&format!("zferry: {dataset}: {failure}")),
+            // Of one dataset alone the end says it.
+            Ok(held) if self.so_far.borrow().is_tree() => {
+                for failure in &held.unpruned {
+                    self.say(&format!("zferry: {dataset}: copied, but pruning failed: {failure}"));
+                }
+            }
+            Ok(_) => {}
         }
         let mut so_far = self.so_far.borrow_mut();
         so_far.ended += 1;
@@ -202,8 +213,7 @@ impl Watch for Dataset<'_> {
         self.read = moment.read;
         let mut so_far = self.tree.so_far.borrow_mut();
         so_far.bytes = Bytes(so_far.bytes.0 + more);
-        let is_tree = so_far.planned != Planned::default();
-        let is_told = is_tree && self.tree.bars.is_none() && !self.tree.quiet;
+        let is_told = so_far.is_tree() && self.tree.bars.is_none() && !self.tree.quiet;
         let due = if is_told { so_far.due(&self.tree.root) } else { None };
         drop(so_far);
         if let Some(line) = due {

@@ -150,10 +150,10 @@ impl<'a> Following<'a> {
                     stream.watch.end();
                 }
             }
-            Event::Copied { dataset, snapshot, took } => {
+            Event::Copied { dataset, snapshot, took, unpruned } => {
                 self.streams.remove(&Some(dataset.clone().into_owned()));
-                let held =
-                    Held { snapshot: snapshot.clone().into_owned(), summary: (*took).into() };
+                let (snapshot, unpruned) = (snapshot.clone().into_owned(), unpruned.clone());
+                let held = Held { snapshot, summary: (*took).into(), unpruned };
                 self.watch.ended(dataset, &Ok(held));
             }
             Event::NotCopied { dataset, failure } => {
