@@ -12,7 +12,7 @@ mod scheduled;
 #[path = "support/stand_in.rs"]
 mod stand_in;
 
-use host::{running_zfs, wait_for, wait_for_words};
+use host::{Running, running_zfs, wait_for, wait_for_words, zferry_on};
 use scheduled::{Host, content, job, stopped};
 
 #[test]
@@ -150,4 +150,41 @@ fn a_configuration_is_checked_without_being_run() {
     fs::remove_file(host.config()).unwrap();
     host.check().failed_with(3, &["there is no", "--config FILE"]);
     assert!(host.zfs.calls().is_empty());
+}
+
+#[test]
+fn the_doctor_looks_at_what_the_jobs_need_and_says_what_it_cannot_see() {
+    let served = job("b", "every = \"1h\"\nkeep-target = \"last=1\"\n")
+        .replace("backup/b", "zferry://backup.example/b");
+    let host = Host::new(&(job("a", "every = \"1h\"\nkeep = \"last=1\"") + &served));
+    host.zfs.dataset("backup", "filesystem");
+    let findings = || -> Vec<serde_json::Value> {
+        let mut command = zferry_on(&host.zfs, &["doctor", "--json", "--jobs"]);
+        // Whether this machine has ZFS is no matter here.
+        let told = Running::start(command.arg(host.config())).ended().stdout;
+        let report: serde_json::Value = serde_json::from_slice(&told).unwrap();
+        let all = report["findings"].as_array().unwrap().iter();
+        let is_ours = |found: &&serde_json::Value| {
+            ["source", "target", "jobs"].contains(&found["topic"].as_str().unwrap())
+        };
+        all.filter(is_ours).cloned().collect()
+    };
+    let [a, b, target, elsewhere] = &findings()[..] else { panic!("{:?}", findings()) };
+    let has = |found: &serde_json::Value, words: &str| {
+        let fact = found["fact"].as_str().unwrap();
+        assert!(fact.contains(words), "{words} is not in {fact}");
+    };
+    has(a, " on tank/a");
+    has(b, " on tank/b");
+    // Its target is made by the first copy.
+    assert!(target["fact"].as_str().unwrap().ends_with(" on backup"), "{target}");
+    has(elsewhere, "zferry://backup.example/b of job b is on another host");
+    let there = "zferry doctor --target ROOT --prune; its clients.toml must grant prune as well";
+    assert!(elsewhere["meaning"].as_str().unwrap().ends_with(there), "{elsewhere}");
+    fs::remove_file(host.config()).unwrap();
+    let [found] = &findings()[..] else { panic!("{:?}", findings()) };
+    has(found, "there is no ");
+    let words = ["doctor", "--prune"];
+    let ended = Running::start(&mut zferry_on(&host.zfs, &words)).ended();
+    ended.failed_with(3, &["--prune is about datasets that are named"]);
 }

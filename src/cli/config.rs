@@ -24,11 +24,14 @@ enum Command {
     Check(ConfigFile),
 }
 
+/// Where it lies unless another is named.
+pub(super) const CONFIG: &str = "/etc/zferry/zferry.toml";
+
 /// The configuration of a scheduler.
 #[derive(Args, Clone, Debug)]
 pub(super) struct ConfigFile {
     /// The jobs
-    #[arg(long, value_name = "FILE", default_value = "/etc/zferry/zferry.toml")]
+    #[arg(long, value_name = "FILE", default_value = CONFIG)]
     config: PathBuf,
 }
 
@@ -44,6 +47,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 impl ConfigFile {
+    /// The one at `path`.
+    pub fn at(path: PathBuf) -> ConfigFile {
+        ConfigFile { config: path }
+    }
+
     /// Reads it. It names commands and targets: whoever may write it has our rights.
     pub fn load(&self) -> Result<Config, Failure> {
         self.read_by(list::read)

@@ -3,22 +3,30 @@
 //! Reads facts, has them judged ([`judge`]) and prints the findings. What must never happen here:
 //! a change to the machine, or a fact that cannot be read and hides the others.
 
+mod asked;
 mod finding;
 mod grants;
 mod judge;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Write};
+use std::path::PathBuf;
 
 use clap::Args;
 use serde::Serialize;
 
+use self::asked::Asked;
+pub use self::asked::Elsewhere;
 pub use self::finding::{Finding, Mark};
-pub use self::grants::{Duty, Use};
+pub use self::grants::{Asks, Duty, Use};
 pub use self::judge::{Facts, judge};
+use super::config::{CONFIG, ConfigFile};
+use super::usage;
 use crate::dataset::DatasetName;
+use crate::dataset::property::PropertyName;
 use crate::error::{Class, Failure, Side};
 use crate::zfs::Zfs;
 
@@ -29,7 +37,7 @@ const DEVICE: &str = "/dev/zfs";
 ///
 /// Changes nothing. Fails only where zferry cannot replicate at all; warnings cost speed or
 /// caution.
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 pub(super) struct Arguments {
     /// Tell as well whether this user may replicate or send from this dataset, and the `zfs allow`
     /// that is missing; may be given several times
@@ -39,12 +47,28 @@ pub(super) struct Arguments {
     /// below; may be given several times
     #[arg(long, value_name = "POOL/DS")]
     target: Vec<DatasetName>,
+    /// Of each --source and --target, tell as well whether snapshots may be destroyed there, for
+    /// --keep, --keep-target and `zferry prune`
+    #[arg(long)]
+    prune: bool,
+    /// Of each --target, tell as well whether these properties may be set there, for --properties
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', requires = "target")]
+    properties: Vec<PropertyName>,
+    /// Tell the same of every job of a scheduler's configuration, by what it asks for; of what is
+    /// on other hosts, where to ask [default: /etc/zferry/zferry.toml if no FILE is named]
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = CONFIG)]
+    jobs: Option<PathBuf>,
     /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    if arguments.prune && arguments.source.is_empty() && arguments.target.is_empty() {
+        return Err(usage(Side::Source, "--prune is about datasets that are named").with_remedy(
+            "add --source POOL/DATASET or --target POOL/DATASET; jobs say it themselves",
+        ));
+    }
     let findings = judge(&read(arguments));
     // A reader that has gone needs no report; the exit code is for others.
     let _ = print(&findings, arguments.json, &mut io::stdout().lock());
@@ -58,22 +82,67 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 
 /// Asks the machine. None of the facts fails the others.
 fn read(arguments: &Arguments) -> Facts {
-    let uses = |duty: Duty, datasets: &[DatasetName]| -> Vec<Use> {
-        datasets.iter().map(|dataset| read_use(duty, dataset.clone())).collect()
-    };
-    let mut wanted = uses(Duty::Source, &arguments.source);
-    wanted.extend(uses(Duty::Target, &arguments.target));
+    let mut asked = named(arguments);
+    let jobs = arguments.jobs.as_ref().map_or(Ok(()), |file| add_jobs(file.clone(), &mut asked));
     Facts {
         machine: sys::probe::Facts::read(),
         zfs: Zfs::find().and_then(|zfs| zfs.version()),
         device: File::options().read(true).write(true).open(DEVICE).map(drop),
-        uses: wanted,
+        uses: asked
+            .here
+            .into_iter()
+            .map(|((duty, dataset), asks)| read_use(duty, dataset, asks))
+            .collect(),
+        elsewhere: asked.elsewhere,
+        jobs,
     }
 }
 
-fn read_use(duty: Duty, dataset: DatasetName) -> Use {
+/// What is asked by flags.
+fn named(arguments: &Arguments) -> Asked {
+    let Arguments { source, target, prune, properties, .. } = arguments;
+    let mut asked = Asked::default();
+    for dataset in source {
+        let asks = Asks { prunes: *prune, snapshots: true, ..Asks::default() };
+        asked.add(Duty::Source, dataset.clone(), asks);
+    }
+    for dataset in target {
+        let properties: BTreeSet<_> = properties.iter().cloned().collect();
+        let asks = Asks { prunes: *prune, properties, ..Asks::default() };
+        asked.add(Duty::Target, dataset.clone(), asks);
+    }
+    asked
+}
+
+/// What the jobs of a scheduler ask.
+fn add_jobs(file: PathBuf, asked: &mut Asked) -> Result<(), Failure> {
+    let mut of_jobs = Asked::default();
+    for job in &ConfigFile::at(file).load()?.jobs {
+        of_jobs.add_job(job)?;
+    }
+    for ((duty, dataset), asks) in of_jobs.here {
+        // A target is made by its first copy, and what is granted above it counts.
+        let dataset = if duty == Duty::Target { nearest(dataset) } else { dataset };
+        asked.add(duty, dataset, asks);
+    }
+    asked.elsewhere = of_jobs.elsewhere;
+    Ok(())
+}
+
+/// The dataset, or where it is not yet, what it will lie in.
+fn nearest(dataset: DatasetName) -> DatasetName {
+    let Ok(zfs) = Zfs::find() else { return dataset };
+    let mut nearest = dataset.clone();
+    while let Ok(None) = zfs.dataset_guid(&nearest) {
+        let Some(parent) = nearest.parent() else { return dataset };
+        nearest = parent;
+    }
+    nearest
+}
+
+fn read_use(duty: Duty, dataset: DatasetName, asks: Asks) -> Use {
     let allowed = Zfs::find().and_then(|zfs| zfs.allowed(&dataset));
-    Use { duty, allowed: allowed.map_err(|error| error.on(duty.side())), dataset }
+    Use { duty, asks, allowed: allowed.map_err(|error| error.on(duty.side())), dataset }
 }
 
 /// Writes the findings as text for people, or as one JSON object.

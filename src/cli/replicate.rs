@@ -33,9 +33,11 @@ use super::{Loudness, duration, machine, security, state, usage};
 use crate::board::Errand;
 use crate::client::around::Around;
 use crate::client::job::Job;
+use crate::client::prune::Retention;
 use crate::client::ssh::FarSide;
 use crate::client::{Dial, Manner, Options, Stop, TreeWatch};
 use crate::dataset::DatasetName;
+use crate::dataset::property::PropertyName;
 use crate::engine::settings::Settings;
 use crate::error::{Failure, Side};
 use crate::protocol::message::RelativeName;
@@ -156,10 +158,10 @@ fn send(
         wanted: arguments.choice.wanted(|| arguments.keeping.name())?,
         intermediates: arguments.choice.intermediates(),
         chosen: arguments.choice.chosen(),
-        retention: arguments.keeping.retention(arguments.choice.is_rehearsal()),
+        retention: arguments.retention(),
         on_dead_token: arguments.choice.on_dead_token(),
         clone_of: None,
-        properties: arguments.choice.properties(),
+        properties: arguments.properties(),
         around: arguments.around.clone(),
     };
     let options = Options {
@@ -214,7 +216,22 @@ impl Arguments {
 
     /// Whether it begins with a new snapshot of a dataset of this host.
     pub fn takes_snapshot_here(&self) -> bool {
-        self.local_source().is_some() && self.choice.takes_one()
+        self.local_source().is_some() && self.takes_one()
+    }
+
+    /// Whether it begins with a new snapshot.
+    pub fn takes_one(&self) -> bool {
+        self.choice.takes_one()
+    }
+
+    /// What stays on each side.
+    pub fn retention(&self) -> Retention {
+        self.keeping.retention(self.choice.is_rehearsal())
+    }
+
+    /// Which properties are taken along.
+    pub fn properties(&self) -> Vec<PropertyName> {
+        self.choice.properties()
     }
 
     /// Has these commands run around it.

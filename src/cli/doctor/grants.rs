@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use sys::probe::Account;
 
 use super::finding::{Finding, Mark};
+use crate::dataset::property::PropertyName;
 use crate::dataset::{DatasetName, typed};
 use crate::error::{Failure, Side};
 use crate::zfs::allow::{Allowed, Place};
@@ -20,12 +21,37 @@ pub struct Use {
     pub duty: Duty,
     /// Its name.
     pub dataset: DatasetName,
+    /// What that takes besides.
+    pub asks: Asks,
     /// All that is granted there.
     pub allowed: Result<Allowed, Failure>,
 }
 
+/// What is asked of a dataset besides that it is sent or received.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Asks {
+    /// Snapshots go there by rules.
+    pub prunes: bool,
+    /// Snapshots are taken of it.
+    pub snapshots: bool,
+    /// All below it is copied too.
+    pub below: bool,
+    /// What is set there as it is at the source.
+    pub properties: BTreeSet<PropertyName>,
+}
+
+impl Asks {
+    /// What both ask.
+    pub(super) fn join(&mut self, other: Asks) {
+        self.prunes |= other.prunes;
+        self.snapshots |= other.snapshots;
+        self.below |= other.below;
+        self.properties.extend(other.properties);
+    }
+}
+
 /// What a dataset is to be for zferry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Duty {
     /// What `replicate` and `send` read from.
     Source,
@@ -36,6 +62,13 @@ pub enum Duty {
 /// Permissions that are needed together, and what becomes of a transfer without them.
 struct Need {
     permissions: &'static [&'static str],
+    without: Mark,
+    consequence: &'static str,
+}
+
+/// The same, of one use, which may name permissions itself.
+struct Needed<'a> {
+    permissions: Vec<&'a str>,
     without: Mark,
     consequence: &'static str,
 }
@@ -52,12 +85,26 @@ const SOURCE: &[Need] = &[
         without: Mark::Warn,
         consequence: "holds of replicate stay on snapshots, which cannot be destroyed then",
     },
-    Need {
-        permissions: &["snapshot"],
-        without: Mark::Warn,
-        consequence: "replicate takes no snapshot: it needs --no-snapshot or --snapshot NAME",
-    },
 ];
+
+const SNAPSHOT: &[Need] = &[Need {
+    permissions: &["snapshot"],
+    without: Mark::Warn,
+    consequence: "replicate takes no snapshot: it needs --no-snapshot or --snapshot NAME",
+}];
+
+/// For rules of what stays. `mount` is what ZFS asks for with `destroy`, although nothing is
+/// unmounted; a target has it anyway.
+const PRUNE_SOURCE: &[Need] = &[Need {
+    permissions: &["destroy", "mount"],
+    without: Mark::Warn,
+    consequence: "no snapshot goes by --keep, and each copy ends partly",
+}];
+const PRUNE_TARGET: &[Need] = &[Need {
+    permissions: &["destroy"],
+    without: Mark::Warn,
+    consequence: "no snapshot goes by --keep-target, and each copy ends partly",
+}];
 
 const TARGET: &[Need] = &[
     // `mount` is what ZFS asks for with `create`, although nothing is mounted.
@@ -91,20 +138,63 @@ const TARGET: &[Need] = &[
 
 /// All that [`Duty::Source`] needs, as `zfs allow` takes it.
 pub(super) fn for_source() -> String {
-    all(SOURCE)
+    words(SOURCE.iter().chain(SNAPSHOT).flat_map(|need| need.permissions))
 }
 
 /// All that [`Duty::Target`] needs, as `zfs allow` takes it.
 pub(super) fn for_target() -> String {
-    all(TARGET)
+    words(TARGET.iter().flat_map(|need| need.permissions))
 }
 
-fn all(needs: &[Need]) -> String {
-    needs.iter().flat_map(|need| need.permissions).copied().collect::<Vec<_>>().join(",")
+fn words<'a>(words: impl Iterator<Item = &'a &'a str>) -> String {
+    words.copied().collect::<Vec<_>>().join(",")
+}
+
+impl From<&Need> for Needed<'static> {
+    fn from(&Need { permissions, without, consequence }: &Need) -> Self {
+        Needed { permissions: permissions.to_vec(), without, consequence }
+    }
+}
+
+impl Use {
+    fn needs(&self) -> Vec<Needed<'_>> {
+        let Asks { prunes, snapshots, properties, .. } = &self.asks;
+        let (all, to_snapshot, to_prune): (_, &[Need], _) = match self.duty {
+            Duty::Source => (SOURCE, SNAPSHOT, PRUNE_SOURCE),
+            Duty::Target => (TARGET, &[], PRUNE_TARGET),
+        };
+        let to_snapshot = to_snapshot.iter().filter(|_| *snapshots);
+        let to_prune = to_prune.iter().filter(|_| *prunes);
+        let mut needs: Vec<_> =
+            all.iter().chain(to_snapshot).chain(to_prune).map(Needed::from).collect();
+        let words: BTreeSet<&str> = properties.iter().map(permission).collect();
+        if !words.is_empty() {
+            needs.push(Needed {
+                permissions: words.into_iter().collect(),
+                without: Mark::Warn,
+                consequence: "properties that are to be taken along are not set, and only the \
+                              server's log says so",
+            });
+        }
+        needs
+    }
+
+    /// A stream goes to one dataset, or to one that is made below.
+    fn places(&self) -> &'static [Place] {
+        match self.duty {
+            Duty::Source if !self.asks.below => &[Place::Itself],
+            Duty::Source | Duty::Target => &[Place::Itself, Place::Below],
+        }
+    }
+}
+
+/// What ZFS asks for where that property is set.
+fn permission(name: &PropertyName) -> &str {
+    if name.as_str().contains(':') { "userprop" } else { name.as_str() }
 }
 
 impl Duty {
-    fn topic(self) -> &'static str {
+    pub(super) fn topic(self) -> &'static str {
         match self {
             Duty::Source => "source",
             Duty::Target => "target",
@@ -117,26 +207,11 @@ impl Duty {
             Duty::Target => Side::Target,
         }
     }
-
-    fn needs(self) -> &'static [Need] {
-        match self {
-            Duty::Source => SOURCE,
-            Duty::Target => TARGET,
-        }
-    }
-
-    /// A stream goes to one dataset, or to one that is made below.
-    fn places(self) -> &'static [Place] {
-        match self {
-            Duty::Source => &[Place::Itself],
-            Duty::Target => &[Place::Itself, Place::Below],
-        }
-    }
 }
 
 /// Whether `account` may do with a dataset what it is for.
 pub(super) fn judge(wanted: &Use, account: &Account) -> Finding {
-    let Use { duty, dataset, allowed } = wanted;
+    let Use { duty, dataset, allowed, .. } = wanted;
     let allowed = match allowed {
         Ok(allowed) => allowed,
         Err(failure) => return unknown(*duty, dataset, failure),
@@ -145,39 +220,44 @@ pub(super) fn judge(wanted: &Use, account: &Account) -> Finding {
         let fact = format!("root, on {dataset}");
         return Finding::ok(duty.topic(), fact, "root needs no grants");
     }
-    let missing = missing(*duty, allowed, account);
+    let needs = wanted.needs();
+    let missing = missing(&needs, wanted.places(), allowed, account);
     let user = account.name.clone().unwrap_or_else(|| account.user.to_string());
     let marks = missing.iter().map(|(need, _)| need.without);
     let Some(mark) = marks.max_by_key(|mark| *mark == Mark::Fail) else {
-        let fact = format!("{user} has {} on {dataset}", all(duty.needs()).replace(',', ", "));
+        let fact = format!(
+            "{user} has {} on {dataset}",
+            words(needs.iter().flat_map(|need| &need.permissions)).replace(',', ", ")
+        );
         return Finding::ok(duty.topic(), fact, "all that zferry asks of ZFS there is granted");
     };
-    let words: Vec<&str> = missing.iter().flat_map(|(_, words)| words).copied().collect();
+    let lacking: Vec<&str> = missing.iter().flat_map(|(_, words)| words).copied().collect();
     let consequences: Vec<&str> = missing.iter().map(|(need, _)| need.consequence).collect();
-    let fact = format!("{user} lacks {} on {dataset}", words.join(", "));
+    let fact = format!("{user} lacks {} on {dataset}", lacking.join(", "));
     let remedy = format!(
         "sudo zfs allow -u {} {} {}",
         typed(&user),
-        words.join(","),
+        lacking.join(","),
         typed(dataset.as_str())
     );
     Finding::new(mark, duty.topic(), fact, consequences.join("; "), Some(remedy))
 }
 
 /// What is not granted everywhere that it is needed.
-fn missing(
-    duty: Duty,
+fn missing<'a>(
+    needs: &'a [Needed<'a>],
+    places: &[Place],
     allowed: &Allowed,
     account: &Account,
-) -> Vec<(&'static Need, Vec<&'static str>)> {
+) -> Vec<(&'a Needed<'a>, Vec<&'a str>)> {
     let granted: Vec<BTreeSet<&str>> =
-        duty.places().iter().map(|place| allowed.to(account, *place)).collect();
-    let lacks = |need: &'static Need| {
+        places.iter().map(|place| allowed.to(account, *place)).collect();
+    let lacks = |need: &'a Needed<'a>| {
         let is_missing = |word: &&&str| granted.iter().any(|granted| !granted.contains(**word));
         let words: Vec<_> = need.permissions.iter().filter(is_missing).copied().collect();
         (!words.is_empty()).then_some((need, words))
     };
-    duty.needs().iter().filter_map(lacks).collect()
+    needs.iter().filter_map(lacks).collect()
 }
 
 fn unknown(duty: Duty, dataset: &DatasetName, failure: &Failure) -> Finding {
@@ -199,7 +279,8 @@ mod tests {
             "---- Permissions on {dataset} ----\n{section} permissions:\n\tuser carrier {words}\n"
         );
         let dataset: DatasetName = dataset.parse().unwrap();
-        Use { duty, allowed: Ok(Allowed::read(&text, &dataset).unwrap()), dataset }
+        let asks = Asks { snapshots: true, ..Asks::default() };
+        Use { duty, asks, allowed: Ok(Allowed::read(&text, &dataset).unwrap()), dataset }
     }
 
     fn carrier() -> Account {
@@ -266,6 +347,45 @@ mod tests {
     }
 
     #[test]
+    fn to_prune_and_to_set_properties_takes_more_where_that_is_asked_for() {
+        let properties = ["recordsize", "com.example:owner", "com.example:x", "compression"];
+        let properties = properties.map(|name| name.parse().unwrap()).into_iter().collect();
+        let asks = Asks { prunes: true, snapshots: true, properties, ..Asks::default() };
+        for (duty, all, lacks) in [
+            (Duty::Source, for_source(), "destroy,mount"),
+            (Duty::Target, for_target(), "destroy,compression,recordsize,userprop"),
+        ] {
+            let granted = |words: &str| {
+                let granted = granted(duty, "tank/a", "Local+Descendent", words);
+                let asks = asks.clone();
+                // Nothing is set at a source.
+                let properties = asks.properties.into_iter().filter(|_| duty == Duty::Target);
+                Use { asks: Asks { properties: properties.collect(), ..asks }, ..granted }
+            };
+            let found = judge(&granted(&all), &carrier());
+            let remedy = format!("sudo zfs allow -u carrier {lacks} tank/a");
+            assert_eq!((found.mark, found.remedy), (Mark::Warn, Some(remedy)));
+            assert!(found.meaning.contains("ends partly"), "{}", found.meaning);
+            let found = judge(&granted(&format!("{all},{lacks}")), &carrier());
+            assert_eq!((found.mark, found.remedy), (Mark::Ok, None));
+            assert!(found.fact.contains("destroy"), "{}", found.fact);
+        }
+    }
+
+    #[test]
+    fn of_a_source_is_asked_what_the_job_does_and_where() {
+        let words = for_source();
+        let rest = words.replace(",snapshot", "");
+        let mut wanted = granted(Duty::Source, "tank/a", "Local", &rest);
+        assert_eq!(judge(&wanted, &carrier()).fact, "carrier lacks snapshot on tank/a");
+        wanted.asks.snapshots = false;
+        assert_eq!(judge(&wanted, &carrier()).mark, Mark::Ok);
+        // What is granted here alone is not granted below.
+        wanted.asks.below = true;
+        assert_eq!(judge(&wanted, &carrier()).mark, Mark::Fail);
+    }
+
+    #[test]
     fn root_needs_no_grants_and_a_user_without_a_name_is_a_number() {
         let nothing = granted(Duty::Target, "vault/in", "Local", "diff");
         let root = Account { user: 0, ..carrier() };
@@ -281,7 +401,8 @@ mod tests {
             let mut failure = Failure::new(Side::Target, Class::Refused, "cannot open 'vault/in'");
             failure.remedy = remedy.map(str::to_owned);
             let dataset = "vault/in".parse().unwrap();
-            let wanted = Use { duty: Duty::Target, dataset, allowed: Err(failure) };
+            let (duty, asks) = (Duty::Target, Asks::default());
+            let wanted = Use { duty, dataset, asks, allowed: Err(failure) };
             let found = judge(&wanted, &Account { user: 0, ..carrier() });
             assert_eq!((found.mark, found.topic), (Mark::Fail, "target"));
             let told = found.remedy.unwrap();

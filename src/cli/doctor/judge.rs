@@ -8,8 +8,10 @@ use std::io;
 use sys::backend::WhyNot;
 use sys::probe::{Congestion, HugePages, Memlock, Pipes, Reading, Support, Uring};
 
-use super::finding::Finding;
+use super::asked::Elsewhere;
+use super::finding::{Finding, Mark};
 use super::grants::{self, Use};
+use crate::error::Failure;
 use crate::process::PIPE_BYTES;
 use crate::units::Bytes;
 use crate::zfs::ZfsError;
@@ -29,6 +31,10 @@ pub struct Facts {
     pub device: io::Result<()>,
     /// The datasets that are to be used, and what is granted there.
     pub uses: Vec<Use>,
+    /// What jobs use on other hosts.
+    pub elsewhere: Vec<Elsewhere>,
+    /// Why the jobs could not be read, where they were to be.
+    pub jobs: Result<(), Failure>,
 }
 
 /// Judges all facts, in the order in which a person wants to read them.
@@ -47,7 +53,21 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
     ];
     let grants = |wanted: &Use| grants::judge(wanted, &machine.account);
     findings.extend(facts.uses.iter().map(grants));
+    findings.extend(facts.elsewhere.iter().map(elsewhere));
+    findings.extend(facts.jobs.as_ref().err().map(jobs));
     findings
+}
+
+/// Nothing is wrong with it as far as anybody knows here, and that is what must be said.
+fn elsewhere(Elsewhere { duty, what, ask }: &Elsewhere) -> Finding {
+    let fact = format!("{what} is on another host");
+    Finding::ok(duty.topic(), fact, format!("not looked at, for only there it can be: {ask}"))
+}
+
+fn jobs(failure: &Failure) -> Finding {
+    let meaning = "what the jobs of the scheduler need is unknown";
+    let remedy = failure.remedy.clone().or_else(|| Some("zferry config check".to_owned()));
+    Finding::new(Mark::Fail, "jobs", failure.what.clone(), meaning, remedy)
 }
 
 fn kernel(release: &Reading<String>) -> Finding {

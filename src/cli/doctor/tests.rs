@@ -54,6 +54,8 @@ fn good() -> Facts {
         zfs: Ok(version((2, 3, 9), (2, 3, 9))),
         device: Ok(()),
         uses: Vec::new(),
+        elsewhere: Vec::new(),
+        jobs: Ok(()),
     }
 }
 
@@ -257,12 +259,30 @@ fn datasets_that_are_named_are_judged_instead_of_told_about() {
     facts.machine.account.user = 1000;
     for duty in [Duty::Source, Duty::Target] {
         let allowed = Ok(Allowed::read("", &"tank/a".parse().unwrap()).unwrap());
-        facts.uses.push(Use { duty, dataset: "tank/a".parse().unwrap(), allowed });
+        let (dataset, asks) = ("tank/a".parse().unwrap(), Asks::default());
+        facts.uses.push(Use { duty, dataset, asks, allowed });
     }
     let findings = judge(&facts);
     let marks: Vec<_> = findings.iter().map(|found| (found.topic, found.mark)).collect();
     let last = [("rights", Mark::Ok), ("source", Mark::Fail), ("target", Mark::Fail)];
     assert!(marks.ends_with(&last), "{marks:?}");
+}
+
+#[test]
+fn what_cannot_be_looked_at_is_said_and_jobs_that_cannot_be_read_are_in_the_way() {
+    let mut facts = good();
+    let (what, ask) = ("zferry://b.example/a of job a".to_owned(), "type this".to_owned());
+    facts.elsewhere.push(Elsewhere { duty: Duty::Target, what, ask });
+    let failure =
+        Failure::new(Side::Source, Class::Usage, "there is no /x").with_remedy("write it");
+    facts.jobs = Err(failure);
+    let findings = judge(&facts);
+    let [.., elsewhere, jobs] = &findings[..] else { panic!("{findings:?}") };
+    assert_eq!((elsewhere.mark, elsewhere.topic), (Mark::Ok, "target"));
+    assert!(elsewhere.fact.contains("is on another host"), "{elsewhere:?}");
+    assert!(elsewhere.meaning.ends_with("type this"), "{elsewhere:?}");
+    assert_eq!((jobs.mark, jobs.fact.as_str()), (Mark::Fail, "there is no /x"));
+    assert_eq!(jobs.remedy.as_deref(), Some("write it"));
 }
 
 #[test]
@@ -321,7 +341,7 @@ fn json_is_one_object_that_says_whether_something_fails() {
 
 #[test]
 fn this_machine_can_be_judged() {
-    let nothing = Arguments { source: Vec::new(), target: Vec::new(), json: false };
+    let nothing = Arguments::default();
     let findings = judge(&read(&nothing));
     assert_eq!(findings.len(), judge(&good()).len());
 }
