@@ -13,6 +13,7 @@ use zferry::protocol::message::Message;
 use zferry::protocol::prune::Prune;
 use zferry::retention::{Report, Template, Why};
 use zferry::trust::OwnKey;
+use zferry_chaos::{Ending, Plan, Proxy, Who};
 
 #[path = "support/host.rs"]
 mod host;
@@ -255,6 +256,26 @@ fn a_server_that_does_not_prune_has_copied_all_the_same() {
     ended
         .failed_with(1, &["target: tank/a@", "is copied, but pruning failed", "prunes for nobody"]);
     assert_eq!(days_of(&target, "backup/a"), [1, 2]);
+}
+
+#[test]
+fn a_pruning_whose_connection_is_lost_is_tried_again() {
+    let granted = ["--allow", "receive-incremental,prune", "--keep", "last=1"];
+    let scene = Scene::new(&granted);
+    days(&scene.source.pools, "tank/b", 3);
+    days(&scene.target.pools, "backup/in/b", 3);
+    let proxy = Proxy::start(scene.server.address, &Plan::none()).unwrap();
+    scene.source.trusts(proxy.address(), &scene.target.key());
+    scene.target.pools.pause_before("destroy", Duration::from_secs(3));
+    let to = format!("zferry://{}/b", proxy.address());
+    let words = ["replicate", "tank/b", &to, "--no-snapshot", "--keep-target", "last=1"];
+    let copy = Running::start(&mut scene.source.command(&words));
+    let is_asked = || scene.target.pools.calls().iter().any(|call| call[0] == "destroy");
+    wait_for("the pruning", || is_asked().then_some(()));
+    proxy.cut(Who::Any, Ending::Rst);
+    let said = copy.ended().succeeded().stderr;
+    assert!(said.contains("tried again"), "{said}");
+    assert_eq!(days_of(&scene.target.pools, "backup/in/b"), [3]);
 }
 
 #[test]

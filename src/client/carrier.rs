@@ -55,7 +55,7 @@ impl<'a> Carrier<'a> {
             let failure = match ended {
                 Ok(outcome) => {
                     let mut held = Held::from(outcome);
-                    self.prune(job, &mut held).await;
+                    self.prune(job, &mut held, stop).await;
                     if held.summary.streams > 0 {
                         held.summary.taken = begun.elapsed();
                     }
@@ -125,24 +125,38 @@ impl<'a> Carrier<'a> {
         }
     }
 
-    /// What need not be kept goes, on both sides. Where that fails the copy is not made again: the
-    /// target has what was wanted.
-    async fn prune(&mut self, job: &Job, held: &mut Held) {
-        let Some(mut session) = self.session.take() else { return };
-        let (source, target) = (&job.source, &job.target);
-        let pruned = after_copy(&mut session, self.zfs, source, target, &job.retention).await;
-        self.keep(session, &pruned).await;
-        let reports = match pruned {
-            Ok(Pruned { source, target }) => source.into_iter().chain(target),
-            Err(failure) => return held.unpruned.push(failure),
+    /// What need not be kept goes, on both sides. Where that fails for good the copy is not made
+    /// again: the target has what was wanted.
+    async fn prune(&mut self, job: &Job, held: &mut Held, stop: &mut Stop) {
+        let mut attempts = Attempts::new(self.options.retry_for, seed(), Instant::now());
+        let Pruned { source, target } = loop {
+            let failure = match self.try_to_prune(job, stop).await {
+                Ok(pruned) => break pruned,
+                Err(failure) => failure,
+            };
+            let again = self.next(&failure, &mut attempts, stop);
+            if let Err(failure) = self.wait(failure, again, stop).await {
+                return held.unpruned.push(failure);
+            }
         };
-        for report in reports {
+        for report in source.into_iter().chain(target) {
             held.summary.pruned += report.count;
             held.unpruned.extend(report.failure);
             for stays in report.stay {
                 tracing::info!(snapshot = %stays.snapshot, why = stays.why, "stays for now");
             }
         }
+    }
+
+    async fn try_to_prune(&mut self, job: &Job, stop: &mut Stop) -> Result<Pruned, Failure> {
+        if job.retention.is_nothing() {
+            return Ok(Pruned::default());
+        }
+        let mut session = self.session(stop).await?;
+        let (source, target) = (&job.source, &job.target);
+        let pruned = after_copy(&mut session, self.zfs, source, target, &job.retention).await;
+        self.keep(session, &pruned).await;
+        pruned
     }
 
     /// One session, from its first connection or from the end of the copy before, to the goal or to

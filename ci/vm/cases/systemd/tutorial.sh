@@ -119,7 +119,7 @@ follow() {
       ;;
     *'status --watch')
       # It goes on until somebody has seen enough.
-      (cd /share && run 124 timeout -s INT 4 bash -c "$1")
+      (cd /share && run 124 timeout 4 bash -c "$1")
       said 'data'
       ;;
     'zferry prune'*)
