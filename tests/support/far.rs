@@ -1,15 +1,14 @@
 //! Another host for tests: an sshd of its own on loopback that lets our key in, and pools.
-#![allow(dead_code, reason = "each test crate uses its own part")]
 
 use std::fs;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
-use crate::host::{Ended, Running, wait_for, zferry_on};
-use crate::stand_in::StandIn;
+use super::host::{Ended, Running, free_address, wait_for, zferry_on};
+use super::stand_in::StandIn;
 
 /// Another host.
 pub struct Far {
@@ -17,6 +16,13 @@ pub struct Far {
     folder: TempDir,
     sshd: Child,
     port: u16,
+}
+
+/// A process as `/proc` shows it, with a zero byte behind each word.
+pub struct Shown {
+    pub pid: u32,
+    pub words: String,
+    pub environment: String,
 }
 
 impl Far {
@@ -29,7 +35,7 @@ impl Far {
             keygen.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(at(key));
             assert!(keygen.status().expect("ssh-keygen is installed").success());
         }
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_address().port();
         let config = format!(
             "ListenAddress 127.0.0.1:{port}\nHostKey {}\nAuthorizedKeysFile {}\nStrictModes no\n\
              UsePAM no\nPidFile none\nPermitRootLogin prohibit-password\n",
@@ -109,14 +115,8 @@ impl Far {
     /// What is left there of what was started for us.
     pub fn left(&self) -> Vec<String> {
         let mine = self.host.bin().display().to_string();
-        let processes = fs::read_dir("/proc").unwrap().flatten();
-        let environments = processes.filter_map(|process| {
-            let environment = fs::read(process.path().join("environ")).ok()?;
-            let words = fs::read(process.path().join("cmdline")).ok()?;
-            let is_ours = String::from_utf8_lossy(&environment).contains(&mine);
-            is_ours.then(|| String::from_utf8_lossy(&words).replace('\0', " "))
-        });
-        environments.collect()
+        let ours = processes().filter(|process| process.environment.contains(&mine));
+        ours.map(|process| process.words.replace('\0', " ")).collect()
     }
 
     /// Waits until nothing is left there.
@@ -129,30 +129,43 @@ impl Far {
     /// The senders that run there, by their process ids.
     pub fn senders(&self) -> Vec<u32> {
         let mine = self.host.bin().display().to_string();
-        let processes = fs::read_dir("/proc").unwrap().flatten();
-        let senders = processes.filter_map(|process| {
-            let words = fs::read(process.path().join("cmdline")).ok()?;
-            let environment = fs::read(process.path().join("environ")).ok()?;
-            let is_there = String::from_utf8_lossy(&environment).contains(&mine);
-            let pid = process.file_name().to_str()?.parse().ok()?;
-            (is_there && words.ends_with(b"\0deliver\0")).then_some(pid)
-        });
-        senders.collect()
+        let there = processes().filter(|process| process.environment.contains(&mine));
+        let senders = there.filter(|process| process.words.ends_with("\0deliver\0"));
+        senders.map(|process| process.pid).collect()
     }
 
     /// Our own ends of ssh to there that have this word, by their process ids.
     pub fn sshs(&self, word: &str) -> Vec<u32> {
         let key = self.key().display().to_string();
-        let processes = fs::read_dir("/proc").unwrap().flatten();
-        let ours = processes.filter_map(|process| {
-            let words = fs::read(process.path().join("cmdline")).ok()?;
-            let words: Vec<&str> = std::str::from_utf8(&words).ok()?.split('\0').collect();
+        let ours = processes().filter(|process| {
+            let words: Vec<&str> = process.words.split('\0').collect();
             let is_ours = words[0] == "ssh" && words.contains(&key.as_str());
-            let pid = process.file_name().to_str()?.parse().ok()?;
-            (is_ours && words.iter().any(|one| one.contains(word))).then_some(pid)
+            is_ours && words.iter().any(|one| one.contains(word))
         });
-        ours.collect()
+        ours.map(|process| process.pid).collect()
     }
+
+    /// All that runs for a copy between `here` and there, at both ends and between them.
+    pub fn shown(&self, here: &StandIn) -> Vec<Shown> {
+        let ours = [self.host.bin(), self.key(), here.bin()].map(|path| path.display().to_string());
+        let names_us = |process: &Shown| {
+            let names = |text: &str| ours.iter().any(|ours| text.contains(ours));
+            names(&process.words) || names(&process.environment)
+        };
+        processes().filter(names_us).collect()
+    }
+}
+
+/// What runs on this machine.
+fn processes() -> impl Iterator<Item = Shown> {
+    fs::read_dir("/proc").unwrap().flatten().filter_map(|process| {
+        let text = |file| {
+            let bytes = fs::read(process.path().join(file)).ok()?;
+            Some(String::from_utf8_lossy(&bytes).into_owned())
+        };
+        let pid = process.file_name().to_str()?.parse().ok()?;
+        Some(Shown { pid, words: text("cmdline")?, environment: text("environ")? })
+    })
 }
 
 impl Drop for Far {

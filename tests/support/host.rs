@@ -2,23 +2,23 @@
 //!
 //! Nothing here outlives its test: a process is killed by its handle when that is dropped, and
 //! every wait ends at [`LIMIT`] with the words that the process had said by then.
-#![allow(dead_code, reason = "each test crate uses its own part")]
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::stand_in::StandIn;
+use super::stand_in::StandIn;
 
-/// No wait is longer. Far beyond what anything takes, for the machine may be building as well.
-pub const LIMIT: Duration = Duration::from_secs(60);
+/// No wait is longer. Far beyond what anything takes, for the machine may be building as well, and
+/// many tests run beside one another.
+pub const LIMIT: Duration = Duration::from_secs(300);
 
 /// How long a process may hold our pipes after its end, through children of its own.
 const PIPES_LIMIT: Duration = Duration::from_secs(10);
@@ -183,12 +183,6 @@ impl Ended {
         }
         self
     }
-
-    /// What it said at the end: the lines from the first that begins with `zferry: `.
-    pub fn failure(&self) -> &str {
-        let at = self.stderr.find("zferry: ").expect("it told no failure");
-        self.stderr[at..].trim_end()
-    }
 }
 
 impl Server {
@@ -282,6 +276,19 @@ pub fn send_open(address: SocketAddr, flags: &[&str]) -> Running {
     let mut words = vec!["send", address.as_str(), "--plain"];
     words.extend(flags);
     Running::start(zferry(&words).stdin(Stdio::piped()))
+}
+
+/// An address that nobody has and nobody is given: its port is none that the kernel gives to
+/// clients and to whoever asks for any, of whom there are many here. It can be had again, too.
+pub fn free_address() -> SocketAddr {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = u16::try_from(std::process::id() % 10_000).unwrap();
+    loop {
+        let port = 20_000 + (first + NEXT.fetch_add(1, Ordering::Relaxed)) % 10_000;
+        if let Ok(free) = TcpListener::bind(("127.0.0.1", port)) {
+            return free.local_addr().unwrap();
+        }
+    }
 }
 
 /// Looks until there is something to see.

@@ -1,8 +1,8 @@
 //! Runs the real binary where `io_uring` is forbidden, as in most containers, or out of reach.
-#![allow(dead_code, reason = "each test crate uses its own part")]
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 
@@ -10,7 +10,8 @@ use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
 
 use tempfile::TempDir;
 
-use crate::host::{Running, zferry};
+use super::executable;
+use super::host::{Running, zferry};
 
 /// The number of `io_uring_setup`, the same on every architecture.
 const IO_URING_SETUP: i64 = 425;
@@ -35,7 +36,7 @@ pub fn start_without_io_uring(words: &[&str]) -> Running {
 pub fn start_with_lockable_memory(bytes: u64, words: &[&str]) -> (Running, TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let program = folder.path().join("zferry");
-    fs::copy(env!("CARGO_BIN_EXE_zferry"), &program).unwrap();
+    executable::copy(Path::new(env!("CARGO_BIN_EXE_zferry")), &program);
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let mut command = Command::new("prlimit");
     command.arg(format!("--memlock={bytes}:{bytes}"));

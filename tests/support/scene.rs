@@ -1,13 +1,12 @@
 //! A server with keys and clients of its, each a host of its own.
-#![allow(dead_code, reason = "each test crate uses its own part")]
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::host::{Ended, Running, Server, wait_for, zferry_on};
-use crate::stand_in::StandIn;
+use super::host::{Ended, Running, Server, wait_for, zferry_on};
+use super::stand_in::StandIn;
 
 /// A host with pools and a folder for its key.
 pub struct Host {

@@ -1,5 +1,4 @@
 //! A host whose scheduler copies within it.
-#![allow(dead_code, reason = "each test crate uses its own part")]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -8,8 +7,8 @@ use std::path::PathBuf;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::host::{Ended, Running, wait_for, zferry_on};
-use crate::stand_in::StandIn;
+use super::host::{Ended, Running, wait_for, zferry_on};
+use super::stand_in::StandIn;
 
 /// A host with tank/a and tank/b, and what its scheduler is told and knows.
 pub struct Host {

@@ -3,7 +3,6 @@
 //! Each [`StandIn`] is a host of its own: a folder with a `zfs` in `bin` and pools beside it, gone
 //! when dropped. It never replaces real ZFS; see the head of the script. Here nothing may run the
 //! code under test: what it is expected to do is done by hand.
-#![allow(dead_code, reason = "each test crate uses its own part")]
 
 use std::fs;
 use std::os::unix::fs::symlink;

@@ -1,6 +1,6 @@
 #!/bin/bash
 # Who may come, on real ZFS and over real ssh: keys, grants, tickets. What the fast tests say of the stand-in
-# (tests/trusted.rs, tests/tickets.rs, tests/ssh.rs, tests/fetch.rs) is said here of ZFS.
+# (trusted, tickets, ssh and fetch in tests/program) is said here of ZFS.
 . "$(dirname "$0")/lib.sh"
 
 export ZFERRY_CONFIG=$client_config

@@ -1,0 +1,159 @@
+//! A clone as its client sends it: one stream from the snapshot that it was made of, as a clone
+//! again, and gone on with as one where it was cut.
+
+use std::num::NonZeroU16;
+use std::time::Duration;
+
+use sys::backend::Backend;
+use sys::control::Runtime;
+use tokio::sync::watch;
+use zferry::client::job::{CloneBase, Job, OnDeadToken, Wanted};
+use zferry::client::prune::Retention;
+use zferry::client::replicate::replicate;
+use zferry::client::{Connections, Dial, Held, Manner, Moment, Options, Stop, Watch};
+use zferry::dataset::Guid;
+use zferry::engine::settings::{Checksum, Compression, RouteChoice, Settings, ZeroCopy};
+use zferry::error::Failure;
+use zferry::listing::{OriginSnapshot, Snapshot};
+use zferry::pattern::Chosen;
+use zferry::protocol::message::CloneOf;
+use zferry::server::Stopping;
+use zferry::units::Bytes;
+use zferry::zfs::Zfs;
+
+use crate::support::host::Server;
+use crate::support::stand_in::{Failing, StandIn};
+
+struct Nobody;
+
+impl Watch for Nobody {
+    fn begin(&mut self, _what: &str, _estimated: Option<Bytes>) {}
+    fn moment(&mut self, _moment: Moment) {}
+    fn end(&mut self) {}
+}
+
+fn content(seed: u64) -> Vec<u8> {
+    (0..300_000u64).flat_map(|place| (place * 0x9E37_79B9 + seed).to_le_bytes()).collect()
+}
+
+/// A source with tank/o@t and its clone tank/c, of which there are two snapshots; a target that has
+/// the first as backup/old@was.
+fn hosts() -> (StandIn, StandIn) {
+    let (source, target) = (StandIn::new(), StandIn::new());
+    source.dataset("tank/o", "filesystem");
+    source.snapshot("tank/o", "t", b"origin");
+    source.dataset("tank/c", "filesystem");
+    source.is_clone("tank/c", "tank/o@t");
+    source.snapshot("tank/c", "one", &content(1));
+    source.snapshot("tank/c", "two", &content(2));
+    target.dataset("backup/old", "filesystem");
+    target.snapshot_with_guid("backup/old", "was", source.guid("tank/o@t"), b"origin");
+    (source, target)
+}
+
+fn job(source: &StandIn) -> Job {
+    let guid = Guid(source.guid("tank/o@t"));
+    let snapshot = Snapshot { name: "t".parse().unwrap(), guid, createtxg: 1 };
+    let origin = OriginSnapshot { dataset: "tank/o".parse().unwrap(), snapshot };
+    let held = CloneOf { dataset: "old".parse().unwrap(), snapshot: "was".parse().unwrap(), guid };
+    Job {
+        source: "tank/c".parse().unwrap(),
+        target: "c".parse().unwrap(),
+        target_text: "there/c".to_owned(),
+        wanted: Wanted::Newest,
+        intermediates: true,
+        chosen: Chosen::default(),
+        retention: Retention::default(),
+        around: None,
+        on_dead_token: OnDeadToken::Ask,
+        clone_of: Some(CloneBase { origin, held }),
+        properties: Vec::new(),
+    }
+}
+
+/// Makes the copy, and tries again what was cut.
+fn copy(source: &StandIn, server: &Server, job: &Job) -> Result<Held, Failure> {
+    let backend = Backend::Threads;
+    let engine = Settings {
+        backend,
+        cache: Bytes(8 << 20),
+        block_bytes: Bytes(64 << 10),
+        workers: 1,
+        cores: Vec::new(),
+        compression: Compression::None,
+        checksum: Checksum::Crc32,
+        route: RouteChoice::Auto,
+        flush_after: Duration::from_millis(100),
+        zero_copy: ZeroCopy::Off,
+        spool: None,
+    };
+    let (_unlimited, limit) = watch::channel(None);
+    let options = Options {
+        engine,
+        connections: Connections::Fixed(1),
+        congestion: None,
+        limit,
+        sharers: NonZeroU16::MIN,
+        retry_for: Duration::from_secs(60),
+        stall_timeout: Duration::from_secs(60),
+        records: None,
+    };
+    let dial = Dial::Network {
+        name: server.address.to_string(),
+        addresses: vec![server.address],
+        limit: Duration::from_secs(10),
+        manner: Manner::Plain,
+    };
+    let (_never, stop) = watch::channel(Stopping::No);
+    Runtime::new(backend).unwrap().block_on(async {
+        let zfs = Zfs::at(source.program());
+        let stop = &mut Stop::new(stop);
+        Box::pin(replicate(&zfs, job, &dial, options, &mut Nobody, stop)).await
+    })
+}
+
+fn sends(host: &StandIn) -> Vec<String> {
+    let calls = host.calls().into_iter().filter(|call| call[0] == "send");
+    let real = calls.filter(|call| !call.contains(&"-n".to_owned()));
+    real.map(|call| call.join(" ").trim_end().to_owned()).collect()
+}
+
+#[track_caller]
+fn assert_is_clone(source: &StandIn, target: &StandIn) {
+    assert_eq!(target.snapshots("backup/c"), ["one", "two"]);
+    assert_eq!(target.content("backup/c@two"), source.content("tank/c@two"));
+    let made = |call: &Vec<String>| call[0] == "receive" && call.join(" ").contains(" origin=");
+    let calls = target.calls();
+    let made: Vec<_> = calls.iter().filter(|call| made(call)).collect();
+    assert_eq!(made.len(), 1, "{made:?}");
+    assert!(made[0].contains(&"origin=backup/old@was".to_owned()), "{made:?}");
+    assert!(made[0].contains(&"readonly=on".to_owned()), "{made:?}");
+    for snapshot in ["tank/o@t", "tank/c@one", "tank/c@two"] {
+        assert!(source.holds(snapshot).is_empty(), "{snapshot} is still held");
+    }
+}
+
+#[test]
+fn a_clone_is_sent_from_its_origin_and_then_like_any_dataset() {
+    let (source, target) = hosts();
+    let server = Server::serve(&target, &["--cache", "8MiB"]);
+    copy(&source, &server, &job(&source)).unwrap();
+    assert_is_clone(&source, &target);
+    let first = "send -L -c -i tank/o@t -- tank/c@one";
+    assert_eq!(sends(&source), [first, "send -L -c -i tank/c@one -- tank/c@two"]);
+    assert!(source.calls().iter().all(|call| call[0] != "hold" || !call.join(" ").contains("/o@")));
+    // The next run finds a dataset as any other, whatever it was made of.
+    let again = copy(&source, &server, &job(&source)).unwrap();
+    assert_eq!(again.summary.streams, 0, "{again:?}");
+}
+
+#[test]
+fn a_clone_that_was_cut_is_finished_as_a_clone() {
+    let (source, target) = hosts();
+    let server = Server::serve(&target, &["--cache", "8MiB"]);
+    target.fail_receive(&Failing { after_bytes: 1_000_000, status: "KILL", words: "" });
+    copy(&source, &server, &job(&source)).unwrap();
+    assert_is_clone(&source, &target);
+    let sent = sends(&source);
+    assert!(sent[1].starts_with("send -t 1-"), "it began anew: {sent:?}");
+}

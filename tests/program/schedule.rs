@@ -1,0 +1,183 @@
+//! `zferry schedule`: copies within one host, each when it is due; and `zferry config check`.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::thread;
+use std::time::Duration;
+
+use crate::support::host::{Running, running_zfs, wait_for, wait_for_words, zferry_on};
+use crate::support::scheduled::{Host, content, job, stopped};
+
+#[test]
+fn each_job_runs_when_it_is_due_and_its_runs_are_told() {
+    let host = Host::new(&(job("a", "every = \"1s\"") + &job("b", "every = \"1h\"")));
+    let scheduler = host.schedule();
+    host.wait_for_copies("a", 3);
+    let ended = stopped(scheduler);
+    assert_eq!(host.copies("b"), 1);
+    let told = String::from_utf8(ended.stdout).unwrap();
+    assert!(told.contains("a: tank/a@zferry_") && told.contains("b: tank/b@zferry_"), "{told}");
+    assert!(told.contains(" -> backup/b, 1 stream: "), "{told}");
+    assert!(host.kept("b").contains("\"succeeded\":\"20"), "{}", host.kept("b"));
+}
+
+#[test]
+fn enough_new_data_starts_a_copy_and_less_does_not() {
+    let host = Host::new(&job("a", "written = \"1MiB\"\ncheck = \"1s\""));
+    let scheduler = host.schedule();
+    host.wait_for_copies("a", 1);
+    host.zfs.was_written("tank/a", (1 << 20) - 1);
+    let asked = || {
+        let calls = host.zfs.calls().into_iter().flatten();
+        calls.filter(|word| word.starts_with("written@zferry_")).count()
+    };
+    let before = asked();
+    // It looks once a second. What it does about the first answer is done before the next look.
+    wait_for("it to look again and again", || (asked() >= before + 3).then_some(()));
+    assert_eq!(host.copies("a"), 1);
+    host.zfs.was_written("tank/a", 1 << 20);
+    host.wait_for_copies("a", 2);
+    stopped(scheduler);
+}
+
+#[test]
+fn a_restart_remembers_what_ran_and_makes_up_for_what_died() {
+    let host = Host::new(&job("a", "every = \"1h\""));
+    let scheduler = host.schedule();
+    host.wait_for_copies("a", 1);
+    stopped(scheduler);
+    let scheduler = host.schedule();
+    thread::sleep(Duration::from_secs(1));
+    stopped(scheduler);
+    assert_eq!(host.copies("a"), 1, "it is not due for an hour");
+
+    host.configure(&job("b", "every = \"1h\"\nblock-size = \"64KiB\""));
+    host.zfs.slow_send(64 << 10, Duration::from_millis(300));
+    let scheduler = host.schedule();
+    wait_for("the run to begin", || host.kept("b").contains("\"unfinished\":true").then_some(()));
+    wait_for("zfs send", || (!running_zfs(&host.zfs).is_empty()).then_some(()));
+    scheduler.signal("KILL");
+    drop(scheduler.ended());
+    wait_for("what it had started to end", || running_zfs(&host.zfs).is_empty().then_some(()));
+    assert_eq!(host.copies("b"), 0);
+    let scheduler = host.schedule();
+    host.wait_for_copies("b", 1);
+    stopped(scheduler);
+}
+
+#[test]
+fn a_hangup_reads_the_configuration_again_and_a_wrong_one_changes_nothing() {
+    let host = Host::new(&job("a", "every = \"1h\""));
+    let scheduler = host.schedule();
+    host.wait_for_copies("a", 1);
+    host.configure("[[job]]\nname = 5\n");
+    scheduler.signal("HUP");
+    wait_for_words(&scheduler, "the former configuration stays");
+    host.configure(&(job("a", "every = \"1s\"") + &job("b", "every = \"1h\"")));
+    scheduler.signal("HUP");
+    host.wait_for_copies("b", 1);
+    host.wait_for_copies("a", 2);
+    stopped(scheduler);
+}
+
+#[test]
+fn a_stop_lets_the_copies_end_that_run_and_a_second_one_does_not() {
+    let slow = "every = \"1s\"\nblock-size = \"64KiB\"";
+    let host = Host::new(&(format!("parallel = 2\n{}", job("a", slow)) + &job("b", slow)));
+    host.zfs.slow_send(64 << 10, Duration::from_millis(300));
+    let scheduler = host.schedule();
+    wait_for("both runs", || {
+        let begun = ["a", "b"].map(|name| host.kept(name).contains("\"unfinished\":true"));
+        (begun == [true; 2] && running_zfs(&host.zfs).len() >= 2).then_some(())
+    });
+    stopped(scheduler);
+    assert_eq!(["a", "b"].map(|name| host.copies(name)), [1, 1], "whole, and no other begun");
+
+    for name in ["a", "b"] {
+        host.zfs.write(&format!("tank/{name}"), &content(7));
+    }
+    let scheduler = host.schedule();
+    wait_for("zfs send", || (!running_zfs(&host.zfs).is_empty()).then_some(()));
+    scheduler.signal("TERM");
+    thread::sleep(Duration::from_millis(300));
+    scheduler.signal("TERM");
+    scheduler.ended().succeeded();
+    assert!(running_zfs(&host.zfs).is_empty());
+    assert!(host.copies("a") + host.copies("b") < 4, "they were ended where they were");
+}
+
+#[test]
+fn what_fails_is_told_and_tried_again_later() {
+    let config = job("a", "every = \"1h\"") + &job("c", "every = \"1h\"");
+    let host = Host::new(&config);
+    let scheduler = host.schedule();
+    wait_for_words(&scheduler, "tank/c");
+    host.wait_for_copies("a", 1);
+    stopped(scheduler);
+    let kept = host.kept("c");
+    assert!(kept.contains("\"failures\":1") && kept.contains("dataset does not exist"), "{kept}");
+}
+
+#[test]
+fn of_two_schedulers_with_one_state_the_second_is_told() {
+    let host = Host::new(&job("a", "every = \"1h\""));
+    let scheduler = host.schedule();
+    host.wait_for_copies("a", 1);
+    host.schedule().ended().failed_with(4, &["is running already", "another --state"]);
+    stopped(scheduler);
+}
+
+#[test]
+fn a_configuration_is_checked_without_being_run() {
+    let host = Host::new(&job("a", "every = \"1h\""));
+    let fine = host.check().succeeded();
+    assert!(String::from_utf8(fine.stdout).unwrap().ends_with("zferry.toml: 1 job, no mistake\n"));
+    host.configure(
+        &(job("a", "every = \"soon\"") + &job("b", "compress = \"rar\"\ncron = \"* *\"")),
+    );
+    let wrong = ["has 3 mistakes", "zferry.toml:6:9: use a time", ":12:12: invalid value 'rar'"];
+    host.check().failed_with(3, &wrong);
+    host.schedule().ended().failed_with(3, &wrong);
+    fs::set_permissions(host.config(), fs::Permissions::from_mode(0o666)).unwrap();
+    host.check().failed_with(2, &["can be changed by others", "chmod go-w"]);
+    fs::remove_file(host.config()).unwrap();
+    host.check().failed_with(3, &["there is no", "--config FILE"]);
+    assert!(host.zfs.calls().is_empty());
+}
+
+#[test]
+fn the_doctor_looks_at_what_the_jobs_need_and_says_what_it_cannot_see() {
+    let served = job("b", "every = \"1h\"\nkeep-target = \"last=1\"\n")
+        .replace("backup/b", "zferry://backup.example/b");
+    let host = Host::new(&(job("a", "every = \"1h\"\nkeep = \"last=1\"") + &served));
+    host.zfs.dataset("backup", "filesystem");
+    let findings = || -> Vec<serde_json::Value> {
+        let mut command = zferry_on(&host.zfs, &["doctor", "--json", "--jobs"]);
+        // Whether this machine has ZFS is no matter here.
+        let told = Running::start(command.arg(host.config())).ended().stdout;
+        let report: serde_json::Value = serde_json::from_slice(&told).unwrap();
+        let all = report["findings"].as_array().unwrap().iter();
+        let is_ours = |found: &&serde_json::Value| {
+            ["source", "target", "jobs"].contains(&found["topic"].as_str().unwrap())
+        };
+        all.filter(is_ours).cloned().collect()
+    };
+    let [a, b, target, elsewhere] = &findings()[..] else { panic!("{:?}", findings()) };
+    let has = |found: &serde_json::Value, words: &str| {
+        let fact = found["fact"].as_str().unwrap();
+        assert!(fact.contains(words), "{words} is not in {fact}");
+    };
+    has(a, " on tank/a");
+    has(b, " on tank/b");
+    // Its target is made by the first copy.
+    assert!(target["fact"].as_str().unwrap().ends_with(" on backup"), "{target}");
+    has(elsewhere, "zferry://backup.example/b of job b is on another host");
+    let there = "zferry doctor --target ROOT --prune; its clients.toml must grant prune as well";
+    assert!(elsewhere["meaning"].as_str().unwrap().ends_with(there), "{elsewhere}");
+    fs::remove_file(host.config()).unwrap();
+    let [found] = &findings()[..] else { panic!("{:?}", findings()) };
+    has(found, "there is no ");
+    let words = ["doctor", "--prune"];
+    let ended = Running::start(&mut zferry_on(&host.zfs, &words)).ended();
+    ended.failed_with(3, &["--prune is about datasets that are named"]);
+}
