@@ -8,7 +8,7 @@ use crate::error::{Failure, Side};
 use crate::trust::Folder;
 
 /// For every command that needs to know who is who.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, Default)]
 pub(super) struct ConfigFolder {
     /// The folder with this host's key (key.pem) and the lists of who may send to it
     /// (clients.toml) and of the servers that it knows (servers.toml) [default: /etc/zferry for

@@ -24,10 +24,12 @@ pub use self::finding::{Finding, Mark};
 pub use self::grants::{Asks, Duty, Use};
 pub use self::judge::{Facts, judge};
 use super::config::{CONFIG, ConfigFile};
+use super::config_folder::ConfigFolder;
 use super::usage;
 use crate::dataset::DatasetName;
 use crate::dataset::property::PropertyName;
 use crate::error::{Class, Failure, Side};
+use crate::trust::clients::Clients;
 use crate::zfs::Zfs;
 
 /// The door between the `zfs` command and its kernel module.
@@ -58,6 +60,11 @@ pub(super) struct Arguments {
     /// on other hosts, where to ask [default: /etc/zferry/zferry.toml if no FILE is named]
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = CONFIG)]
     jobs: Option<PathBuf>,
+    /// Tell the same of the root of every client of a server, by what clients.toml grants there
+    #[arg(long)]
+    clients: bool,
+    #[command(flatten)]
+    config: ConfigFolder,
     /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
@@ -84,6 +91,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 fn read(arguments: &Arguments) -> Facts {
     let mut asked = named(arguments);
     let jobs = arguments.jobs.as_ref().map_or(Ok(()), |file| add_jobs(file.clone(), &mut asked));
+    let clients = if arguments.clients { add_clients(arguments, &mut asked) } else { Ok(()) };
+    let lists = [("jobs", jobs), ("clients", clients)];
     Facts {
         machine: sys::probe::Facts::read(),
         zfs: Zfs::find().and_then(|zfs| zfs.version()),
@@ -94,7 +103,7 @@ fn read(arguments: &Arguments) -> Facts {
             .map(|((duty, dataset), asks)| read_use(duty, dataset, asks))
             .collect(),
         elsewhere: asked.elsewhere,
-        jobs,
+        unread: lists.into_iter().filter_map(|(of, read)| Some((of, read.err()?))).collect(),
     }
 }
 
@@ -126,6 +135,17 @@ fn add_jobs(file: PathBuf, asked: &mut Asked) -> Result<(), Failure> {
         asked.add(duty, dataset, asks);
     }
     asked.elsewhere = of_jobs.elsewhere;
+    Ok(())
+}
+
+/// What is granted to the clients of a server.
+fn add_clients(arguments: &Arguments, asked: &mut Asked) -> Result<(), Failure> {
+    let list = arguments.config.folder(Side::Target)?.clients_path();
+    if !list.exists() {
+        let what = format!("there is no {}", list.display());
+        return Err(usage(Side::Target, what).with_remedy("name its folder: --config DIR"));
+    }
+    asked.add_clients(&Clients::load(&list).map_err(|error| error.on(Side::Target))?);
     Ok(())
 }
 

@@ -177,6 +177,20 @@ fn the_doctor_looks_at_what_the_jobs_need_and_says_what_it_cannot_see() {
     fs::remove_file(host.config()).unwrap();
     let [found] = &findings()[..] else { panic!("{:?}", findings()) };
     has(found, "there is no ");
+    // The same of a server's clients.
+    let folder = host.folder.path().join("keys");
+    let config = ["--config", folder.to_str().unwrap()];
+    let key = format!("SHA256:{}", "A".repeat(43));
+    let root = ["--root", "backup", "--allow", "receive-full,prune", "--keep", "last=1"];
+    let trust = [&["keys", "trust", "client", "laptop", &key][..], &root, &config].concat();
+    let clients = [&["doctor", "--json", "--clients"][..], &config].concat();
+    let asked = || {
+        let told = Running::start(&mut zferry_on(&host.zfs, &clients)).ended().stdout;
+        String::from_utf8(told).unwrap()
+    };
+    assert!(asked().contains("clients.toml") && asked().contains("what the clients need"));
+    Running::start(&mut zferry_on(&host.zfs, &trust)).ended().succeeded();
+    assert!(asked().contains(" on backup\""), "{}", asked());
     let words = ["doctor", "--prune"];
     let ended = Running::start(&mut zferry_on(&host.zfs, &words)).ended();
     ended.failed_with(3, &["--prune is about datasets that are named"]);

@@ -1,5 +1,5 @@
-//! What is asked of ZFS, and of which dataset: of those that were named, and of those of a
-//! scheduler's jobs.
+//! What is asked of ZFS, and of which dataset: of those that were named, of those of a scheduler's
+//! jobs, and of the roots of a server's clients.
 //!
 //! Pure. A dataset that several jobs use is judged once, by all that they ask together. What must
 //! never happen here: a job whose other end is on another host and is taken for seen.
@@ -12,6 +12,8 @@ use crate::cli::target::{Source, Target};
 use crate::dataset::property::PropertyName;
 use crate::dataset::{DatasetName, typed};
 use crate::error::Failure;
+use crate::trust::clients::Clients;
+use crate::trust::grants::{Client, Operation};
 
 /// Datasets of this host, and ends of jobs that are on others.
 #[derive(Debug, Default)]
@@ -37,6 +39,18 @@ impl Asked {
     /// One more dataset of this host.
     pub fn add(&mut self, duty: Duty, dataset: DatasetName, asks: Asks) {
         self.here.entry((duty, dataset)).or_default().join(asks);
+    }
+
+    /// The roots of all clients, by what is granted to each.
+    pub fn add_clients(&mut self, clients: &Clients) {
+        for grant in clients.iter().flat_map(Client::grants) {
+            let asks = Asks {
+                prunes: grant.allow.contains(&Operation::Prune),
+                properties: grant.properties.clone(),
+                ..Asks::default()
+            };
+            self.add(Duty::Target, grant.root.clone(), asks);
+        }
     }
 
     /// Both ends of a job.
@@ -149,6 +163,26 @@ mod tests {
         assert!(first.prunes && first.properties.len() == 2, "{first:?}");
         assert_eq!(**second, Asks::default());
         assert_eq!(asked.elsewhere, []);
+    }
+
+    #[test]
+    fn the_root_of_a_client_is_asked_for_what_was_granted_there() {
+        let text = r#"
+            [[client]]
+            name = "laptop"
+            fingerprint = "SHA256:j6Oqsvqpt54KA5jaW1q9B4AUJEKlvoC5pkYI1xjLH80"
+            [[client.grant]]
+            root = "backup/in"
+            allow = ["receive-full", "prune"]
+            keep = "daily=3"
+            properties = ["compression"]
+            "#;
+        let mut asked = Asked::default();
+        asked.add_clients(&Clients::parse(text).unwrap());
+        let [((Duty::Target, root), asks)] = &asked.here.iter().collect::<Vec<_>>()[..] else {
+            panic!("{asked:?}")
+        };
+        assert_eq!((root.as_str(), asks.prunes, asks.properties.len()), ("backup/in", true, 1));
     }
 
     #[test]

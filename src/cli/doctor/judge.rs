@@ -33,8 +33,8 @@ pub struct Facts {
     pub uses: Vec<Use>,
     /// What jobs use on other hosts.
     pub elsewhere: Vec<Elsewhere>,
-    /// Why the jobs could not be read, where they were to be.
-    pub jobs: Result<(), Failure>,
+    /// Lists of what is to be used that could not be read: what each is of, and why.
+    pub unread: Vec<(&'static str, Failure)>,
 }
 
 /// Judges all facts, in the order in which a person wants to read them.
@@ -54,7 +54,7 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
     let grants = |wanted: &Use| grants::judge(wanted, &machine.account);
     findings.extend(facts.uses.iter().map(grants));
     findings.extend(facts.elsewhere.iter().map(elsewhere));
-    findings.extend(facts.jobs.as_ref().err().map(jobs));
+    findings.extend(facts.unread.iter().map(|(topic, failure)| unread(topic, failure)));
     findings
 }
 
@@ -64,10 +64,10 @@ fn elsewhere(Elsewhere { duty, what, ask }: &Elsewhere) -> Finding {
     Finding::ok(duty.topic(), fact, format!("not looked at, for only there it can be: {ask}"))
 }
 
-fn jobs(failure: &Failure) -> Finding {
-    let meaning = "what the jobs of the scheduler need is unknown";
-    let remedy = failure.remedy.clone().or_else(|| Some("zferry config check".to_owned()));
-    Finding::new(Mark::Fail, "jobs", failure.what.clone(), meaning, remedy)
+fn unread(topic: &'static str, failure: &Failure) -> Finding {
+    let meaning = format!("what the {topic} need is unknown");
+    let remedy = failure.remedy.clone().or_else(|| Some("mend that, and ask again".to_owned()));
+    Finding::new(Mark::Fail, topic, failure.what.clone(), meaning, remedy)
 }
 
 fn kernel(release: &Reading<String>) -> Finding {

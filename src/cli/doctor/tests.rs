@@ -55,7 +55,7 @@ fn good() -> Facts {
         device: Ok(()),
         uses: Vec::new(),
         elsewhere: Vec::new(),
-        jobs: Ok(()),
+        unread: Vec::new(),
     }
 }
 
@@ -275,7 +275,7 @@ fn what_cannot_be_looked_at_is_said_and_jobs_that_cannot_be_read_are_in_the_way(
     facts.elsewhere.push(Elsewhere { duty: Duty::Target, what, ask });
     let failure =
         Failure::new(Side::Source, Class::Usage, "there is no /x").with_remedy("write it");
-    facts.jobs = Err(failure);
+    facts.unread.push(("jobs", failure));
     let findings = judge(&facts);
     let [.., elsewhere, jobs] = &findings[..] else { panic!("{findings:?}") };
     assert_eq!((elsewhere.mark, elsewhere.topic), (Mark::Ok, "target"));
