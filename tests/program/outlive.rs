@@ -390,6 +390,7 @@ fn a_server_that_is_gone_leaves_the_client_to_plan_anew() {
     wait_until_whole(hosts.ours.path());
     killed(first);
     killed(server.running);
+    wait_for("its receive to end", || running_zfs(&hosts.target).is_empty().then_some(()));
     let server = hosts.serve(address, &[]);
     let second = hosts.replicate(&server).ended().succeeded();
     assert!(second.stderr.contains("is of no more use"), "{}", second.stderr);

@@ -41,9 +41,9 @@ fn a_server_that_is_killed_is_noticed_and_leaves_a_part() {
 #[test]
 fn an_end_that_stands_still_is_given_up_after_20_seconds() {
     let (still_source, _still_target, stopped, client) = under_way();
-    let (_source, target, server, stopped_client) = under_way();
-    let started = Instant::now();
     stopped.running.signal("STOP");
+    let started = Instant::now();
+    let (_source, target, server, stopped_client) = under_way();
     stopped_client.signal("STOP");
     client.ended().failed_with(2, &["zferry: network: ", "nothing was heard for 20 seconds"]);
     assert!(started.elapsed() > Duration::from_secs(15), "that was no silence");
