@@ -37,7 +37,7 @@ pub(super) struct ConfigFile {
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let Command::Check(file) = &arguments.command;
-    let jobs = match file.read_by(list::read_for_its_owner)?.jobs.len() {
+    let jobs = match file.look()?.jobs.len() {
         1 => "1 job".to_owned(),
         count => format!("{count} jobs"),
     };
@@ -55,6 +55,11 @@ impl ConfigFile {
     /// Reads it. It names commands and targets: whoever may write it has our rights.
     pub fn load(&self) -> Result<Config, Failure> {
         self.read_by(list::read)
+    }
+
+    /// Reads it for whoever only wants to know what it says.
+    pub fn look(&self) -> Result<Config, Failure> {
+        self.read_by(list::read_for_its_owner)
     }
 
     fn read_by(&self, read: fn(&Path) -> Result<String, ListError>) -> Result<Config, Failure> {

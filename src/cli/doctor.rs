@@ -126,7 +126,7 @@ fn named(arguments: &Arguments) -> Asked {
 /// What the jobs of a scheduler ask.
 fn add_jobs(file: PathBuf, asked: &mut Asked) -> Result<(), Failure> {
     let mut of_jobs = Asked::default();
-    for job in &ConfigFile::at(file).load()?.jobs {
+    for job in &ConfigFile::at(file).look()?.jobs {
         of_jobs.add_job(job)?;
     }
     for ((duty, dataset), asks) in of_jobs.here {
