@@ -178,6 +178,8 @@ case_everything_is_typed_and_does_what_it_says() {
 # That the words around the commands are true.
 is_there_in_the_end() {
   local newest
+  # It ends what it has begun.
+  systemctl stop zferry-schedule
   newest=$(snapshots tank/data | tail -n 1 | cut -f 1)
   has_all_of "$newest"
   same_trees backup/hosts/web/data tank/data "$newest"
