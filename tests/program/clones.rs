@@ -1,18 +1,15 @@
 //! A clone as its client sends it: one stream from the snapshot that it was made of, as a clone
 //! again, and gone on with as one where it was cut.
 
-use std::num::NonZeroU16;
 use std::time::Duration;
 
-use sys::backend::Backend;
 use sys::control::Runtime;
 use tokio::sync::watch;
 use zferry::client::job::{CloneBase, Job, OnDeadToken, Wanted};
 use zferry::client::prune::Retention;
 use zferry::client::replicate::replicate;
-use zferry::client::{Connections, Dial, Held, Manner, Moment, Options, Stop, Watch};
+use zferry::client::{Dial, Held, Manner, Moment, Stop, Watch};
 use zferry::dataset::Guid;
-use zferry::engine::settings::{Checksum, Compression, RouteChoice, Settings, ZeroCopy};
 use zferry::error::Failure;
 use zferry::listing::{OriginSnapshot, Snapshot};
 use zferry::pattern::Chosen;
@@ -22,6 +19,7 @@ use zferry::units::Bytes;
 use zferry::zfs::Zfs;
 
 use crate::support::host::Server;
+use crate::support::small;
 use crate::support::stand_in::{Failing, StandIn};
 
 struct Nobody;
@@ -73,31 +71,7 @@ fn job(source: &StandIn) -> Job {
 
 /// Makes the copy, and tries again what was cut.
 fn copy(source: &StandIn, server: &Server, job: &Job) -> Result<Held, Failure> {
-    let backend = Backend::Threads;
-    let engine = Settings {
-        backend,
-        cache: Bytes(8 << 20),
-        block_bytes: Bytes(64 << 10),
-        workers: 1,
-        cores: Vec::new(),
-        compression: Compression::None,
-        checksum: Checksum::Crc32,
-        route: RouteChoice::Auto,
-        flush_after: Duration::from_millis(100),
-        zero_copy: ZeroCopy::Off,
-        spool: None,
-    };
-    let (_unlimited, limit) = watch::channel(None);
-    let options = Options {
-        engine,
-        connections: Connections::Fixed(1),
-        congestion: None,
-        limit,
-        sharers: NonZeroU16::MIN,
-        retry_for: Duration::from_secs(60),
-        stall_timeout: Duration::from_secs(60),
-        records: None,
-    };
+    let options = small::client(Duration::from_secs(60));
     let dial = Dial::Network {
         name: server.address.to_string(),
         addresses: vec![server.address],
@@ -105,7 +79,7 @@ fn copy(source: &StandIn, server: &Server, job: &Job) -> Result<Held, Failure> {
         manner: Manner::Plain,
     };
     let (_never, stop) = watch::channel(Stopping::No);
-    Runtime::new(backend).unwrap().block_on(async {
+    Runtime::new(options.engine.backend).unwrap().block_on(async {
         let zfs = Zfs::at(source.program());
         let stop = &mut Stop::new(stop);
         Box::pin(replicate(&zfs, job, &dial, options, &mut Nobody, stop)).await

@@ -10,11 +10,9 @@ mod support;
 
 mod audit;
 mod bad_input;
-mod below_root;
 mod clones;
 mod completions;
 mod compress;
-mod destroy;
 mod docs;
 mod events;
 mod exit_codes;
@@ -43,5 +41,4 @@ mod tree;
 mod trees;
 mod trusted;
 mod tune;
-mod zfs_commands;
-mod zfs_tree;
+mod zfs;

@@ -9,30 +9,13 @@ use sys::control::Runtime;
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::sync::watch;
 use zferry::client::prune::{Pruned, Retention, after_copy};
-use zferry::client::{Connections, Dial, Options, Session};
-use zferry::engine::settings::{Checksum, Compression, RouteChoice, Settings, ZeroCopy};
+use zferry::client::{Dial, Session};
 use zferry::retention::{Rules, Template, Why};
 use zferry::server::{self, Destination, Door, Incoming, Lasts, Pool, Stopping};
-use zferry::units::Bytes;
 use zferry::zfs::Zfs;
 
+use crate::support::small;
 use crate::support::stand_in::StandIn;
-
-fn settings() -> Settings {
-    Settings {
-        backend: Backend::Threads,
-        cache: Bytes(4 << 20),
-        block_bytes: Bytes(64 << 10),
-        workers: 1,
-        cores: Vec::new(),
-        compression: Compression::None,
-        checksum: Checksum::Crc32,
-        route: RouteChoice::Auto,
-        flush_after: Duration::from_millis(100),
-        zero_copy: ZeroCopy::Off,
-        spool: None,
-    }
-}
 
 /// What `after_copy` does to `tank/a` and `backup/a` of a host.
 fn pruned(host: &StandIn, retention: Retention) -> Pruned {
@@ -42,7 +25,7 @@ fn pruned(host: &StandIn, retention: Retention) -> Pruned {
     let pool = Pool { zfs: zfs.clone(), root: "backup".parse().unwrap(), only: None };
     let server = thread::spawn(move || {
         let options = server::Options {
-            engine: settings(),
+            engine: small::engine(),
             connections_max: 1,
             lasts: Lasts::Forever,
             grace: Duration::ZERO,
@@ -55,16 +38,7 @@ fn pruned(host: &StandIn, retention: Retention) -> Pruned {
     });
     let (told, pruned) = mpsc::channel();
     thread::spawn(move || {
-        let options = Options {
-            engine: settings(),
-            connections: Connections::Fixed(1),
-            congestion: None,
-            limit: watch::channel(None).1,
-            sharers: std::num::NonZeroU16::MIN,
-            retry_for: Duration::ZERO,
-            stall_timeout: Duration::from_secs(30),
-            records: None,
-        };
+        let options = small::client(Duration::ZERO);
         let runtime = Runtime::new(Backend::Threads).unwrap();
         let done = runtime.block_on(async {
             let mut session = Session::open(Dial::Local(sockets), &options).await.unwrap();

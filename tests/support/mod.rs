@@ -8,4 +8,5 @@ pub mod sandbox;
 pub mod scene;
 pub mod scheduled;
 pub mod secure;
+pub mod small;
 pub mod stand_in;

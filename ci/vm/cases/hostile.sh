@@ -244,7 +244,7 @@ sends_nothing() {
   done
 }
 
-case_long_a_token_cannot_make_a_client_send_something_else() {
+case_a_token_cannot_make_a_client_send_something_else() {
   local token
   head -c 32 /dev/urandom >"$work/key"
   make_small tank/data

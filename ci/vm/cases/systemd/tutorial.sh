@@ -60,7 +60,7 @@ as_typed() {
   local newest
   newest=$(zfs list -H -t snapshot -d 1 -s createtxg -o name backup/hosts/web/data 2>/dev/null | tail -n 1) || true
   sed -e "s|SHA256:\.\.\.|$told|" -e "s|backup/hosts/web/data@zferry_2026-[^ ]*|$newest|" \
-    -e 's|apt-get install|& -y --no-install-recommends|' -e 's|head -c 1G |head -c 24M |' -e 's|--bwlimit 20MiB|--bwlimit 1MiB|' \
+    -e 's|apt-get install|& -y --no-install-recommends|' -e 's|head -c 1G |head -c 64M |' -e 's|--bwlimit 20MiB|--bwlimit 2MiB|' \
     -e 's|every = "15m"|every = "1m"|' -e 's|jitter = "30s"|jitter = "1s"|' <<<"$1"
 }
 
@@ -98,6 +98,7 @@ follow() {
       done
       ! has_ended "$slow" || fail "the copy has ended: $(tail -n 3 "$work/slow.out")"
       grep -qi 'lost' "$work/slow.out" || fail "no connection was lost: $(tail -n 3 "$work/slow.out")"
+      wait_until 20 "something that is worth going on with" some_has_come
       # "Now press Ctrl-C in the first terminal, and look."
       kill -INT "$slow"
       wait_until 30 "it ends" has_ended "$slow"
@@ -146,6 +147,8 @@ follow() {
     *) type_line "$1" ;;
   esac
 }
+
+some_has_come() { zferry status --orphans backup/hosts/web | grep 'has .* MiB of'; }
 
 is_carried_on() {
   type_line "${slowly% --bwlimit*} --config /etc/zferry"

@@ -1,26 +1,12 @@
 //! What `zferry::zfs` asks and makes below a root, against the stand-in and against scripts.
 
-use zferry::dataset::{DatasetName, Guid, SnapName};
+use zferry::dataset::Guid;
 use zferry::error::Side;
 use zferry::listing::TargetState;
 use zferry::zfs::{Zfs, ZfsError};
 
+use super::{dataset, host, snap};
 use crate::support::executable;
-use crate::support::stand_in::StandIn;
-
-fn dataset(text: &str) -> DatasetName {
-    text.parse().unwrap()
-}
-
-fn snap(text: &str) -> SnapName {
-    text.parse().unwrap()
-}
-
-fn host() -> (StandIn, Zfs) {
-    let host = StandIn::new();
-    let zfs = Zfs::at(host.program());
-    (host, zfs)
-}
 
 #[test]
 fn missing_parents_are_made_below_the_root_only() {

@@ -4,17 +4,14 @@ use std::fs;
 use std::process::Command;
 
 use tempfile::TempDir;
-use zferry::dataset::{DatasetName, Guid, Kind};
+use zferry::dataset::{Guid, Kind};
 use zferry::error::{Class, Side};
 use zferry::listing::{Origin, SourceDataset, TargetState};
 use zferry::zfs::{Zfs, ZfsError};
 
+use super::dataset;
 use crate::support::executable;
 use crate::support::stand_in::{Failing, StandIn};
-
-fn dataset(text: &str) -> DatasetName {
-    text.parse().unwrap()
-}
 
 /// A host with a tree of four datasets, and one beside it whose name begins alike.
 fn host() -> (StandIn, Zfs) {

@@ -11,6 +11,7 @@ use zferry::listing::Snapshot;
 use zferry::zfs::snapshot::Members;
 use zferry::zfs::{Zfs, ZfsError};
 
+use super::dataset;
 use crate::support::stand_in::StandIn;
 
 fn host() -> (StandIn, Zfs) {
@@ -21,10 +22,6 @@ fn host() -> (StandIn, Zfs) {
         host.snapshot_with_guid("tank/a", &format!("s{number}"), number, b"x");
     }
     (host, zfs)
-}
-
-fn dataset(text: &str) -> DatasetName {
-    text.parse().unwrap()
 }
 
 fn snapshot(name: &str, guid: u64) -> Snapshot {

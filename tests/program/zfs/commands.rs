@@ -7,7 +7,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use zferry::dataset::{DatasetName, Guid, Kind, SnapName};
+use zferry::dataset::{Guid, Kind, SnapName};
 use zferry::error::{Class, Failure, Side};
 use zferry::listing::{SourceState, TargetState};
 use zferry::pattern::Chosen;
@@ -20,21 +20,8 @@ use zferry::zfs::hold::Tag;
 use zferry::zfs::receive::Receive;
 use zferry::zfs::{Zfs, ZfsError, failure, receive, send};
 
+use super::{dataset, host, snap};
 use crate::support::stand_in::{Failing, StandIn};
-
-fn dataset(text: &str) -> DatasetName {
-    text.parse().unwrap()
-}
-
-fn snap(text: &str) -> SnapName {
-    text.parse().unwrap()
-}
-
-fn host() -> (StandIn, Zfs) {
-    let host = StandIn::new();
-    let zfs = Zfs::at(host.program());
-    (host, zfs)
-}
 
 /// A host with tank/a and its snapshots @s1, @s2 and @s3, each of more than one record's length.
 fn host_with_history() -> (StandIn, Zfs) {
