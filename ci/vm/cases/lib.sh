@@ -355,7 +355,7 @@ same_trees() {
     mount -t zfs -o ro "$source@$name" "$look/source.$number"
     mount -t zfs -o ro "$target@$name" "$look/target.$number"
   done
-  if ! python3 "$(dirname "$0")/compare.py" "${folders[@]}" >"$work/same" 2>&1; then
+  if ! python3 "$(dirname "${BASH_SOURCE[0]}")/compare.py" "${folders[@]}" >"$work/same" 2>&1; then
     # A line for every pair, up to the one that differs.
     number=$(wc -l <"$work/same")
     fail "the files of @${!number} differ: $(tail -n 1 "$work/same")"
