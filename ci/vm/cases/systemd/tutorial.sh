@@ -42,7 +42,10 @@ SUDO
   chmod +x /usr/local/bin/sudo
 }
 
+# Whatever of it is there.
 undo_web_and_backup() {
+  trap - ERR
+  set +e
   journalctl --quiet --output cat --unit zferry-serve --unit zferry-schedule >"$work/server.log"
   systemctl stop zferry-schedule zferry-serve
   dpkg --purge zferry
