@@ -8,7 +8,7 @@ use super::usage;
 use crate::client::prune::Retention;
 use crate::dataset::SnapName;
 use crate::error::{Failure, Side};
-use crate::retention::{Keep, Rules, Template};
+use crate::retention::{Candidate, Keep, Rules, Template};
 
 /// Rules for both sides.
 #[derive(Args, Debug)]
@@ -44,6 +44,15 @@ impl KeepFlags {
         self.template
             .name_at(Timestamp::now())
             .map_err(|error| usage(Side::Source, format!("--template {}: {error}", self.template)))
+    }
+
+    /// The newest that was taken since then, by whole seconds, as a pool counts.
+    pub fn taken_since<'a>(&self, since: Timestamp, all: &'a [Candidate]) -> Option<&'a SnapName> {
+        let is_taken = |one: &&Candidate| {
+            let is_ours = self.template.time_of(&one.snapshot.name).is_some();
+            is_ours && one.created.as_second() >= since.as_second()
+        };
+        all.iter().rev().find(is_taken).map(|one| &one.snapshot.name)
     }
 
     /// The same flags as words, for another host.

@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use clap::Args;
+use jiff::Timestamp;
 use sys::control::Runtime;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::watch;
@@ -32,7 +33,7 @@ use super::tree::TreeFlags;
 use super::{Loudness, duration, machine, security, state, usage};
 use crate::board::Errand;
 use crate::client::around::Around;
-use crate::client::job::Job;
+use crate::client::job::{Job, Wanted};
 use crate::client::prune::Retention;
 use crate::client::ssh::FarSide;
 use crate::client::{Dial, Manner, Options, Stop, TreeWatch};
@@ -95,7 +96,7 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments, loudness: Loudness) -> Result<(), Failure> {
     let telling = arguments.telling;
     let watch = telling.onlooker_of(&arguments.root()?, loudness.quiet);
-    let copied = copy(arguments, loudness, Halt::BySignal, watch.as_ref());
+    let copied = copy(arguments, None, loudness, Halt::BySignal, watch.as_ref());
     drop(watch);
     let copied = copied.inspect_err(|failure| telling.failed(failure))?;
     if telling.as_json() {
@@ -109,9 +110,11 @@ pub(super) fn run(arguments: &Arguments, loudness: Loudness) -> Result<(), Failu
     copied.missing.map_or(Ok(()), Err)
 }
 
-/// Makes one copy.
+/// Makes one copy. One that goes on with what is owed since then carries the snapshot of this host
+/// that was taken for it, if there is one.
 pub(super) fn copy(
     arguments: &Arguments,
+    owed_since: Option<Timestamp>,
     loudness: Loudness,
     halt: Halt,
     watch: &dyn TreeWatch,
@@ -120,13 +123,13 @@ pub(super) fn copy(
         Source::Ssh { host, dataset } => {
             fetch::fetch(arguments, (&host, &dataset), loudness, halt, watch)
         }
-        Source::Local(dataset) => send(arguments, dataset, loudness, halt, watch),
+        Source::Local(dataset) => send(arguments, (dataset, owed_since), loudness, halt, watch),
     }
 }
 
 fn send(
     arguments: &Arguments,
-    source: DatasetName,
+    (source, owed_since): (DatasetName, Option<Timestamp>),
     loudness: Loudness,
     halt: Halt,
     watch: &dyn TreeWatch,
@@ -151,11 +154,12 @@ fn send(
     // Behind whatever else can be a mistake: it starts a process on another host.
     let (route, dataset) =
         route(target, (&zfs, &engine), connections.most(), (arguments, loudness))?;
+    let wanted = arguments.wanted(owed_since, &zfs, &source)?;
     let job = Job {
         source,
         target: dataset,
         target_text: arguments.target.clone(),
-        wanted: arguments.choice.wanted(|| arguments.keeping.name())?,
+        wanted,
         intermediates: arguments.choice.intermediates(),
         chosen: arguments.choice.chosen(),
         retention: arguments.retention(),
@@ -222,6 +226,23 @@ impl Arguments {
     /// Whether it begins with a new snapshot.
     pub fn takes_one(&self) -> bool {
         self.choice.takes_one()
+    }
+
+    /// Which snapshot the target shall hold in the end: where one is to be taken, the one that an
+    /// earlier run of the same copy has taken, if it is owed since then.
+    fn wanted(
+        &self,
+        owed_since: Option<Timestamp>,
+        zfs: &Zfs,
+        source: &DatasetName,
+    ) -> Result<Wanted, Failure> {
+        if let Some(since) = owed_since.filter(|_| self.takes_one()) {
+            let all = zfs.candidates(source).map_err(|error| error.on(Side::Source))?;
+            if let Some(name) = self.keeping.taken_since(since, &all) {
+                return Ok(Wanted::Named(name.clone()));
+            }
+        }
+        self.choice.wanted(|| self.keeping.name())
     }
 
     /// What stays on each side.

@@ -10,6 +10,10 @@ use crate::dataset::SnapName;
 pub struct History {
     /// When the last run began.
     pub began: Option<Timestamp>,
+    /// When the first of the runs began that have tried in vain what was due then. A snapshot that
+    /// was taken since is what is still to be copied.
+    #[serde(default)]
+    pub owed_since: Option<Timestamp>,
     /// It has not ended, or the process was gone before it did.
     #[serde(default)]
     pub unfinished: bool,
@@ -24,4 +28,11 @@ pub struct History {
     /// What the last of these said.
     #[serde(default)]
     pub failure: Option<String>,
+}
+
+impl History {
+    /// Since when its last run is one that goes on where another was cut; `None`: it is the first.
+    pub fn goes_on_since(&self) -> Option<Timestamp> {
+        self.owed_since.filter(|&since| self.began.is_none_or(|began| since < began))
+    }
 }

@@ -190,7 +190,7 @@ impl Scheduler {
         let free = self.parallel.get().saturating_sub(self.running());
         for (_, name) in due.into_iter().take(free) {
             if let Some(job) = self.jobs.get_mut(&name) {
-                job.begin(now);
+                job.begin(&name, now);
                 orders.push(Order::Run(name));
             }
         }
@@ -228,7 +228,10 @@ impl Scheduler {
         job.measuring = false;
         if let Some(written) = job.trigger.written {
             job.check_at = now.up + written.check;
-            job.wanted |= bytes.is_none_or(|bytes| bytes >= written.least);
+            if bytes.is_none_or(|bytes| bytes >= written.least) {
+                job.wanted = true;
+                job.history.owed_since = None;
+            }
         }
     }
 
@@ -318,7 +321,11 @@ impl Job {
         is_asked.then(|| self.check_at.saturating_sub(now.up))
     }
 
-    fn begin(&mut self, now: Now) {
+    fn begin(&mut self, name: &JobName, now: Now) {
+        if self.by_rhythm(name).is_some_and(|due| due <= now.wall) {
+            self.history.owed_since = None;
+        }
+        self.history.owed_since.get_or_insert(now.wall);
         self.state = State::Running;
         self.base = now.wall;
         (self.wanted, self.not_before) = (false, None);

@@ -213,6 +213,45 @@ fn a_run_that_died_with_its_process_begins_again_at_once() {
 }
 
 #[test]
+fn what_is_owed_is_owed_since_the_first_run_that_failed_until_more_is_due() {
+    let owed = |world: &World| world.scheduler.history(&name("a")).unwrap().goes_on_since();
+    let mut world = World::new(1, &[("a", every(HOUR))]);
+    world.obey();
+    let first = world.now.wall;
+    assert_eq!(owed(&world), None, "nothing was tried before");
+    for _ in 0..2 {
+        world.end("a", interrupted());
+        world.pass(10 * MINUTE);
+        assert_eq!(owed(&world), Some(first));
+    }
+    // What a process leaves that dies now is what the next one knows.
+    let left = world.scheduler.history(&name("a")).unwrap().clone();
+    let mut world = World::with(1, &[("a", every(HOUR))], |_| left.clone());
+    world.tick(20 * MINUTE);
+    world.obey();
+    assert_eq!((world.count("a"), owed(&world)), (1, Some(first)));
+    world.end("a", failed());
+    world.pass(HOUR + MINUTE);
+    assert_eq!((world.count("a"), owed(&world)), (2, None), "it is due anew");
+    world.end("a", interrupted());
+    world.pass(10 * MINUTE);
+    assert!(owed(&world).is_some_and(|since| since > first));
+    world.end("a", well());
+    world.pass(HOUR);
+    assert_eq!(owed(&world), None);
+
+    let mut world = World::new(1, &[("a", written(Bytes::GIB))]);
+    world.written = Bytes::GIB;
+    world.obey();
+    world.end("a", failed());
+    world.pass(HOUR + MINUTE);
+    assert!(owed(&world).is_some());
+    world.end("a", well());
+    world.pass(2 * MINUTE);
+    assert_eq!((world.count("a"), owed(&world)), (3, None));
+}
+
+#[test]
 fn a_clock_that_jumps_costs_one_run_at_most_and_loses_none() {
     let mut world = World::new(1, &[("a", every(HOUR))]);
     world.pass_with(MINUTE, &well());

@@ -55,14 +55,19 @@ fn a_restart_remembers_what_ran_and_makes_up_for_what_died() {
     host.zfs.slow_send(64 << 10, Duration::from_millis(300));
     let scheduler = host.schedule();
     wait_for("the run to begin", || host.kept("b").contains("\"unfinished\":true").then_some(()));
+    wait_for("its snapshot", || (!host.zfs.snapshots("tank/b").is_empty()).then_some(()));
     wait_for("zfs send", || (!running_zfs(&host.zfs).is_empty()).then_some(()));
     scheduler.signal("KILL");
     drop(scheduler.ended());
     wait_for("what it had started to end", || running_zfs(&host.zfs).is_empty().then_some(()));
     assert_eq!(host.copies("b"), 0);
+    let taken = host.zfs.snapshots("tank/b");
     let scheduler = host.schedule();
     host.wait_for_copies("b", 1);
     stopped(scheduler);
+    assert_eq!(taken.len(), 1, "{taken:?}");
+    assert_eq!(host.zfs.snapshots("tank/b"), taken, "what goes on takes no other snapshot");
+    assert!(host.kept("b").contains("\"owed_since\":null"), "{}", host.kept("b"));
 }
 
 #[test]

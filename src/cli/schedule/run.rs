@@ -3,6 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::super::Loudness;
@@ -15,12 +16,13 @@ use crate::error::{Class, Failure, Side};
 use crate::schedule::Ended;
 use crate::server::Stopping;
 
-/// Starts a run on a thread of its own; `tell` is called when it has ended.
+/// Starts a run on a thread of its own; `tell` is called when it has ended. One that goes on with
+/// what is owed since then takes no other snapshot.
 pub(super) fn start(
     job: &Arc<Job>,
-    loudness: Loudness,
+    owed_since: Option<Timestamp>,
     stop: watch::Receiver<Stopping>,
-    shared: &Shared,
+    (loudness, shared): (Loudness, &Shared),
     tell: impl FnOnce(Result<Copied, Failure>) + Send + 'static,
 ) -> std::io::Result<()> {
     let (job, shared) = (Arc::clone(job), shared.clone());
@@ -29,7 +31,7 @@ pub(super) fn start(
         let ended = catch_unwind(AssertUnwindSafe(|| {
             let halt = Halt::ByOthers(stop.clone());
             let watch = Posting::new(&job.name, &job.copy.root()?, &shared, loudness.quiet);
-            let outcome = replicate::copy(&job.copy, loudness, halt, &watch);
+            let outcome = replicate::copy(&job.copy, owed_since, loudness, halt, &watch);
             // One that was ended by whoever stops us is nothing to alarm anybody with.
             if *stop.borrow() != Stopping::Now {
                 job.hooks.ended(&outcome);

@@ -19,7 +19,7 @@ use super::histories::Histories;
 use super::run;
 use super::shared::Shared;
 use crate::error::{Class, Failure, Side};
-use crate::schedule::{JobName, Now, Order, Scheduler};
+use crate::schedule::{History, JobName, Now, Order, Scheduler};
 use crate::server::Stopping;
 use crate::units::Bytes;
 use crate::zfs::{Zfs, ZfsError};
@@ -139,9 +139,11 @@ impl Runner {
         tracing::info!(job = %name, "begins");
         let (tell, stop) = (self.tell.clone(), self.stop_runs.subscribe());
         let of = name.clone();
-        let started = run::start(job, self.loudness, stop, &self.shared, move |outcome| {
-            let _nobody_listens = tell.send(News::Ended(of, outcome));
-        });
+        let owed_since = self.scheduler.history(&name).and_then(History::goes_on_since);
+        let started =
+            run::start(job, owed_since, stop, (self.loudness, &self.shared), move |outcome| {
+                let _nobody_listens = tell.send(News::Ended(of, outcome));
+            });
         if let Err(error) = started {
             let what = format!("start a thread: {error}");
             let failure = Failure::new(Side::Source, Class::Machine, what);
