@@ -161,7 +161,7 @@ case_long_takes_a_snapshot_of_its_own() {
   replicated vault/in/data tank/data $(cat "$work/names")
 }
 
-case_name_with_blanks_and_colons() {
+case_long_name_with_blanks_and_colons() {
   local name='my data: 2024:01 v1.5_x-y'
   make_small "tank/$name"
   serve

@@ -44,7 +44,7 @@ case_source_snapshot_is_held_meanwhile() {
   replicated vault/in/data tank/data one
 }
 
-case_connection_reset() {
+case_long_connection_reset() {
   start
   "${on_server[@]}" ss -K -tn dst 10.77.0.2 >/dev/null
   widen_link
@@ -54,7 +54,7 @@ case_connection_reset() {
 }
 
 # Who asks it to stop gets a clean end: no `zfs send` left behind, and the target can go on later.
-case_client_terminated() {
+case_long_client_terminated() {
   start
   kill -TERM "$client"
   widen_link

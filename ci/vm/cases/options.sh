@@ -32,7 +32,7 @@ case_long_zstd_saves_wire() {
   [ "$packed" -lt $((stream / 2)) ] || fail "--compress zstd:3 sent $packed bytes for a stream of $stream"
 }
 
-case_zstd_with_random_bytes() {
+case_long_zstd_with_random_bytes() {
   make_heavy tank/data 8
   zfs snapshot tank/data@one
   serve

@@ -20,7 +20,7 @@ refused() {
   unchanged
 }
 
-case_no_common_snapshot() {
+case_long_no_common_snapshot() {
   make_small tank/data
   zfs snapshot tank/data@one
   zfs create -o mountpoint="$mnt/other" vault/in/data
@@ -35,7 +35,7 @@ case_no_common_snapshot() {
   [ "$(cat "$mnt/other/file")" = precious ] || fail "the file of the target is gone"
 }
 
-case_target_exists_without_any_snapshot() {
+case_long_target_exists_without_any_snapshot() {
   make_small tank/data
   zfs snapshot tank/data@one
   zfs create -o mountpoint="$mnt/other" vault/in/data
@@ -47,7 +47,7 @@ case_target_exists_without_any_snapshot() {
   [ "$(cat "$mnt/other/file")" = precious ] || fail "the file of the target is gone"
 }
 
-case_same_name_other_guid() {
+case_long_same_name_other_guid() {
   make_small tank/data
   zfs snapshot tank/data@one
   serve
@@ -60,7 +60,7 @@ case_same_name_other_guid() {
   unchanged
 }
 
-case_diverged_by_a_snapshot() {
+case_long_diverged_by_a_snapshot() {
   make_small tank/data
   zfs snapshot tank/data@one
   serve
@@ -120,7 +120,7 @@ case_outside_the_root() {
   replicated vault/in/data tank/data one
 }
 
-case_unknown_source() {
+case_long_unknown_source() {
   make_small tank/data
   zfs snapshot tank/data@one
   serve

@@ -146,7 +146,7 @@ case_one_run_rides_through() {
   alike one
 }
 
-case_volume() {
+case_long_volume() {
   local number
   zfs create -V 32M -o volblocksize=16k tank/data
   wait_until 20 "a device for tank/data" test -b /dev/zvol/tank/data

@@ -60,7 +60,7 @@ case_everything_below_arrives_and_then_what_is_new() {
   no_holds_left
 }
 
-case_one_in_trouble_is_named_and_the_others_arrive() {
+case_long_one_in_trouble_is_named_and_the_others_arrive() {
   make_tree
   zfs set zferry:replicate=off tank/t/e
   serve

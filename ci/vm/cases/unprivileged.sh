@@ -68,7 +68,7 @@ case_long_delegated_on_both_sides() {
 }
 
 # Without any one of them something is amiss, so none is granted for nothing.
-case_each_grant_on_the_source_is_needed() {
+case_long_each_grant_on_the_source_is_needed() {
   delegate
   zfs snapshot tank/data@one
   for word in ${for_source//,/ }; do
