@@ -7,14 +7,12 @@ use std::time::Duration;
 use sys::backend::Backend;
 use sys::control::Runtime;
 use tempfile::TempDir;
-use zferry::client::{Connections, Dial, Manner, Options, Session};
+use zferry::client::{Dial, Manner, Session};
 use zferry::dataset::DatasetName;
-use zferry::engine::settings::{Checksum, Compression, Route, RouteChoice, Settings, ZeroCopy};
 use zferry::error::{Class, Failure};
 use zferry::listing::TargetTree;
 use zferry::protocol::message::Message;
 use zferry::trust::OwnKey;
-use zferry::units::Bytes;
 use zferry::zfs::Zfs;
 
 use crate::support::executable;
@@ -22,6 +20,7 @@ use crate::support::host::{Server, zferry};
 use crate::support::peer::{Peer, control_preamble};
 use crate::support::scene::Scene;
 use crate::support::secure::Secure;
+use crate::support::small;
 use crate::support::stand_in::StandIn;
 
 /// 300 datasets with 400 snapshots each: twice as many pages as may come at once.
@@ -80,38 +79,13 @@ impl Large {
     }
 }
 
-fn options() -> Options {
-    Options {
-        engine: Settings {
-            backend: Backend::Threads,
-            cache: Bytes(8 << 20),
-            block_bytes: Bytes(64 << 10),
-            workers: 1,
-            cores: Vec::new(),
-            compression: Compression::None,
-            checksum: Checksum::Crc32,
-            route: RouteChoice::Only(Route::Block),
-            flush_after: Duration::from_millis(100),
-            zero_copy: ZeroCopy::Off,
-            spool: None,
-        },
-        connections: Connections::Fixed(1),
-        congestion: None,
-        limit: tokio::sync::watch::channel(None).1,
-        sharers: std::num::NonZeroU16::MIN,
-        retry_for: Duration::ZERO,
-        stall_timeout: Duration::from_secs(60),
-        records: None,
-    }
-}
-
 /// What a server says of trees, over one session.
 fn trees(server: SocketAddr, names: &[&str]) -> Vec<Result<TargetTree, Failure>> {
     let limit = Duration::from_secs(20);
     let name = server.to_string();
     let dial = Dial::Network { name, addresses: vec![server], limit, manner: Manner::Plain };
     Runtime::new(Backend::Threads).unwrap().block_on(async {
-        let mut session = Session::open(dial, &options()).await.unwrap();
+        let mut session = Session::open(dial, &small::client(Duration::ZERO)).await.unwrap();
         let mut trees = Vec::new();
         for name in names {
             trees.push(session.list_tree(name.parse().unwrap()).await);
