@@ -7,7 +7,7 @@
 
 minutes=${MINUTES:-10}
 many=${MANY:-200}
-case_limit=$((minutes * 60 + 3000))
+case_limit=$((minutes * 60 + 4200))
 export ZFERRY_CONFIG=$client_config
 
 case_long_minutes_with_faults_and_nobody_lends_a_hand() {
@@ -92,7 +92,8 @@ start_schedule() {
 stop_schedule() {
   local status=0
   kill -TERM "$scheduler"
-  wait_until 120 "the scheduler ends" has_ended "$scheduler"
+  # It ends what it has begun: a copy of the whole tree.
+  wait_until 1200 "the scheduler ends" has_ended "$scheduler"
   wait "$scheduler" || status=$?
   [ $status -eq 0 ] || fail "the scheduler ended with $status: $(tail -n 1 "$work/schedule.log")"
 }
