@@ -64,3 +64,29 @@ impl KeepFlags {
         words
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataset::Guid;
+    use crate::listing::Snapshot;
+
+    fn made(name: &str, created: &str) -> Candidate {
+        let snapshot = Snapshot { name: name.parse().unwrap(), guid: Guid(1), createtxg: 1 };
+        Candidate { snapshot, created: created.parse().unwrap(), holds: 0, cloned: false }
+    }
+
+    #[test]
+    fn what_was_taken_since_is_the_newest_of_ours_and_of_that_second_at_least() {
+        let flags = KeepFlags { keep: None, keep_target: None, template: Template::default() };
+        let all = [
+            made("zferry_2026-03-01T09:59:59Z", "2026-03-01T09:59:59Z"),
+            made("zferry_2026-03-01T10:00:00Z", "2026-03-01T10:00:00Z"),
+            made("by-hand", "2026-03-01T10:00:01Z"),
+        ];
+        let since = |moment: &str| flags.taken_since(moment.parse().unwrap(), &all);
+        let found = since("2026-03-01T10:00:00.7Z").map(SnapName::as_str);
+        assert_eq!(found, Some("zferry_2026-03-01T10:00:00Z"), "a pool counts whole seconds");
+        assert_eq!(since("2026-03-01T10:00:01Z"), None, "another's is not what a run has taken");
+    }
+}
