@@ -84,26 +84,36 @@ impl Far {
     }
 
     /// A dataset there, for ssh.
-    fn name(dataset: &str) -> String {
+    pub fn name(dataset: &str) -> String {
         let user = String::from_utf8(Command::new("id").arg("-un").output().unwrap().stdout);
         format!("{}@127.0.0.1:{dataset}", user.unwrap().trim())
     }
 
     fn replicating(&self, here: &StandIn, ends: [&str; 2], flags: &[&str]) -> Running {
         let mut command = zferry_on(here, &["replicate"]);
-        command.args(ends).args(["--no-snapshot", "--ssh-port", &self.port.to_string()]);
+        command.args(ends).arg("--no-snapshot").args(self.ssh_flags());
         if !flags.contains(&"--far-command") {
             command.args(["--far-command", &self.command()]);
         }
         if !flags.contains(&"--retry-for") {
             command.args(["--retry-for", "0"]);
         }
-        command.arg("--identity").arg(self.key());
-        for option in ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "BatchMode=yes"]
-        {
-            command.args(["--ssh-option", option]);
+        Running::start(command.args(flags))
+    }
+
+    /// How ssh gets there.
+    pub fn ssh_flags(&self) -> Vec<String> {
+        let (port, key) = (self.port.to_string(), self.key().display().to_string());
+        let mut flags = vec!["--ssh-port".to_owned(), port, "--identity".to_owned(), key];
+        for option in [
+            "StrictHostKeyChecking=no",
+            "UserKnownHostsFile=/dev/null",
+            "BatchMode=yes",
+            "LogLevel=ERROR",
+        ] {
+            flags.extend(["--ssh-option".to_owned(), option.to_owned()]);
         }
-        Running::start(command.args(["--ssh-option", "LogLevel=ERROR"]).args(flags))
+        flags
     }
 
     /// No ssh gets there any more.

@@ -99,6 +99,11 @@ impl StandIn {
         fs::write(at.join("createtxg"), self.next_txg().to_string()).unwrap();
     }
 
+    /// When a snapshot was made, in seconds since 1970.
+    pub fn was_created(&self, snapshot: &str, second: i64) {
+        fs::write(self.at(snapshot).join("creation"), second.to_string()).unwrap();
+    }
+
     /// Leaves a bookmark of a snapshot.
     pub fn bookmark(&self, dataset: &str, snapshot: &str, name: &str) {
         let from = self.at(&format!("{dataset}@{snapshot}"));

@@ -1,8 +1,9 @@
 //! That the documents say nothing that the program does not understand, and lead nowhere that is
 //! not there.
 //!
-//! Each command line in README.md and docs is read by the program's own parser, as are the jobs;
-//! nothing of it is run. Only what a reader fills in (`HOST:PORT`, `SHA256:...`) is filled in here.
+//! Each command line in README.md and docs is read by the program's own parser, as are the jobs.
+//! Only what a reader fills in (`HOST:PORT`, `SHA256:...`) is filled in here. What of it can be run
+//! on one machine is run in [`typed`].
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -13,6 +14,7 @@ use zferry::cli::check::{self, Mistake};
 
 mod page;
 mod shell;
+mod typed;
 
 use page::Page;
 
