@@ -14,7 +14,7 @@ use super::send::stopped;
 use super::session::{Session, TakenUp};
 use super::watch::{Held, Noting, Stop, Watch};
 use super::{Dial, Options};
-use crate::dataset::DatasetName;
+use crate::dataset::{DatasetName, Guid};
 use crate::error::Failure;
 use crate::listing::{TargetState, TargetTree};
 use crate::protocol::message::RelativeName;
@@ -54,8 +54,9 @@ impl<'a> Carrier<'a> {
             let ended = self.attempt(job, known.take(), &mut watch, stop, &mut so_far).await;
             let failure = match ended {
                 Ok(outcome) => {
+                    let arrived = outcome.arrived();
                     let mut held = Held::from(outcome);
-                    self.prune(job, &mut held, stop).await;
+                    self.prune(job, arrived, &mut held, stop).await;
                     if held.summary.streams > 0 {
                         held.summary.taken = begun.elapsed();
                     }
@@ -127,10 +128,17 @@ impl<'a> Carrier<'a> {
 
     /// What need not be kept goes, on both sides. Where that fails for good the copy is not made
     /// again: the target has what was wanted.
-    async fn prune(&mut self, job: &Job, held: &mut Held, stop: &mut Stop) {
+    async fn prune(
+        &mut self,
+        job: &Job,
+        mut arrived: Option<Guid>,
+        held: &mut Held,
+        stop: &mut Stop,
+    ) {
         let mut attempts = Attempts::new(self.options.retry_for, seed(), Instant::now());
         let Pruned { source, target } = loop {
-            let failure = match self.try_to_prune(job, stop).await {
+            // When it is tried again, that was not in this very moment.
+            let failure = match self.try_to_prune(job, arrived.take(), stop).await {
                 Ok(pruned) => break pruned,
                 Err(failure) => failure,
             };
@@ -148,13 +156,18 @@ impl<'a> Carrier<'a> {
         }
     }
 
-    async fn try_to_prune(&mut self, job: &Job, stop: &mut Stop) -> Result<Pruned, Failure> {
+    async fn try_to_prune(
+        &mut self,
+        job: &Job,
+        arrived: Option<Guid>,
+        stop: &mut Stop,
+    ) -> Result<Pruned, Failure> {
         if job.retention.is_nothing() {
             return Ok(Pruned::default());
         }
         let mut session = self.session(stop).await?;
-        let (source, target) = (&job.source, &job.target);
-        let pruned = after_copy(&mut session, self.zfs, source, target, &job.retention).await;
+        let ends = (&job.source, &job.target);
+        let pruned = after_copy(&mut session, self.zfs, ends, &job.retention, arrived).await;
         self.keep(session, &pruned).await;
         pruned
     }

@@ -6,7 +6,7 @@ use super::around::Around;
 use super::figures::Summary;
 use super::prune::Retention;
 use crate::dataset::property::{Properties, PropertyName};
-use crate::dataset::{DatasetName, Kind, SnapName};
+use crate::dataset::{DatasetName, Guid, Kind, SnapName};
 use crate::error::{Class, Failure, Side};
 use crate::listing::{OriginSnapshot, Snapshot};
 use crate::pattern::Chosen;
@@ -111,6 +111,16 @@ pub enum Outcome {
     UpToDate(Snapshot),
     /// It holds it now.
     Done(Snapshot, Summary),
+}
+
+impl Outcome {
+    /// What the target was seen to have as the last thing that was done.
+    pub(super) fn arrived(&self) -> Option<Guid> {
+        match self {
+            Outcome::UpToDate(_) => None,
+            Outcome::Done(snapshot, _) => Some(snapshot.guid),
+        }
+    }
 }
 
 /// Drives `zfs` on another thread: it may take longer than a session lasts in silence.

@@ -1,8 +1,9 @@
 //! Prunes both sides of a copy, once that has ended well.
 //!
-//! Each side by rules of its own. Both sides are listed anew, and the newest snapshot that both
-//! have by guid decides: nothing is destroyed that is newer, on either side, and without one
-//! nothing at all. What must never happen here: a pruning after a copy that did not end well.
+//! Each side by rules of its own. The newest snapshot that both have by guid decides: nothing is
+//! destroyed that is newer, on either side, and without one nothing at all. It is the one that has
+//! just arrived, as the server has read it back; else both sides are listed anew. What must never
+//! happen here: a pruning after a copy that did not end well.
 
 use std::collections::HashSet;
 
@@ -44,19 +45,23 @@ impl Retention {
 }
 
 /// Prunes `source` on this host and `target` on the server's, after a copy from one to the other
-/// that ended well. What could not be done on a side is in its report; fails if the session does.
+/// that ended well. `arrived` is what it was seen to bring in this very moment, if it did. What
+/// could not be done on a side is in its report; fails if the session does.
 pub async fn after_copy(
     session: &mut Session,
     zfs: &Zfs,
-    source: &DatasetName,
-    target: &RelativeName,
+    (source, target): (&DatasetName, &RelativeName),
     retention: &Retention,
+    arrived: Option<Guid>,
 ) -> Result<Pruned, Failure> {
     let mut pruned = Pruned::default();
     if retention.is_nothing() {
         return Ok(pruned);
     }
-    let common = newest_common(session, zfs, source, target).await?;
+    let common = match arrived {
+        Some(arrived) => Some(arrived),
+        None => newest_common(session, zfs, source, target).await?,
+    };
     if let Some(rules) = &retention.target {
         pruned.target = Some(match common {
             Some(newest_common) => {
@@ -86,9 +91,9 @@ async fn newest_common(
     let (_, there) = session.list(target.clone()).await?;
     let TargetState::Present { snapshots: there, .. } = there else { return Ok(None) };
     let dataset = source.clone();
-    let here = meanwhile(session, zfs, move |zfs| zfs.source_state(&dataset)).await?;
+    let here = meanwhile(session, zfs, move |zfs| zfs.snapshots(&dataset)).await?;
     let there: HashSet<Guid> = there.into_iter().map(|snapshot| snapshot.guid).collect();
-    let mut newest_first = here.snapshots.into_iter().rev().map(|snapshot| snapshot.guid);
+    let mut newest_first = here.into_iter().rev().map(|snapshot| snapshot.guid);
     Ok(newest_first.find(|guid| there.contains(guid)))
 }
 

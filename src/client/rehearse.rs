@@ -178,7 +178,8 @@ impl Rehearsal<'_> {
     /// What would go, of what is there now.
     async fn prune(&mut self, job: &Job) -> Result<(), Failure> {
         let Some(session) = self.carrier.standing() else { return Ok(()) };
-        let pruned = after_copy(session, self.zfs, &job.source, &job.target, &job.retention);
+        let pruned =
+            after_copy(session, self.zfs, (&job.source, &job.target), &job.retention, None);
         let Pruned { source, target } = pruned.await?;
         let source = source.map(|report| (Side::Source, report));
         let target = target.map(|report| (Side::Target, report));

@@ -7,9 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::command::Output;
-use super::listing::{
-    NO_DATASET, TargetHead, points_arguments, read_point, read_target, sorted, target_arguments,
-};
+use super::listing::{NO_DATASET, TargetHead, read_target, target_arguments};
 use super::{Zfs, ZfsError};
 use crate::dataset::{DatasetName, Guid, SnapName};
 use crate::listing::TargetState;
@@ -91,9 +89,7 @@ impl Zfs {
         let Some(head) = there.get(dataset.as_str()) else {
             return Ok(Some((guid, TargetState::Absent)));
         };
-        let list = self.ask(&points_arguments("snapshot", dataset))?;
-        let (snapshots, _) = sorted(list.read_lines(|line| read_point(line, dataset))?);
-        Ok(Some((guid, head.holding(snapshots))))
+        Ok(Some((guid, head.holding(self.snapshots(dataset)?))))
     }
 
     /// The names of all datasets below a root, which must exist.

@@ -1,10 +1,10 @@
 //! Destroys snapshots that are to go, by name and guid, and says which are gone.
 //!
 //! The only file that says `zfs destroy`, and it says it of snapshots alone: never with `-r`, `-R`,
-//! `-f` or `-d`. A name may have been given to another snapshot since the decision, so before each
-//! call the guids are read again, and what somebody holds or has cloned by now stays. What is gone
-//! is seen in a listing afterwards, whatever `zfs` says. Between that listing and the call there
-//! are milliseconds that nothing can close: `zfs` takes no guids.
+//! `-f` or `-d`. A name may have been given to another snapshot since the decision, so each call
+//! comes right after a listing, and what is another one by its guid there, or held or cloned by
+//! now, stays. What is gone is seen in the next listing, whatever `zfs` says. Between a listing and
+//! its call there are milliseconds that nothing can close: `zfs` takes no guids.
 
 use std::collections::HashMap;
 
@@ -57,11 +57,17 @@ impl Zfs {
         list.read_lines(|line| read_candidate(line, dataset))
     }
 
-    /// Destroys snapshots of one dataset. What is held, cloned, in use or another one by now stays.
-    pub fn destroy_snapshots(&self, dataset: &DatasetName, doomed: &[Snapshot]) -> Destroyed {
+    /// Destroys snapshots of one dataset, which has been listed just now. What is held, cloned, in
+    /// use or another one by now stays.
+    pub fn destroy_snapshots(
+        &self,
+        dataset: &DatasetName,
+        listed: Vec<Candidate>,
+        doomed: &[Snapshot],
+    ) -> Destroyed {
         let mut destroyed = Destroyed::default();
         if !doomed.is_empty() {
-            let done = self.destroy_all(dataset, doomed, &mut destroyed);
+            let done = self.destroy_all(dataset, listed, doomed, &mut destroyed);
             destroyed.error = destroyed.error.or(done.err());
         }
         destroyed
@@ -70,10 +76,11 @@ impl Zfs {
     fn destroy_all(
         &self,
         dataset: &DatasetName,
+        listed: Vec<Candidate>,
         doomed: &[Snapshot],
         destroyed: &mut Destroyed,
     ) -> Result<(), ZfsError> {
-        let mut there = by_guid(self.candidates(dataset)?);
+        let mut there = by_guid(listed);
         let mut batches: Vec<Vec<Snapshot>> =
             doomed.chunks(SNAPSHOTS_PER_CALL).rev().map(<[Snapshot]>::to_vec).collect();
         while let Some(batch) = batches.pop() {

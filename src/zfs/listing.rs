@@ -40,9 +40,14 @@ impl Zfs {
             return Err(head.failed());
         }
         let head = head.read(|text| read_target(text.strip_suffix('\n')?))?;
+        Ok(head.holding(self.snapshots(dataset)?))
+    }
+
+    /// The snapshots of a dataset, oldest first; it must exist.
+    pub fn snapshots(&self, dataset: &DatasetName) -> Result<Vec<Snapshot>, ZfsError> {
         let list = self.ask(&points_arguments("snapshot", dataset))?;
         let (snapshots, _) = sorted(list.read_lines(|line| read_point(line, dataset))?);
-        Ok(head.holding(snapshots))
+        Ok(snapshots)
     }
 
     /// What it means that there is no such dataset.

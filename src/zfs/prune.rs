@@ -39,13 +39,14 @@ impl Zfs {
         dataset: &DatasetName,
         Prune { rules, far, floor, dry_run }: &Prune<'_>,
     ) -> Result<Pruned, ZfsError> {
-        let verdicts = decide(&self.candidates(dataset)?, rules, *far, *floor);
+        let listed = self.candidates(dataset)?;
+        let verdicts = decide(&listed, rules, *far, *floor);
         let doomed = doomed(&verdicts);
         let mut report = Report { kept: kept(&verdicts), ..Report::default() };
         if *dry_run {
             report.destroyed = doomed.into_iter().map(|snapshot| snapshot.name).collect();
         } else {
-            let done = self.destroy_snapshots(dataset, &doomed);
+            let done = self.destroy_snapshots(dataset, listed, &doomed);
             report.destroyed = done.gone;
             report.stay = done.stay;
             report.failure = done.error.map(|error| error.on(side));

@@ -251,7 +251,7 @@ fn a_server_that_does_not_prune_has_copied_all_the_same() {
 fn a_pruning_whose_connection_is_lost_is_tried_again() {
     let granted = ["--allow", "receive-incremental,prune", "--keep", "last=1"];
     let scene = Scene::new(&granted);
-    days(&scene.source.pools, "tank/b", 3);
+    days(&scene.source.pools, "tank/b", 4);
     days(&scene.target.pools, "backup/in/b", 3);
     let proxy = Proxy::start(scene.server.address, &Plan::none()).unwrap();
     scene.source.trusts(proxy.address(), &scene.target.key());
@@ -264,7 +264,12 @@ fn a_pruning_whose_connection_is_lost_is_tried_again() {
     proxy.cut(Who::Any, Ending::Rst);
     let said = copy.ended().succeeded().stderr;
     assert!(said.contains("tried again"), "{said}");
-    assert_eq!(days_of(&scene.target.pools, "backup/in/b"), [3]);
+    assert_eq!(days_of(&scene.target.pools, "backup/in/b"), [4]);
+    // Before the copy, and once more where time has gone by since it ended.
+    let asks = |call: &Vec<String>| call.iter().any(|word| word.contains("receive_resume_token"));
+    let lists =
+        scene.target.pools.calls().into_iter().filter(|call| call[0] == "list" && asks(call));
+    assert_eq!(lists.count(), 2);
 }
 
 #[test]

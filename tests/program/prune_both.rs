@@ -10,6 +10,7 @@ use tokio::sync::mpsc::unbounded_channel;
 use tokio::sync::watch;
 use zferry::client::prune::{Pruned, Retention, after_copy};
 use zferry::client::{Dial, Session};
+use zferry::dataset::Guid;
 use zferry::retention::{Rules, Template, Why};
 use zferry::server::{self, Destination, Door, Incoming, Lasts, Pool, Stopping};
 use zferry::zfs::Zfs;
@@ -19,6 +20,11 @@ use crate::support::stand_in::StandIn;
 
 /// What `after_copy` does to `tank/a` and `backup/a` of a host.
 fn pruned(host: &StandIn, retention: Retention) -> Pruned {
+    pruned_after(None, host, retention)
+}
+
+/// The same, right after a snapshot has arrived.
+fn pruned_after(arrived: Option<Guid>, host: &StandIn, retention: Retention) -> Pruned {
     let (sockets, incoming) = unbounded_channel();
     let (stop, stopping) = watch::channel(Stopping::No);
     let zfs = Zfs::at(host.program());
@@ -43,9 +49,10 @@ fn pruned(host: &StandIn, retention: Retention) -> Pruned {
         let done = runtime.block_on(async {
             let mut session = Session::open(Dial::Local(sockets), &options).await.unwrap();
             let (source, target) = ("tank/a".parse().unwrap(), "a".parse().unwrap());
-            let done = after_copy(&mut session, &zfs, &source, &target, &retention).await.unwrap();
+            let ends = (&source, &target);
+            let done = after_copy(&mut session, &zfs, ends, &retention, arrived).await;
             session.close().await;
-            done
+            done.unwrap()
         });
         told.send(done).unwrap();
     });
@@ -97,6 +104,22 @@ fn each_side_is_pruned_by_rules_of_its_own_around_the_newest_that_both_have() {
     assert_eq!(source.kept[&Why::NewestCommon], 1);
     assert_eq!(source.kept[&Why::NotConfirmed], 2);
     assert_eq!((target.count, target.destroyed.len(), target.failure), (2, 2, None));
+}
+
+#[test]
+fn what_has_just_arrived_is_asked_for_on_neither_side() {
+    let host = both_with(&[1, 2, 3, 5, 6]);
+    let retention = Retention {
+        source: Some(keeping("last=1")),
+        target: Some(keeping("last=3")),
+        dry_run: false,
+    };
+    pruned_after(Some(Guid(6)), &host, retention);
+    assert_eq!(days_of(&host, "tank/a"), [6, 7, 8, 9]);
+    assert_eq!(days_of(&host, "backup/a"), [3, 5, 6]);
+    let called: Vec<String> = host.calls().into_iter().map(|call| call[0].clone()).collect();
+    // What the root is; then on each side what there is, what goes, and what is left.
+    assert_eq!(called, ["get", "list", "destroy", "list", "list", "destroy", "list"]);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use zferry::dataset::{DatasetName, Guid, SnapName};
 use zferry::error::{Class, Side};
 use zferry::listing::Snapshot;
+use zferry::zfs::destroy::Destroyed;
 use zferry::zfs::snapshot::Members;
 use zferry::zfs::{Zfs, ZfsError};
 
@@ -28,6 +29,12 @@ fn snapshot(name: &str, guid: u64) -> Snapshot {
     Snapshot { name: name.parse().unwrap(), guid: Guid(guid), createtxg: guid }
 }
 
+/// Of `tank/a`, as it is now.
+fn destroy(zfs: &Zfs, doomed: &[Snapshot]) -> Destroyed {
+    let listed = zfs.candidates(&dataset("tank/a")).unwrap();
+    zfs.destroy_snapshots(&dataset("tank/a"), listed, doomed)
+}
+
 fn texts(names: &[SnapName]) -> Vec<&str> {
     names.iter().map(SnapName::as_str).collect()
 }
@@ -36,12 +43,12 @@ fn texts(names: &[SnapName]) -> Vec<&str> {
 fn a_name_that_was_given_to_another_snapshot_meanwhile_is_left_alone() {
     let (host, zfs) = host();
     let doomed = [snapshot("s1", 1), snapshot("s2", 77), snapshot("s3", 3), snapshot("gone", 5)];
-    let done = zfs.destroy_snapshots(&dataset("tank/a"), &doomed);
+    let done = destroy(&zfs, &doomed);
     assert!(done.error.is_none() && done.stay.is_empty(), "{done:?}");
     assert_eq!(texts(&done.gone), ["s1", "s3"]);
     assert_eq!(host.snapshots("tank/a"), ["s2", "s4"]);
     host.rename("tank/a@s4", "tank/a@other");
-    let done = zfs.destroy_snapshots(&dataset("tank/a"), &[snapshot("s4", 4)]);
+    let done = destroy(&zfs, &[snapshot("s4", 4)]);
     assert_eq!(done.stay[0].why, "it is called other now");
     assert!(host.exists("tank/a@other"));
 }
@@ -51,7 +58,7 @@ fn what_somebody_holds_in_the_last_moment_stays_and_the_rest_goes() {
     let (host, zfs) = host();
     host.pause_before("destroy", Duration::from_millis(1500));
     let doomed = [snapshot("s1", 1), snapshot("s2", 2), snapshot("s3", 3)];
-    let pruning = thread::spawn(move || zfs.destroy_snapshots(&dataset("tank/a"), &doomed));
+    let pruning = thread::spawn(move || destroy(&zfs, &doomed));
     let is_called = || host.calls().iter().any(|call| call[0] == "destroy");
     while !is_called() {
         thread::sleep(Duration::from_millis(5));
@@ -69,7 +76,7 @@ fn what_may_not_be_destroyed_is_an_error_and_not_tried_one_by_one() {
     let (host, zfs) = host();
     host.may_not_be_destroyed("tank/a");
     let doomed = [snapshot("s1", 1), snapshot("s2", 2)];
-    let done = zfs.destroy_snapshots(&dataset("tank/a"), &doomed);
+    let done = destroy(&zfs, &doomed);
     assert_eq!(done.gone, []);
     let failure = done.error.unwrap().on(Side::Target);
     assert_eq!(failure.class, Class::Machine);
@@ -81,7 +88,7 @@ fn what_may_not_be_destroyed_is_an_error_and_not_tried_one_by_one() {
 #[test]
 fn what_is_to_go_and_is_nothing_asks_nobody() {
     let (host, zfs) = host();
-    assert_eq!(zfs.destroy_snapshots(&dataset("tank/a"), &[]).gone, []);
+    assert_eq!(zfs.destroy_snapshots(&dataset("tank/a"), Vec::new(), &[]).gone, []);
     assert_eq!(host.calls(), [[""; 0]; 0]);
 }
 
