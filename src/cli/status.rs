@@ -1,4 +1,4 @@
-//! `zferry status`: jobs, what is on its way, and what interrupted copies have left on this host.
+//! `zferry status`: jobs and what is on its way; or what interrupted copies have left on this host.
 //!
 //! It only looks, unless it is told to release holds.
 
@@ -20,17 +20,16 @@ use crate::dataset::{DatasetName, typed};
 use crate::error::{Failure, Side};
 use crate::zfs::Zfs;
 
-/// Show jobs, transfers, and what interrupted copies have left on this host; let go of it
+/// Show jobs and transfers, or what interrupted copies have left on this host; let go of it
 ///
 /// Without flags: the jobs of this host's scheduler, with what is on its way, when each target last
 /// had all of it and when the next run is due; where no scheduler runs, what the last one has left.
-/// Then what interrupted copies have left, as with --orphans.
 ///
 /// While a snapshot is on its way, it and the snapshot that it builds on are held (zfs hold), so
 /// that nothing destroys them before the target has the whole. If a copy is cut off the holds stay,
 /// for the next run goes on from what the target has. A copy that is never run again leaves them
-/// for ever: they are listed here and can be released. Datasets of this host that have a part of a
-/// snapshot are listed too.
+/// for ever: --orphans lists them, and they can be released. Datasets of this host that have a part
+/// of a snapshot are listed too. For that zfs reads every snapshot, which takes its time.
 #[derive(Args, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "flags are given or not")]
 pub(super) struct Arguments {

@@ -186,7 +186,7 @@ fn a_scheduler_that_runs_is_asked_for_its_jobs_and_what_is_on_its_way() {
     {
         assert!(text.contains(words), "{words}: {text}");
     }
-    assert!(text.contains("no snapshot is held"), "{text}");
+    assert!(text.ends_with("zferry status --orphans\n"), "{text}");
     stopped(scheduler);
 }
 
@@ -205,11 +205,13 @@ fn where_no_scheduler_runs_what_the_last_one_has_left_is_shown() {
     host.wait_for_copies("b", 1);
     scheduler.signal("KILL");
     drop(scheduler.ended());
+    let calls = host.zfs.calls().len();
     let status = host.status();
     assert!(status["scheduler"].is_null() && status["jobs"].as_array().unwrap().len() == 2);
     let text = String::from_utf8(host.look(&["status"]).succeeded().stdout).unwrap();
     assert!(text.starts_with("no scheduler runs; this is what"), "{text}");
     assert!(text.contains("b: not scheduled now, last success "), "{text}");
+    assert_eq!(host.zfs.calls().len(), calls, "whoever looks does not wait for zfs");
     let runs = host.status_of("a")["totals"]["runs"].as_u64().unwrap();
 
     // The next one goes on counting, in spite of the socket that is left; and without b.

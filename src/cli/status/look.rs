@@ -1,4 +1,7 @@
-//! `zferry status` without a wish for holds: jobs and transfers, and what else there is to see.
+//! `zferry status` without a wish for holds: jobs and transfers.
+//!
+//! Nothing here asks `zfs`: what is held on a host is known once each of its snapshots was read,
+//! which takes minutes where there are many, and whoever types this waits for an answer.
 
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
@@ -7,10 +10,9 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::transfers::{self, Transfer};
-use super::{Arguments, NO_ORPHANS, Report, board, find, lines_of};
+use super::{Arguments, board};
 use crate::board::Document;
-use crate::error::{Failure, Side};
-use crate::zfs::Zfs;
+use crate::error::Failure;
 
 /// How often it is looked.
 const EVERY: Duration = Duration::from_secs(1);
@@ -21,11 +23,6 @@ struct Seen {
     #[serde(flatten)]
     document: Option<Document>,
     transfers: Vec<Transfer>,
-    #[serde(flatten)]
-    orphans: Option<Report>,
-    /// The same for people.
-    #[serde(skip)]
-    orphan_lines: Vec<String>,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
@@ -64,22 +61,7 @@ fn look(arguments: &Arguments) -> Result<Seen, Failure> {
     } else {
         Vec::new()
     };
-    let mut seen = Seen { document, transfers, orphans: None, orphan_lines: Vec::new() };
-    // Of a copy's or a server's own folder nothing else was asked, and `zfs` takes its time.
-    let with_orphans = seen.document.is_some() || arguments.state.is_none();
-    if with_orphans && !arguments.watch {
-        let orphans = Zfs::find()
-            .map_err(|error| error.on(Side::Source))
-            .and_then(|zfs| find(&zfs, &[], &socket));
-        match orphans {
-            Ok(orphans) => {
-                seen.orphan_lines = lines_of(&orphans);
-                seen.orphans = Some(Report::of(&orphans, &|_| false));
-            }
-            Err(failure) => tracing::warn!("what copies have left is not known: {failure}"),
-        }
-    }
-    Ok(seen)
+    Ok(Seen { document, transfers })
 }
 
 /// As text or as JSON; `state` is where it was looked, if that is worth a word.
@@ -99,10 +81,9 @@ fn told(seen: &Seen, json: bool, state: Option<&Path>) -> String {
     if seen.transfers.is_empty() && seen.document.is_none() {
         lines.push("no transfer has records there".to_owned());
     }
-    if seen.orphans.is_some() {
-        let nothing = seen.orphan_lines.is_empty().then(|| NO_ORPHANS.to_owned());
-        lines.extend(nothing);
-        lines.extend_from_slice(&seen.orphan_lines);
+    // Of a copy's or a server's own folder nothing else was asked.
+    if state.is_some() && seen.document.is_some() {
+        lines.push("what interrupted copies have left: zferry status --orphans".to_owned());
     }
     lines.into_iter().map(|line| line + "\n").collect()
 }
