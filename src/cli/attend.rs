@@ -68,6 +68,7 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
             lasts: Lasts::OneClient(FIRST_WORD_LIMIT),
             grace: arguments.grace,
             records: None,
+            onlooker: None,
         };
         let destination = Destination::Pool(Pool { zfs, root: arguments.root, only: None });
         serve(Incoming::Network { listener, door }, destination, options, stop).await

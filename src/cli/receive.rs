@@ -76,6 +76,7 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
             lasts: Lasts::OneTransfer,
             grace: arguments.grace,
             records,
+            onlooker: None,
         };
         let ticket = arguments.ticket_out.as_deref();
         let door = security::door(arguments.plain, ticket, &listener)?;

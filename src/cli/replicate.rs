@@ -403,6 +403,7 @@ impl LocalServer {
                         grace: Duration::ZERO,
                         // Those of the client say all there is to say.
                         records: None,
+                        onlooker: None,
                     };
                     let destination = Destination::Pool(pool);
                     let (peer, door) = ("this host".to_owned(), Door::Plain);

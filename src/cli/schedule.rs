@@ -1,13 +1,13 @@
 //! `zferry schedule`: the jobs of a configuration, each when it is due, for as long as it is let.
 
 pub(super) mod histories;
-mod http;
 mod metrics;
 mod page;
 mod plot;
 mod run;
 mod runner;
 mod shared;
+mod site;
 pub(super) mod socket;
 
 use std::net::SocketAddr;
@@ -22,7 +22,7 @@ use self::runner::Runner;
 use self::shared::Shared;
 use self::socket::Socket;
 use super::config::{Config, ConfigFile};
-use super::{Loudness, machine, signals, state};
+use super::{Loudness, http, machine, signals, state};
 use crate::error::{Failure, Side};
 use crate::server::Stopping;
 use crate::zfs::Zfs;
@@ -76,7 +76,7 @@ pub(super) fn run(arguments: Arguments, loudness: Loudness) -> Result<(), Failur
     let socket = arguments.socket.unwrap_or_else(|| socket::beside(&folder));
     let _socket = Socket::listen(&socket, shared.clone())?;
     if let Some(address) = arguments.metrics {
-        http::listen(address, shared.clone())?;
+        http::listen(Side::Source, address, shared.clone())?;
     }
     let zfs = Zfs::find().map_err(|error| error.on(Side::Source))?;
     let backend = sys::backend::Backend::Threads;

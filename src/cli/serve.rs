@@ -1,5 +1,7 @@
 //! `zferry serve`: the resident server beside the backup pool.
 
+mod figures;
+
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -10,17 +12,19 @@ use clap::Args;
 use sys::control::{self, Listener, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 
+use self::figures::Figures;
 use super::config_folder::ConfigFolder;
 use super::engine::Flags;
 use super::ports::everywhere;
 use super::security::{agreement, encrypted};
 use super::spool::{KeepFlags, state_beside};
 use super::target::PORT;
-use super::{duration, machine, show, signals, state};
+use super::{duration, http, machine, show, signals, state};
 use crate::dataset::DatasetName;
 use crate::engine::settings::Settings;
 use crate::error::{Class, Failure, Side};
 use crate::listing::TargetState;
+use crate::server::onlooker::Onlooker;
 use crate::server::{Destination, Door, Granted, Incoming, Lasts, Options, Pool, Stopping, serve};
 use crate::trust::Book;
 use crate::zfs::Zfs;
@@ -60,6 +64,10 @@ pub(super) struct Arguments {
     /// ZFS has of it stays
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = duration::parse)]
     grace: Duration,
+    /// Tell Prometheus what clients have sent, by HTTP at this address: /metrics. A port alone is
+    /// of this host alone [default: nobody is told]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = http::address)]
+    metrics: Option<SocketAddr>,
     #[command(flatten)]
     engine: Flags,
     #[command(flatten)]
@@ -81,6 +89,7 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
     let backend = engine.backend;
     let beside = state_beside(state, engine.spool.as_ref());
     let records = state::records(Side::Target, beside, backend)?;
+    let onlooker = arguments.metrics.map(counted).transpose()?;
     let runtime =
         Runtime::new(backend).map_err(|error| machine(Side::Target, "start the server", &error))?;
     runtime.block_on(async {
@@ -98,10 +107,18 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
             lasts: Lasts::Forever,
             grace: arguments.grace,
             records,
+            onlooker,
         };
         let incoming = Incoming::Network { listener, door };
         serve(incoming, destination, options, stop).await
     })
+}
+
+/// Counts, and tells whoever asks at this address.
+fn counted(address: SocketAddr) -> Result<Arc<dyn Onlooker>, Failure> {
+    let figures = Figures::new();
+    http::listen(Side::Target, address, figures.clone())?;
+    Ok(Arc::new(figures))
 }
 
 /// How long a port may be in use by a server that was killed just now: the kernel ends the ring

@@ -7,6 +7,7 @@
 
 use std::time::Instant;
 
+use super::onlooker::{Outcome, Told};
 use crate::error::Failure;
 use crate::protocol::message::{DatasetStream, RelativeName, Stream};
 use crate::protocol::prune::Prune;
@@ -44,6 +45,8 @@ enum Wish {
 pub(super) struct Whose<'a> {
     /// Its name and address.
     pub client: &'a str,
+    /// Its name alone, where it has one.
+    pub name: Option<&'a str>,
     /// `None` in clear.
     pub key: Option<Fingerprint>,
 }
@@ -105,17 +108,19 @@ impl Entry {
             (is_true && (report.failure.is_none() || report.count > 0)).then_some(report.count);
     }
 
-    /// It was done, or refused, or has failed. That something was listed is not worth a line.
-    pub fn ended(self, Whose { client, key }: Whose<'_>, failure: Option<&Failure>) {
+    /// It was done, or refused, or has failed: writes the line, and says the same for whoever
+    /// counts. That something was listed is not worth a line.
+    pub fn ended(self, whose: Whose<'_>, failure: Option<&Failure>) -> Option<Told> {
         let Entry { wish, dataset, asked, bytes, destroyed } = self;
+        let Whose { client, name, key } = whose;
         let outcome = match (&wish, failure, bytes) {
-            (Wish::List | Wish::ListTree | Wish::Prune { dry_run: true }, None, _) => return,
-            (Wish::Prune { .. }, None, _) => "pruned",
-            (Wish::Prune { .. }, Some(_), _) if destroyed.is_some() => "failed",
-            (Wish::Abort, None, _) => "given up",
-            (Wish::Receive { .. }, None, _) => "received",
-            (Wish::Receive { .. }, Some(_), Some(_)) => "failed",
-            (_, Some(_), _) => "refused",
+            (Wish::List | Wish::ListTree | Wish::Prune { dry_run: true }, None, _) => return None,
+            (Wish::Prune { .. }, None, _) => Outcome::Pruned,
+            (Wish::Prune { .. }, Some(_), _) if destroyed.is_some() => Outcome::Failed,
+            (Wish::Abort, None, _) => Outcome::GivenUp,
+            (Wish::Receive { .. }, None, _) => Outcome::Received,
+            (Wish::Receive { .. }, Some(_), Some(_)) => Outcome::Failed,
+            (_, Some(_), _) => Outcome::Refused,
         };
         let (wish, snapshot) = match &wish {
             Wish::List => ("list", None),
@@ -127,12 +132,13 @@ impl Entry {
         let (key, seconds) = (key.map(tracing::field::display), asked.elapsed().as_secs_f32());
         // As a text and not by its Display: then line ends in it do not end the line.
         let reason = failure.map(|failure| failure.what.as_str());
-        let bytes = bytes.map(|bytes| bytes.0);
         tracing::info!(
             target: TARGET,
-            client, key, wish, dataset, snapshot, bytes, destroyed, seconds, reason,
+            client, key, wish, dataset, snapshot, bytes = bytes.map(|bytes| bytes.0), destroyed,
+            seconds, reason,
             "audit: {outcome}"
         );
+        Some(Told { client: name.map(str::to_owned), outcome, dataset, bytes, destroyed })
     }
 }
 
@@ -184,7 +190,8 @@ mod tests {
         let failure = Failure::new(Side::Target, Class::Refused, what);
         tracing::subscriber::with_default(to_log, || {
             let entry = Entry::abort(&"a b".parse().unwrap());
-            entry.ended(Whose { client: "x\ny", key: None }, Some(&failure));
+            let told = entry.ended(Whose { client: "x\ny", name: None, key: None }, Some(&failure));
+            assert_eq!(told.unwrap().outcome, Outcome::Refused);
         });
         let said = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
         assert_eq!(said.lines().count(), 1, "{said}");

@@ -42,12 +42,17 @@ impl Destination {
 
     /// A client as people know it, for messages and the log.
     pub(super) fn name_of(&self, address: String) -> String {
+        match self.client() {
+            Some(name) => format!("{name} ({address})"),
+            None => address,
+        }
+    }
+
+    /// The client's name in the list; `None` where it has none, or has been taken out of it.
+    pub(super) fn client(&self) -> Option<String> {
         match self {
-            Destination::Granted(granted) => match granted.client() {
-                Ok(client) => format!("{} ({address})", client.name()),
-                Err(_unknown) => address,
-            },
-            Destination::Pool(_) | Destination::Pipe(_) => address,
+            Destination::Granted(granted) => Some(granted.client().ok()?.name().to_string()),
+            Destination::Pool(_) | Destination::Pipe(_) => None,
         }
     }
 

@@ -16,6 +16,7 @@ mod lanes;
 mod leave;
 mod making;
 mod nowhere;
+pub mod onlooker;
 mod pipe;
 mod place;
 mod pool;
@@ -43,6 +44,7 @@ pub use self::granted::Granted;
 pub use self::incoming::{Door, Incoming, OneTicket};
 use self::incoming::{Introduced, Stranger};
 pub use self::nowhere::Nowhere;
+use self::onlooker::Onlooker;
 pub use self::pipe::Pipe;
 use self::place::Place;
 pub use self::pool::{Only, Pool};
@@ -105,6 +107,8 @@ pub struct Options {
     pub grace: Duration,
     /// Where it keeps records of its transfers; `None` for nowhere.
     pub records: Option<Transfers>,
+    /// Who counts what becomes of what clients ask for.
+    pub onlooker: Option<Arc<dyn Onlooker>>,
 }
 
 /// What all sessions of a server share.
@@ -340,10 +344,18 @@ impl Shared {
     /// Runs a session, which counts from now on.
     fn run(self: &Rc<Shared>, session: Session) -> impl Future<Output = ()> + use<> {
         let shared = Rc::clone(self);
-        shared.sessions.update(|running| running + 1);
+        shared.count(|running| running + 1);
         async move {
             session.run().await;
-            shared.sessions.update(|running| running - 1);
+            shared.count(|running| running - 1);
+        }
+    }
+
+    /// There is one session more, or less.
+    fn count(&self, change: impl Fn(usize) -> usize) {
+        self.sessions.update(change);
+        if let Some(onlooker) = &self.options.onlooker {
+            onlooker.sessions(self.sessions.get());
         }
     }
 

@@ -84,6 +84,7 @@ pub async fn answer(
         lasts: Lasts::Forever,
         grace: GRACE,
         records: None,
+        onlooker: None,
     };
     let destination = Destination::Pipe(Pipe::Nowhere(nowhere));
     let incoming = Incoming::Network { listener: incoming, door: Door::Plain };

@@ -17,6 +17,7 @@ mod docs;
 mod events;
 mod exit_codes;
 mod fetch;
+mod figures;
 mod grants;
 mod help;
 mod hooks;

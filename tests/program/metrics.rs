@@ -10,26 +10,21 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::support::host::{LIMIT, Running, free_address, wait_for, wait_for_words};
+use crate::support::host::{Running, free_address, wait_for, wait_for_words};
 use crate::support::scheduled::{Host, content, job, stopped};
 use crate::support::stand_in::Failing;
+use crate::support::web::{Answer, asked, get, installed, listens_at, value};
 
 /// A scheduler whose jobs have run: `a` well, `c` not, and `b` is on its way.
 struct Scene {
     host: Host,
     scheduler: Running,
     address: SocketAddr,
-}
-
-/// An answer.
-struct Answer {
-    head: String,
-    body: String,
 }
 
 const HOURLY: &str = "every = \"1h\"\n";
@@ -66,35 +61,6 @@ impl Scene {
         self.host.wait_for_status("b", moves);
         self
     }
-}
-
-fn listens_at(scheduler: &Running) -> SocketAddr {
-    wait_for("the address", || {
-        let said = scheduler.said();
-        let rest = said.split("http://").nth(1)?;
-        rest.split_once('/').map(|(address, _)| address.parse().unwrap())
-    })
-}
-
-fn get(address: SocketAddr, path: &str) -> Answer {
-    asked(address, &format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n"))
-}
-
-fn asked(address: SocketAddr, request: &str) -> Answer {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(LIMIT)).unwrap();
-    stream.write_all(request.as_bytes()).unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-    Answer { head: head.to_ascii_lowercase(), body: body.to_owned() }
-}
-
-/// What a metric with these labels is, in Prometheus' text.
-#[track_caller]
-fn value(text: &str, sample: &str) -> f64 {
-    let line = text.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
-    line.unwrap_or_else(|| panic!("{sample} is not in:\n{text}")).parse().unwrap()
 }
 
 #[test]
@@ -378,15 +344,6 @@ fn an_address_that_others_can_reach_is_said_aloud_and_one_that_is_taken_is_refus
     let address = taken.local_addr().unwrap().to_string();
     let refused = host.schedule_with(&["--metrics", &address]).ended();
     refused.failed_with(2, &["listen for --metrics at 127.0.0.1:", "choose another address"]);
-}
-
-/// A program that a Debian package brings.
-fn installed(program: &str, package: &str) -> Command {
-    let found = Command::new("sh").args(["-c", &format!("command -v {program}")]).output().unwrap();
-    assert!(found.status.success(), "there is no {program}: ci/install {package}");
-    let mut command = Command::new(program);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
 }
 
 /// For a query in an address.

@@ -36,6 +36,7 @@ fn pruned_after(arrived: Option<Guid>, host: &StandIn, retention: Retention) -> 
             lasts: Lasts::Forever,
             grace: Duration::ZERO,
             records: None,
+            onlooker: None,
         };
         let peer = "this host".to_owned();
         let incoming = Incoming::Handed { sockets: incoming, peer, door: Door::Plain };

@@ -10,3 +10,4 @@ pub mod scheduled;
 pub mod secure;
 pub mod small;
 pub mod stand_in;
+pub mod web;

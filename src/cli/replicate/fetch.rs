@@ -111,6 +111,7 @@ pub(super) fn fetch(
             lasts: Lasts::Forever,
             grace: arguments.reach.retry_for(),
             records,
+            onlooker: None,
         },
     };
     let copied = runtime.block_on(async {

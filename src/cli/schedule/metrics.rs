@@ -1,55 +1,36 @@
-//! What Prometheus reads: the board as metrics, in its text format.
+//! What Prometheus reads: the board as metrics.
 //!
-//! Base units, counters that end in `_total`, and one label, `name`, for the job: `job` is
-//! Prometheus' own. `docs/monitoring.md` lists them, `docs/grafana.json` draws them.
+//! One label, `name`, is for the job: `job` is Prometheus' own. `docs/monitoring.md` lists them,
+//! `docs/grafana.json` draws them.
 
 use std::fmt;
-use std::sync::atomic::AtomicU64;
 
-use jiff::Timestamp;
-use prometheus_client::encoding::prometheus_text;
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
-
+use super::super::prometheus::{self, Labels, seconds, wide};
 use crate::board::{Document, JobView, Process, State, TransferView};
 use crate::protocol::stall::Culprit;
 
-type Labels = Vec<(&'static str, String)>;
-
-/// What the text is called in HTTP.
-pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
-
 /// The whole board.
 pub(super) fn text(document: &Document) -> Result<String, fmt::Error> {
-    let mut metrics = Metrics { registry: Registry::with_prefix("zferry"), document };
+    let mut metrics = Metrics { out: prometheus::Metrics::new(), document };
     metrics.of_the_process();
     metrics.of_jobs();
     metrics.of_runs();
     metrics.of_datasets();
     metrics.of_transfers();
-    let mut text = String::new();
-    prometheus_text::encode(&mut text, &metrics.registry)?;
-    Ok(text)
+    metrics.out.text()
 }
 
 struct Metrics<'a> {
-    registry: Registry,
+    out: prometheus::Metrics,
     document: &'a Document,
 }
 
 impl Metrics<'_> {
     fn of_the_process(&mut self) {
         let process = self.document.scheduler.as_ref();
-        let version = process.map(|process| vec![("version", process.version.clone())]);
-        self.gauge(
-            "build_info",
-            "Which zferry it is",
-            version.into_iter().map(|labels| (labels, 1.)),
-        );
+        self.out.version(process.map(|process| process.version.clone()));
         let since = process.map(|process: &Process| (Labels::new(), seconds(process.since)));
-        self.gauge("start_time_seconds", "When the scheduler started", since);
+        self.out.gauge("start_time_seconds", "When the scheduler started", since);
     }
 
     fn of_jobs(&mut self) {
@@ -113,7 +94,7 @@ impl Metrics<'_> {
         });
         let help = "The same by what let the stream go on: connections that were replaced, \
                     breakpoint files, or ZFS's resume token";
-        self.counter("resumes", help, by_layer);
+        self.out.counter("resumes", help, by_layer);
     }
 
     fn of_datasets(&mut self) {
@@ -122,7 +103,7 @@ impl Metrics<'_> {
             let datasets = job.datasets.iter();
             datasets.map(|one| (labelled(&one.dataset), seconds(one.at))).collect::<Vec<_>>()
         };
-        self.gauge(
+        self.out.gauge(
             "dataset_last_success_timestamp_seconds",
             "When the target was last seen to have all of a dataset",
             self.document.jobs.iter().flat_map(of),
@@ -138,7 +119,7 @@ impl Metrics<'_> {
                 (with(job, "part", part.to_string()), f64::from(u8::from(held_up)))
             })
         });
-        self.gauge(
+        self.out.gauge(
             "bottleneck",
             "Whether this part of the way holds a stream up that stands still",
             bottlenecks,
@@ -165,28 +146,12 @@ impl Metrics<'_> {
 
     fn job_gauge(&mut self, name: &str, help: &str, of: impl Fn(&JobView) -> Option<f64>) {
         let jobs = self.document.jobs.iter();
-        self.gauge(name, help, jobs.filter_map(|job| Some((named(job), of(job)?))));
+        self.out.gauge(name, help, jobs.filter_map(|job| Some((named(job), of(job)?))));
     }
 
     fn job_counter(&mut self, name: &str, help: &str, of: impl Fn(&JobView) -> u64) {
         let jobs = self.document.jobs.iter();
-        self.counter(name, help, jobs.map(|job| (named(job), of(job))));
-    }
-
-    fn gauge(&mut self, name: &str, help: &str, of: impl IntoIterator<Item = (Labels, f64)>) {
-        let family = Family::<Labels, Gauge<f64, AtomicU64>>::default();
-        for (labels, value) in of {
-            family.get_or_create(&labels).set(value);
-        }
-        self.registry.register(name, help, family);
-    }
-
-    fn counter(&mut self, name: &str, help: &str, of: impl IntoIterator<Item = (Labels, u64)>) {
-        let family = Family::<Labels, Counter>::default();
-        for (labels, value) in of {
-            family.get_or_create(&labels).inc_by(value);
-        }
-        self.registry.register(name, help, family);
+        self.out.counter(name, help, jobs.map(|job| (named(job), of(job))));
     }
 }
 
@@ -196,13 +161,4 @@ fn named(job: &JobView) -> Labels {
 
 fn with(job: &JobView, label: &'static str, value: String) -> Labels {
     [named(job), vec![(label, value)]].concat()
-}
-
-fn seconds(at: Timestamp) -> f64 {
-    wide(u64::try_from(at.as_millisecond()).unwrap_or(0)) / 1000.
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a figure in a plot")]
-fn wide(number: u64) -> f64 {
-    number as f64
 }

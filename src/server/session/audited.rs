@@ -1,4 +1,4 @@
-//! The lines that a resident server writes of what its clients ask for.
+//! What a resident server writes, and has counted, of what its clients ask for.
 
 use super::Session;
 use crate::dataset::DatasetName;
@@ -38,8 +38,12 @@ impl Session {
 
     /// How it ended.
     pub(super) fn write_entry(&mut self, failure: Option<&Failure>) {
-        if let Some(entry) = self.entry.take() {
-            entry.ended(Whose { client: &self.peer, key: self.key }, failure);
+        let Some(entry) = self.entry.take() else { return };
+        let name = self.destination.client();
+        let whose = Whose { client: &self.peer, name: name.as_deref(), key: self.key };
+        let told = entry.ended(whose, failure);
+        if let (Some(told), Some(onlooker)) = (told, &self.shared.options.onlooker) {
+            onlooker.ended(&told);
         }
     }
 }

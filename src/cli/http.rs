@@ -1,4 +1,4 @@
-//! Metrics and the status page, for whoever may reach the address.
+//! Metrics and pages by HTTP, for whoever may reach the address.
 //!
 //! A thread and a runtime of its own: whatever comes here, copies and their clock go on. It only
 //! tells. What must never happen: that a stranger makes it hold more than so many connections,
@@ -22,9 +22,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
-use super::super::machine;
-use super::shared::Shared;
-use super::{metrics, page};
+use super::machine;
 use crate::error::{Failure, Side};
 
 /// Others are turned away.
@@ -41,6 +39,34 @@ const CONNECTION_LIMIT: Duration = Duration::from_secs(20);
 const RULES: &str = "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; \
                      frame-ancestors 'none'";
 
+/// What there is to be told.
+pub(super) trait Site: Clone + Send + Sync + 'static {
+    /// What it has, in words.
+    const WHAT: &str;
+    /// The paths, in words, for whoever has asked for another.
+    const PATHS: &str;
+
+    /// What is told under a path; `None` where there is nothing.
+    fn answer(&self, path: &str) -> Option<Answer>;
+}
+
+/// A text and what it is called in HTTP, or why there is none.
+pub(super) struct Answer {
+    kind: &'static str,
+    text: Result<String, String>,
+}
+
+impl Answer {
+    pub fn of(kind: &'static str, text: String) -> Answer {
+        Answer { kind, text: Ok(text) }
+    }
+
+    /// Of a text that may have failed.
+    pub fn tried<E: ToString>(kind: &'static str, text: Result<String, E>) -> Answer {
+        Answer { kind, text: text.map_err(|error| error.to_string()) }
+    }
+}
+
 /// Understands `ADDR:PORT`, or a port of this host alone.
 pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     if let Ok(port) = text.parse::<u16>() {
@@ -50,9 +76,10 @@ pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
 }
 
 /// Listens from now on, until the process ends.
-pub(super) fn listen(address: SocketAddr, shared: Shared) -> Result<(), Failure> {
+pub(super) fn listen<S: Site>(side: Side, address: SocketAddr, pages: S) -> Result<(), Failure> {
+    let what = S::WHAT;
     let failed = |error: io::Error| {
-        machine(Side::Source, &format!("listen for --metrics at {address}"), &error)
+        machine(side, &format!("listen for --metrics at {address}"), &error)
             .with_remedy("choose another address or port")
     };
     let listener = StdListener::bind(address).map_err(failed)?;
@@ -63,28 +90,26 @@ pub(super) fn listen(address: SocketAddr, shared: Shared) -> Result<(), Failure>
         .enable_time()
         .build()
         .map_err(failed)?;
-    let board = Board { shared, local: address.ip().is_loopback() };
-    let serve = move || runtime.block_on(serve(listener, board));
+    let told = Told { pages, local: address.ip().is_loopback() };
+    let serve = move || runtime.block_on(serve(listener, told));
     thread::Builder::new().name("zferry-http".to_owned()).spawn(serve).map_err(failed)?;
     if address.ip().is_loopback() {
-        tracing::info!("metrics and a status page at http://{address}/");
+        tracing::info!("{what} at http://{address}/");
     } else {
-        tracing::warn!(
-            "metrics and a status page at http://{address}/, for whoever can reach that, in clear"
-        );
+        tracing::warn!("{what} at http://{address}/, for whoever can reach that, in clear");
     }
     Ok(())
 }
 
 /// What is told, and to whom.
 #[derive(Clone)]
-struct Board {
-    shared: Shared,
+struct Told<S> {
+    pages: S,
     /// To this host alone.
     local: bool,
 }
 
-async fn serve(listener: StdListener, board: Board) {
+async fn serve(listener: StdListener, told: Told<impl Site>) {
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "listen for --metrics"),
@@ -101,10 +126,10 @@ async fn serve(listener: StdListener, board: Board) {
             }
         };
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
-        let board = board.clone();
+        let told = told.clone();
         tokio::spawn(async move {
             let _place = place;
-            let answered = tokio::time::timeout(CONNECTION_LIMIT, converse(stream, board)).await;
+            let answered = tokio::time::timeout(CONNECTION_LIMIT, converse(stream, told)).await;
             if let Ok(Err(error)) = answered {
                 tracing::debug!(%error, "a connection for metrics");
             }
@@ -112,12 +137,12 @@ async fn serve(listener: StdListener, board: Board) {
     }
 }
 
-async fn converse(stream: TcpStream, board: Board) -> Result<(), hyper::Error> {
+async fn converse(stream: TcpStream, told: Told<impl Site>) -> Result<(), hyper::Error> {
     let service = service_fn(move |request: Request<Incoming>| {
-        let response = if board.local && !is_of_this_host(&request) {
+        let response = if told.local && !is_of_this_host(&request) {
             plain(StatusCode::FORBIDDEN, "ask by address, or for localhost\n")
         } else {
-            answer(request.method(), request.uri().path(), &board.shared)
+            answer(request.method(), request.uri().path(), &told.pages)
         };
         async move { Ok::<_, Infallible>(response) }
     });
@@ -140,30 +165,20 @@ fn is_of_this_host<T>(request: &Request<T>) -> bool {
     is_address || name.eq_ignore_ascii_case("localhost")
 }
 
-fn answer(method: &Method, path: &str, shared: &Shared) -> Response<Full<Bytes>> {
+fn answer<S: Site>(method: &Method, path: &str, pages: &S) -> Response<Full<Bytes>> {
     if ![Method::GET, Method::HEAD].contains(method) {
         let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "GET and HEAD are understood\n");
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
         return response;
     }
-    match path {
-        "/" => response(StatusCode::OK, "text/html; charset=utf-8", page::html(&shared.document())),
-        "/style.css" => response(StatusCode::OK, "text/css; charset=utf-8", page::STYLE.to_owned()),
-        "/metrics" => match metrics::text(&shared.document()) {
-            Ok(text) => response(StatusCode::OK, metrics::CONTENT_TYPE, text),
-            Err(error) => told(&error),
-        },
-        "/status.json" => match serde_json::to_string(&shared.document()) {
-            Ok(text) => response(StatusCode::OK, "application/json", text + "\n"),
-            Err(error) => told(&error),
-        },
-        _ => plain(StatusCode::NOT_FOUND, "there are /, /metrics and /status.json\n"),
+    match pages.answer(path) {
+        Some(Answer { kind, text: Ok(text) }) => response(StatusCode::OK, kind, text),
+        Some(Answer { text: Err(error), .. }) => {
+            tracing::error!(error, "tell the state of things");
+            plain(StatusCode::INTERNAL_SERVER_ERROR, "this cannot be told\n")
+        }
+        None => plain(StatusCode::NOT_FOUND, &format!("there are {}\n", S::PATHS)),
     }
-}
-
-fn told(error: &dyn std::fmt::Display) -> Response<Full<Bytes>> {
-    tracing::error!(%error, "tell the state of things");
-    plain(StatusCode::INTERNAL_SERVER_ERROR, "this cannot be told\n")
 }
 
 fn plain(status: StatusCode, text: &str) -> Response<Full<Bytes>> {
