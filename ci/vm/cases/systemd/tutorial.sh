@@ -122,6 +122,10 @@ follow() {
       type_line "$1"
       wait_until 120 "the scheduler's first copy" succeeds_after "$now"
       ;;
+    'systemctl restart zferry-schedule')
+      type_line "$1"
+      wait_until 30 "the page" page_has_the_job
+      ;;
     *'status --watch')
       # It goes on until somebody has seen enough.
       type_line "timeout 4 $1 || [ \$? -eq 124 ]"
@@ -149,6 +153,11 @@ follow() {
       ;;
     *) type_line "$1" ;;
   esac
+}
+
+page_has_the_job() {
+  python3 -c 'import urllib.request; print(urllib.request.urlopen("http://localhost:9101/").read().decode())' 2>/dev/null |
+    grep -q '<strong>data</strong>'
 }
 
 some_has_come() { zferry status --orphans backup/hosts/web | grep 'has .* MiB of'; }

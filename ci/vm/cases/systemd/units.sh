@@ -251,12 +251,26 @@ name = "data"
 source = "tank/data"
 target = "$url/own/data"
 every = "3s"
+[[job]]
+name = "by-ssh"
+source = "tank/data"
+target = "root@$address:vault/ssh"
+every = "1h"
+no-snapshot = true
 TOML
   install -m 644 /host/docs/systemd/zferry-schedule.service /etc/systemd/system/
+  echo 'ZFERRY_OPTIONS=--metrics 9101' >/etc/zferry/schedule.env
+  start_sshd
+  knows_by_ssh
   unit=zferry-schedule
   drop_in 'NetworkNamespacePath=/run/netns/client'
   systemctl start $unit
   wait_until 90 "copies" has_copies 3
+  wait_until 60 "a copy by ssh" exists vault/ssh
+  "${on_client[@]}" python3 -c '
+import urllib.request
+print(urllib.request.urlopen("http://127.0.0.1:9101/metrics").read().decode())' >"$work/out"
+  said 'zferry_runs_total\{name="data"\} [1-9]'
   server_pid=$(of_unit MainPID)
   [ "$(ps -o user= -p "$server_pid")" = zferry ] || fail "it runs as $(ps -o user= -p "$server_pid")"
   score=$(exposure)
@@ -274,6 +288,13 @@ TOML
   no_holds_left
   unit=zferry-serve
   stop_unit
+}
+
+# The user zferry, as docs/least-privilege.md says.
+knows_by_ssh() {
+  install -d -m 700 -o zferry -g zferry /var/lib/zferry/.ssh
+  install -m 600 -o zferry -g zferry "$work/key" /var/lib/zferry/.ssh/id_ed25519
+  echo "$address $(cut -d ' ' -f 1,2 "$work/host.pub")" >/var/lib/zferry/.ssh/known_hosts
 }
 
 has_copies() { [ "$(snapshots vault/in/data 2>/dev/null | wc -l)" -ge "$1" ]; }
