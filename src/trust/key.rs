@@ -13,6 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
 use super::fingerprint::Fingerprint;
+use super::owner;
 use crate::error::{Class, Failure, Side};
 use crate::small_file::{self, Aside, Distrust, check_secret, folder_of, read_text};
 
@@ -43,7 +44,7 @@ pub enum KeyError {
         mode: u32,
     },
     /// It belongs to somebody who is neither root nor us, and may be known to him.
-    #[error("the key {} belongs to user {owner}", path.display())]
+    #[error("the key {} belongs to user {}", path.display(), owner::name(*owner))]
     Foreign {
         /// Where it is.
         path: PathBuf,
@@ -172,9 +173,10 @@ impl KeyError {
                  the other hosts must be told of",
                 path.display()
             )),
-            KeyError::Foreign { path, .. } => failure.with_remedy(format!(
-                "remove {}: a new one is made, which the other hosts must be told of; or run this \
-                 as its owner",
+            KeyError::Foreign { path, owner } => failure.with_remedy(format!(
+                "it belongs to {0}: run this as that user (sudo -u {0} zferry ...); or, if nobody \
+                 else can have read it, give it to another: chown USER {1}",
+                owner::name(*owner),
                 path.display()
             )),
             KeyError::Malformed { path } => failure.with_remedy(format!(
@@ -182,7 +184,11 @@ impl KeyError {
                  must be told of",
                 path.display()
             )),
-            KeyError::File { .. } | KeyError::NoRandomBytes => failure,
+            KeyError::File { path, error } => {
+                let remedy = owner::remedy(path, error);
+                Failure { remedy, ..failure }
+            }
+            KeyError::NoRandomBytes => failure,
         }
     }
 }

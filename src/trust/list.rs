@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
+use super::owner;
 use crate::error::{Class, Failure, Side};
 use crate::small_file::{self, Aside, Distrust, check_writers, folder_of, read_text};
 
@@ -207,7 +208,11 @@ impl ListError {
             ListError::Wrong { path, mistake } => {
                 failure.with_remedy(format!("mend line {} of {}", mistake.line, path.display()))
             }
-            ListError::File { .. } | ListError::NoList { .. } => failure,
+            ListError::File { path, error } => {
+                let remedy = owner::remedy(path, error);
+                Failure { remedy, ..failure }
+            }
+            ListError::NoList { .. } => failure,
         }
     }
 }

@@ -14,6 +14,7 @@ pub mod folder;
 pub mod grants;
 mod key;
 pub mod list;
+pub mod owner;
 pub mod servers;
 
 pub use self::book::Book;

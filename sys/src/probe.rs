@@ -150,6 +150,11 @@ impl Facts {
     }
 }
 
+/// What a user is called, where that can be looked up.
+pub fn user_name(number: u32) -> Option<String> {
+    unistd::User::from_uid(number.into()).ok().flatten().map(|user| user.name)
+}
+
 impl Account {
     /// A name that cannot be looked up is none.
     fn read() -> Account {
@@ -164,7 +169,7 @@ impl Account {
         };
         Account {
             user: user.as_raw(),
-            name: unistd::User::from_uid(user).ok().flatten().map(|user| user.name),
+            name: user_name(user.as_raw()),
             groups: numbers.into_iter().map(group).collect(),
         }
     }

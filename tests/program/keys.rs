@@ -2,7 +2,8 @@
 //! not be read.
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -263,4 +264,39 @@ fn the_folder_is_the_one_that_is_named() {
 
 fn is_folder_with_key(folder: &Path) -> bool {
     folder.join("key.pem").exists()
+}
+
+#[test]
+fn a_key_of_another_user_says_whose_it_is_and_as_whom_to_go_on() {
+    let host = Host::new();
+    host.said(&["show"]);
+    // Root may read everything: so it looks as another user; and others may not read their own.
+    let is_root = fs::metadata("/proc/self").unwrap().uid() == 0;
+    let mode = |mode| fs::set_permissions(host.file("key.pem"), Permissions::from_mode(mode));
+    mode(if is_root { 0o600 } else { 0 }).unwrap();
+    for folder in [host.place.path(), &host.config()] {
+        fs::set_permissions(folder, Permissions::from_mode(0o755)).unwrap();
+    }
+    let show = || {
+        let mut command = host.command(&["show"]);
+        if is_root {
+            command.uid(65_534).gid(65_534);
+        }
+        Running::start(&mut command).ended()
+    };
+    let denied = format!("the key {}: Permission denied", host.file("key.pem").display());
+    if !is_root {
+        show().failed_with(2, &[&denied, "\n  to mend it: chmod u+rw "]);
+        return;
+    }
+    let remedy = "\n  to mend it: it belongs to root: run this as that user (sudo -u root zferry ";
+    show().failed_with(2, &[&denied, remedy, "), or give it to another: chown "]);
+    fs::set_permissions(host.config(), Permissions::from_mode(0o700)).unwrap();
+    let folder =
+        format!("\n  to mend it: {} belongs to root: run this as", host.config().display());
+    show().failed_with(2, &["Permission denied", &folder]);
+    // Root itself, before a key of a service's.
+    chown(host.file("key.pem"), Some(65_534), None).unwrap();
+    let theirs = "it belongs to nobody: run this as that user (sudo -u nobody zferry ";
+    host.keys(&["show"]).failed_with(2, &["belongs to user nobody", theirs]);
 }
