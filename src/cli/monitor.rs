@@ -5,8 +5,8 @@
 //! what is not known counts as well.
 
 use std::fmt;
-use std::io::Write;
-use std::path::PathBuf;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -16,12 +16,13 @@ use super::duration;
 use super::schedule::histories::{self, Left};
 use super::schedule::usual_state;
 use crate::protocol::text::one_line;
+use crate::trust::owner;
 
 /// Check the age of each job's last success, as Nagios, Icinga and others do
 ///
-/// Prints one line with performance data. Exit codes: 0 all are young, 1 one is older than --warn,
-/// 2 one is older than --crit, 3 not known. A job that never succeeded is as old as it was first
-/// seen.
+/// Prints one line with performance data. Exit codes: 0 all are young, 1 one is as old as --warn or
+/// older, 2 one is as old as --crit or older, 3 not known. A job that never succeeded is as old as
+/// it was first seen.
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
     /// Where the scheduler keeps what it knows [default: /var/lib/zferry, or schedule in it]
@@ -30,10 +31,10 @@ pub(super) struct Arguments {
     /// Check this job, which may be given more than once [default: all]
     #[arg(long = "job", value_name = "NAME")]
     jobs: Vec<String>,
-    /// An older success is a warning
+    /// A success as old as this is a warning, such as 2h or 1d
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     warn: Duration,
-    /// An older success is critical
+    /// A success as old as this is critical
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     crit: Duration,
 }
@@ -55,7 +56,13 @@ struct Age<'a> {
     success: Option<Duration>,
     /// Since it was first seen, where there was none.
     seen: Option<Duration>,
+    /// How far ahead of the clock its last success is dated, if that is more than clocks differ by
+    /// that are kept in step: then nobody knows how old it is.
+    ahead: Option<Duration>,
 }
+
+/// A clock that is kept in step is set back by less.
+const AHEAD_MAX: Duration = Duration::from_secs(5 * 60);
 
 /// From which age on what is said.
 #[derive(Clone, Copy, Debug)]
@@ -73,10 +80,7 @@ pub(super) fn run(arguments: &Arguments) -> u8 {
         let state = arguments.state.clone().unwrap_or_else(usual_state);
         match histories::left(&state) {
             Ok(left) => judge(&ages(&left, Timestamp::now()), &arguments.jobs, limits),
-            Err(error) => (
-                Verdict::Unknown,
-                format!("what a scheduler keeps in {}: {error}", state.display()),
-            ),
+            Err(error) => (Verdict::Unknown, unread(&state, &error)),
         }
     };
     // A reader that is gone does not change what is true.
@@ -87,19 +91,31 @@ pub(super) fn run(arguments: &Arguments) -> u8 {
 /// What Nagios reads of a line.
 const LINE_BYTES_MAX: usize = 8 << 10;
 
+fn unread(state: &Path, error: &io::Error) -> String {
+    let what = format!("what a scheduler keeps in {}: {error}", state.display());
+    if error.kind() == io::ErrorKind::PermissionDenied {
+        let user = owner::nearest(state).name;
+        return format!("{what}; run this as the scheduler's user: sudo -u {user} zferry monitor");
+    }
+    format!("{what}; name the scheduler's folder: --state DIR")
+}
+
 fn ages(left: &[Left], now: Timestamp) -> Vec<Age<'_>> {
-    // A clock that has jumped back makes nothing younger than now.
+    // A clock that was set back by a little makes nothing younger than now.
     let since = |then: Timestamp| Duration::try_from(now.duration_since(then)).unwrap_or_default();
+    let until = |then: Timestamp| Duration::try_from(then.duration_since(now)).unwrap_or_default();
     let age = |left: &'_ Left| {
         let history = left.history.as_ref().ok();
-        let success = history.and_then(|history| history.succeeded).map(since);
+        let succeeded = history.and_then(|history| history.succeeded);
+        let ahead = succeeded.map(until).filter(|&ahead| ahead > AHEAD_MAX);
+        let success = succeeded.filter(|_| ahead.is_none()).map(since);
         let first = left.card.first_seen.or_else(|| history.and_then(|history| history.began));
         // Of a history that cannot be read nobody knows whether there was a success.
-        let seen = history.and(first).map(since);
-        (success, seen)
+        let seen = history.filter(|_| ahead.is_none()).and(first).map(since);
+        (success, seen, ahead)
     };
     let of = left.iter().map(|left| (left, age(left)));
-    of.map(|(left, (success, seen))| Age { job: &left.name, success, seen }).collect()
+    of.map(|(left, (success, seen, ahead))| Age { job: &left.name, success, seen, ahead }).collect()
 }
 
 /// Judges the jobs that are asked for, or all.
@@ -142,6 +158,14 @@ impl Age<'_> {
 
     fn told(&self) -> String {
         let spoken = |age: Duration| duration::spoken(age.as_secs());
+        if let Some(ahead) = self.ahead {
+            let job = self.job;
+            let ahead = spoken(ahead);
+            return format!(
+                "{job}: last success is dated {ahead} ahead of this clock, so its age is not known \
+                 before the next one"
+            );
+        }
         match (self.success, self.seen) {
             (Some(age), _) => format!("{}: last success {} ago", self.job, spoken(age)),
             (None, Some(age)) => format!("{}: no success since {}", self.job, spoken(age)),
@@ -181,13 +205,15 @@ impl fmt::Display for Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::board::Card;
+    use crate::schedule::History;
 
     const LIMITS: Limits =
         Limits { warn: Duration::from_secs(7200), crit: Duration::from_secs(21_600) };
 
     fn age(job: &str, success: Option<u64>, seen: Option<u64>) -> Age<'_> {
         let seconds = |age: Option<u64>| age.map(Duration::from_secs);
-        Age { job, success: seconds(success), seen: seconds(seen) }
+        Age { job, success: seconds(success), seen: seconds(seen), ahead: None }
     }
 
     fn judged(ages: &[Age<'_>], jobs: &[&str]) -> (Verdict, String) {
@@ -231,5 +257,28 @@ mod tests {
         let codes = [Verdict::Ok, Verdict::Warning, Verdict::Critical, Verdict::Unknown]
             .map(Verdict::exit_code);
         assert_eq!(codes, [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn a_success_that_is_dated_ahead_of_the_clock_has_no_age() {
+        let now: Timestamp = "2026-03-01T10:00:00Z".parse().unwrap();
+        let left = |ahead: i64| {
+            let succeeded = Some(now + jiff::SignedDuration::from_secs(ahead));
+            let history = History { began: succeeded, succeeded, ..History::default() };
+            Left { name: "a".to_owned(), card: Card::default(), history: Ok(history) }
+        };
+        for (ahead, verdict) in [
+            (-60, Verdict::Ok),
+            (300, Verdict::Ok),
+            (301, Verdict::Unknown),
+            (-8000, Verdict::Warning),
+        ] {
+            let left = [left(ahead)];
+            let (judged, line) = judge(&ages(&left, now), &[], LIMITS);
+            assert_eq!(judged, verdict, "{ahead}: {line}");
+        }
+        let (_, line) = judge(&ages(&[left(90_000)], now), &[], LIMITS);
+        assert!(line.starts_with("a: last success is dated 1d1h ahead of this clock"), "{line}");
+        assert!(line.ends_with("| 'a'=U;7200;21600;0"), "{line}");
     }
 }

@@ -57,13 +57,20 @@ const STATE_OF_UNIT: &str = "/var/lib/zferry/schedule";
 
 /// Where to look for what a scheduler of this host knows, if nobody says.
 pub(super) fn usual_state() -> PathBuf {
-    first_with_jobs([STATE, STATE_OF_UNIT].map(Path::new))
+    of_scheduler([STATE, STATE_OF_UNIT].map(Path::new))
 }
 
-/// The first of these folders that a scheduler has used; where none has, the first.
-fn first_with_jobs(folders: [&Path; 2]) -> PathBuf {
-    let used = folders.iter().find(|folder| histories::are_in(folder));
-    used.unwrap_or(&folders[0]).to_path_buf()
+/// The one of these folders that a scheduler runs with, or else that one has used last; where none
+/// has, the first.
+fn of_scheduler(folders: [&Path; 2]) -> PathBuf {
+    let runs = |folder: &&&Path| socket::is_heard(&socket::beside(folder));
+    let used = || {
+        let used =
+            folders.iter().filter_map(|folder| Some((histories::used_last(folder)?, folder)));
+        // Of two that are as old as each other the first.
+        used.rev().max_by_key(|&(at, _)| at).map(|(_, folder)| folder)
+    };
+    folders.iter().find(runs).or_else(used).unwrap_or(&folders[0]).to_path_buf()
 }
 
 pub(super) fn run(arguments: Arguments, loudness: Loudness) -> Result<(), Failure> {
@@ -96,17 +103,51 @@ pub(super) fn run(arguments: Arguments, loudness: Loudness) -> Result<(), Failur
 
 #[cfg(test)]
 mod tests {
+    use std::fs::{self, File, Permissions};
+    use std::os::unix::fs::PermissionsExt;
+    use std::time::{Duration, UNIX_EPOCH};
+
     use super::*;
+    use crate::small_file;
 
     #[test]
-    fn it_is_looked_where_a_scheduler_has_been() {
+    fn it_is_looked_where_a_scheduler_runs_or_was_last() {
         let root = tempfile::tempdir().unwrap();
         let [usual, of_unit] = [root.path().join("zferry"), root.path().join("zferry/schedule")];
-        let found = || first_with_jobs([usual.as_path(), of_unit.as_path()]);
+        let found = || of_scheduler([usual.as_path(), of_unit.as_path()]);
         assert_eq!(found(), usual);
         Histories::open(&of_unit).unwrap();
         assert_eq!(found(), of_unit);
         Histories::open(&usual).unwrap();
+        let used = |state: &Path, second: u64| {
+            let at = UNIX_EPOCH + Duration::from_secs(second);
+            File::open(state.join("jobs")).unwrap().set_modified(at).unwrap();
+        };
+        used(&of_unit, 7);
+        used(&usual, 7);
         assert_eq!(found(), usual);
+        used(&of_unit, 8);
+        assert_eq!(found(), of_unit);
+        used(&usual, 9);
+        assert_eq!(found(), usual);
+        let socket = Socket::listen(&socket::beside(&of_unit), Shared::new()).unwrap();
+        assert_eq!(found(), of_unit, "a scheduler runs there");
+        drop(socket);
+        assert_eq!(found(), usual);
+    }
+
+    /// Root may look everywhere.
+    #[test]
+    fn a_folder_that_may_not_be_looked_into_is_where_a_scheduler_was() {
+        let root = tempfile::tempdir().unwrap();
+        let [usual, of_unit] = [root.path().join("zferry"), root.path().join("zferry/schedule")];
+        Histories::open(&usual).unwrap();
+        Histories::open(&of_unit).unwrap();
+        let mode = |mode| fs::set_permissions(&of_unit, Permissions::from_mode(mode)).unwrap();
+        mode(0);
+        let is_root = small_file::user().unwrap() == 0;
+        let found = of_scheduler([usual.as_path(), of_unit.as_path()]);
+        mode(0o700);
+        assert!(is_root || found == of_unit, "{}", found.display());
     }
 }

@@ -37,6 +37,7 @@ fn the_age_of_each_success_decides_whether_or_not_a_scheduler_runs() {
     let (code, line) = monitor(&host, &LIMITS);
     assert_eq!(code, 3, "{line}");
     assert!(line.starts_with("ZFERRY UNKNOWN: what a scheduler keeps in "), "{line}");
+    assert!(line.ends_with("; name the scheduler's folder: --state DIR\n"), "{line}");
     let scheduler = host.schedule();
     for name in ["a", "b"] {
         host.wait_for_status(name, |job| job["last_success"].is_object());
@@ -58,6 +59,13 @@ fn the_age_of_each_success_decides_whether_or_not_a_scheduler_runs() {
     assert_eq!(monitor(&host, &[&LIMITS[..], &["--job", "a"]].concat()).0, 1);
     let (code, line) = monitor(&host, &[&LIMITS[..], &["--job", "c"]].concat());
     assert!(code == 3 && line.starts_with("ZFERRY UNKNOWN: there is no job c"), "{line}");
+
+    // A clock that was ahead has stamped it: nobody knows how old that is.
+    age(&host, "a", -48);
+    let (code, line) = monitor(&host, &[&LIMITS[..], &["--job", "a"]].concat());
+    assert!(code == 3 && line.contains("ZFERRY UNKNOWN: a: last success is dated "), "{line}");
+    assert!(line.contains(" ahead of this clock") && line.contains("'a'=U;"), "{line}");
+    age(&host, "a", 48);
 
     fs::write(host.state().join("jobs/a.json"), "{").unwrap();
     let (code, line) = monitor(&host, &[&LIMITS[..], &["--job", "a"]].concat());

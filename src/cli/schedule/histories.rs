@@ -6,6 +6,7 @@ use std::fs::{self, DirBuilder};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use super::super::machine;
 use crate::board::Card;
@@ -91,9 +92,14 @@ impl Histories {
     }
 }
 
-/// Whether a scheduler has kept something in a state folder, as far as we may look.
-pub(super) fn are_in(state: &Path) -> bool {
-    state.join("jobs").exists()
+/// When a scheduler has last kept something in a state folder, if one ever has; where we may not
+/// look, just now: that has to be told rather than passed over.
+pub(super) fn used_last(state: &Path) -> Option<SystemTime> {
+    match fs::metadata(state.join("jobs")).and_then(|jobs| jobs.modified()) {
+        Ok(at) => Some(at),
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => Some(SystemTime::now()),
+        Err(_) => None,
+    }
 }
 
 /// All jobs of a state folder but those that were taken away, in the order of their names.

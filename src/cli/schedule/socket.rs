@@ -118,6 +118,14 @@ fn give(mut stream: UnixStream, shared: &Shared) -> io::Result<()> {
     stream.write_all(&text)
 }
 
+/// Whether somebody listens at a socket; also where only others may ask.
+pub(super) fn is_heard(path: &Path) -> bool {
+    match UnixStream::connect(path) {
+        Ok(_somebody) => true,
+        Err(error) => error.kind() == ErrorKind::PermissionDenied && path.exists(),
+    }
+}
+
 /// Asks the scheduler at a socket; `None` where there is none.
 pub(in crate::cli) fn ask(path: &Path) -> io::Result<Option<Document>> {
     let stream = match UnixStream::connect(path) {
