@@ -7,15 +7,15 @@ mod look;
 mod transfers;
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use serde::Serialize;
 
 use super::schedule::{socket, usual_state};
-use super::{machine, show, usage};
-use crate::board::State;
-use crate::client::orphans::{self, HeldSnapshot, Orphans, PartlyReceived};
+use super::{show, usage};
+use crate::board::{Document, State};
+use crate::client::orphans::{self, HeldSnapshot, Orphans, PartlyReceived, Running};
 use crate::dataset::{DatasetName, typed};
 use crate::error::{Failure, Side};
 use crate::zfs::Zfs;
@@ -30,6 +30,10 @@ use crate::zfs::Zfs;
 /// for the next run goes on from what the target has. A copy that is never run again leaves them
 /// for ever: --orphans lists them, and they can be released. Datasets of this host that have a part
 /// of a snapshot are listed too. For that zfs reads every snapshot, which takes its time.
+///
+/// Copies that run on this host are seen by their command lines, and those of its scheduler by
+/// asking it. What another host fetches by ssh is not seen: while it does, whatever is held for a
+/// target HOST:POOL/DATASET counts as being copied. Copies in containers are not seen at all.
 #[derive(Args, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "flags are given or not")]
 pub(super) struct Arguments {
@@ -68,15 +72,16 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         return look::run(arguments);
     }
     let within = datasets(arguments)?;
+    let scheduled = scheduled(arguments)?;
     let zfs = Zfs::find().map_err(|error| error.on(Side::Source))?;
-    let orphans = find(&zfs, &within, &arguments.socket())?;
+    let orphans = find(&zfs, &within, scheduled.as_ref())?;
     if !arguments.release {
         tell(&orphans, arguments.json);
         return Ok(());
     }
     let mut released = Vec::new();
     let mut failed = None;
-    for orphan in orphans.held.iter().filter(|orphan| !orphan.running) {
+    for orphan in orphans.held.iter().filter(|orphan| orphan.running == Running::No) {
         match orphans::release(&zfs, &orphan.held) {
             Ok(()) => released.push(&orphan.held),
             Err(error) => failed = failed.or(Some(error.on(Side::Source))),
@@ -108,10 +113,22 @@ fn datasets(arguments: &Arguments) -> Result<Vec<DatasetName>, Failure> {
     parsed.map_err(|error| usage(Side::Source, format!("dataset {error}")))
 }
 
-fn find(zfs: &Zfs, within: &[DatasetName], socket: &Path) -> Result<Orphans, Failure> {
+/// The scheduler's jobs. To be asked before the holds: a copy that ends meanwhile has taken its own
+/// off.
+fn scheduled(arguments: &Arguments) -> Result<Option<Document>, Failure> {
+    match board::asked(&arguments.socket()) {
+        // Nobody knows which copies run. Whoever only looks may be content with the others.
+        Err(_) if !arguments.release => Ok(None),
+        asked => asked,
+    }
+}
+
+fn find(
+    zfs: &Zfs,
+    within: &[DatasetName],
+    scheduled: Option<&Document>,
+) -> Result<Orphans, Failure> {
     let on_this_host = |error: crate::zfs::ZfsError| error.on(Side::Source);
-    // Before the holds: a copy that ends meanwhile has taken its own off.
-    let scheduled = socket::ask(socket).ok().flatten();
     let mut all = Orphans { held: Vec::new(), partly: Vec::new() };
     if within.is_empty() {
         all = orphans::find(zfs, None).map_err(on_this_host)?;
@@ -121,10 +138,12 @@ fn find(zfs: &Zfs, within: &[DatasetName], socket: &Path) -> Result<Orphans, Fai
         add_new(&mut all.held, found.held);
         add_new(&mut all.partly, found.partly);
     }
-    let jobs = scheduled.iter().flat_map(|document| &document.jobs);
+    let jobs = scheduled.into_iter().flat_map(|document| &document.jobs);
     for job in jobs.filter(|job| job.state == State::Running) {
         for orphan in &mut all.held {
-            orphan.running |= orphans::is_of(&orphan.held, &job.source, &job.target);
+            if orphans::is_of(&orphan.held, &job.source, &job.target) {
+                orphan.running = Running::Yes;
+            }
         }
     }
     Ok(all)
@@ -149,10 +168,10 @@ fn tell(orphans: &Orphans, json: bool) {
 const NO_ORPHANS: &str = "no snapshot is held by zferry, and no dataset is partly received";
 
 fn lines_of(orphans: &Orphans) -> Vec<String> {
-    let held = orphans.held.iter().map(|orphan| {
-        let running = if orphan.running { ", and is being copied" } else { "" };
-        format!("{}{running}", held_line(orphan))
-    });
+    let held = orphans
+        .held
+        .iter()
+        .map(|orphan| format!("{}{}", held_line(orphan), running(orphan.running)));
     held.chain(orphans.partly.iter().map(partly_line)).collect()
 }
 
@@ -160,13 +179,24 @@ fn tell_released(orphans: &Orphans, is_released: &dyn Fn(&HeldSnapshot) -> bool,
     if json {
         return print_json(&Report::of(orphans, is_released));
     }
-    let line = |orphan| match (is_released(orphan), orphan.running) {
-        (true, _) => format!("released: {}", held_line(orphan)),
-        (false, true) => format!("left alone: {}, and is being copied", held_line(orphan)),
-        (false, false) => format!("not released: {}", held_line(orphan)),
+    let line = |orphan| {
+        let became = match (is_released(orphan), orphan.running) {
+            (true, _) => "released",
+            (false, Running::No) => "not released",
+            (false, Running::Perhaps | Running::Yes) => "left alone",
+        };
+        format!("{became}: {}{}", held_line(orphan), running(orphan.running))
     };
     let lines: Vec<String> = orphans.held.iter().map(line).collect();
     print_lines(&lines, "no snapshot is held by zferry");
+}
+
+fn running(running: Running) -> &'static str {
+    match running {
+        Running::No => "",
+        Running::Perhaps => ", and may be what another host fetches just now (zferry deliver runs)",
+        Running::Yes => ", and is being copied",
+    }
 }
 
 fn held_line(orphan: &HeldSnapshot) -> String {
@@ -236,7 +266,7 @@ impl Report {
             tag: orphan.held.tag.to_string(),
             target: orphan.held.tag.transfer().to_owned(),
             since: orphan.held.since.clone(),
-            running: orphan.running,
+            running: orphan.running != Running::No,
             released: is_released(orphan),
         });
         let partly = orphans.partly.iter().map(|partly| {

@@ -2,6 +2,9 @@
 //! listed, and released only where it is ours, named and not needed by anybody.
 
 use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use zferry::dataset::DatasetName;
@@ -104,6 +107,91 @@ fn a_copy_that_runs_is_seen_and_its_holds_are_left_alone() {
     let text = said(&source, &["--release", "--all"]);
     assert!(text.starts_with("left alone: tank/a@s is held for zferry://"), "{text}");
     assert!(client.is_running() && source.holds("tank/a@s").len() == 1);
+}
+
+#[test]
+fn a_copy_of_a_tree_that_runs_is_seen_with_what_is_below_its_source() {
+    let (source, target) = (StandIn::new(), StandIn::new());
+    for (dataset, content) in [("tank/a", vec![7; 10]), ("tank/a/b", vec![7; 2_000_000])] {
+        source.dataset(dataset, "filesystem");
+        source.snapshot(dataset, "s", &content);
+    }
+    source.slow_send(64 << 10, Duration::from_millis(200));
+    let server = Server::serve(&target, &[]);
+    let mut client = replicate(&source, "tank/a", &server.url("a"), &["-r", "--no-snapshot"]);
+    let tag = wait_for("a hold", || source.holds("tank/a/b@s").pop());
+    assert!(tag.ends_with("/a/b"), "{tag}");
+    let text = said(&source, &["--release", "tank/a/b"]);
+    assert!(text.starts_with("left alone: tank/a/b@s is held for zferry://"), "{text}");
+    assert!(client.is_running() && source.holds("tank/a/b@s").len() == 1);
+}
+
+#[test]
+fn what_another_host_may_be_fetching_is_not_released() {
+    let host = host_with_holds();
+    hold(&host, "tank/b", "s1", "zferry:laptop:backup/b");
+    // What ssh starts for a copy that another host fetches: what it copies comes by stdin.
+    let mut command = zferry_on(&host, &["deliver"]);
+    let mut asker = command.stdin(Stdio::piped()).spawn().unwrap();
+    wait_for("its name", || {
+        let line = fs::read_to_string(format!("/proc/{}/cmdline", asker.id())).unwrap();
+        line.contains("deliver").then_some(())
+    });
+    let text = said(&host, &["--release", "--all"]);
+    drop(asker.stdin.take());
+    asker.wait().unwrap();
+    assert!(text.contains("left alone: tank/b@s1 is held for laptop:backup/b since "), "{text}");
+    assert!(text.contains("released: tank/a@s1 ") && text.contains("released: tank/b/c@s2 "));
+    assert_eq!(host.holds("tank/b@s1"), ["zferry:laptop:backup/b"]);
+}
+
+#[test]
+fn a_job_that_is_due_and_has_no_place_waits_for_its_turn() {
+    let slow = "every = \"1h\"\nblock-size = \"64KiB\"";
+    let host = Host::new(&format!("parallel = 1\n{}{}", job("a", slow), job("b", slow)));
+    host.zfs.slow_send(32 << 10, Duration::from_millis(500));
+    let scheduler = host.schedule();
+    host.wait_for_status("a", |job| job["state"] == "running");
+    let text = String::from_utf8(host.look(&["status"]).succeeded().stdout).unwrap();
+    assert!(text.contains("b: waits for its turn (1 job runs), no success yet\n"), "{text}");
+    host.wait_for_status("b", |job| job["state"] == "running");
+    let text = String::from_utf8(host.look(&["status"]).succeeded().stdout).unwrap();
+    assert!(text.contains("a: idle, ") && text.contains(" -> backup/a: 1 run, 0 failed"), "{text}");
+    stopped(scheduler);
+}
+
+/// As somebody who may not look into the state folder: root looks as another user.
+fn as_a_stranger(host: &Host, command: &mut Command) -> Ended {
+    let is_root = fs::metadata("/proc/self").unwrap().uid() == 0;
+    let mode = |mode| fs::set_permissions(host.state(), fs::Permissions::from_mode(mode)).unwrap();
+    mode(if is_root { 0o700 } else { 0 });
+    fs::set_permissions(host.folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    if is_root {
+        command.uid(65_534).gid(65_534);
+    }
+    let ended = Running::start(command).ended();
+    mode(0o700);
+    ended
+}
+
+#[test]
+fn who_may_not_look_is_told_so_and_as_whom_to_run_it() {
+    let host = Host::new(&job("a", "every = \"1h\""));
+    fs::create_dir_all(host.state().join("jobs")).unwrap();
+    let look = |words: &[&str]| {
+        let mut command = zferry_on(&host.zfs, words);
+        as_a_stranger(&host, command.arg("--state").arg(host.state()))
+    };
+    let denied = format!("the state folder {}: Permission denied", host.state().display());
+    let remedy = "\n  to mend it: run this as the scheduler's user or as root: sudo -u ";
+    look(&["status"]).failed_with(2, &[&denied, remedy, " zferry status"]);
+    let ended = look(&["monitor", "--warn", "1h", "--crit", "2h"]);
+    let (code, line) = (ended.code(), String::from_utf8(ended.stdout).unwrap());
+    assert!(code == 3 && line.contains("Permission denied (os error 13); run this as "), "{line}");
+    // Which copies the scheduler makes nobody knows then.
+    let mut command = zferry_on(&host.zfs, &["status", "--release", "--all"]);
+    as_a_stranger(&host, command.arg("--socket").arg(socket(&host)))
+        .failed_with(2, &[&denied, remedy]);
 }
 
 #[test]

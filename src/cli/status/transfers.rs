@@ -5,8 +5,8 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::machine;
 use crate::breakpoint::record::{Progress, Record, Role, State};
+use crate::cli::machine;
 use crate::error::{Failure, Side};
 use crate::spool::transfers::{Entry, list};
 use crate::units::Bytes;
