@@ -1,6 +1,6 @@
 //! What is kept of a job for those who look, beside what decides when it runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -76,6 +76,22 @@ pub struct LastFailure {
     pub at: Timestamp,
     /// What it said.
     pub what: String,
+}
+
+impl Card {
+    /// It copies this from now on. Of another source nothing is known.
+    pub(super) fn set_source(&mut self, source: String) {
+        if self.source != source {
+            self.datasets.clear();
+            self.source = source;
+        }
+    }
+
+    /// A run went well that has seen these at the target: all that there are. Others were
+    /// destroyed, renamed or left out since, and would be missed for ever.
+    pub(super) fn keep_only(&mut self, datasets: &BTreeSet<String>) {
+        self.datasets.retain(|dataset, _| datasets.contains(dataset));
+    }
 }
 
 impl Resumes {

@@ -9,7 +9,7 @@ mod document;
 mod live;
 mod throughput;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub use self::card::{Card, LastFailure, Resumes, Success, Totals};
 pub use self::document::{DatasetView, Document, FORMAT, JobView, Process, State, TransferView};
@@ -37,6 +37,8 @@ struct Row {
     next_run: Option<jiff::Timestamp>,
     written: Option<Bytes>,
     live: BTreeMap<StreamId, Live>,
+    /// Which datasets the target was seen to hold by the run that is on its way.
+    arrived: BTreeSet<String>,
 }
 
 /// Tells streams apart that are on their way at the same time.
@@ -85,7 +87,7 @@ impl Board {
         let mut before = std::mem::take(&mut self.jobs);
         for (name, errand) in jobs {
             let mut row = before.remove(&name).unwrap_or_else(|| Row::new(known(&name)));
-            row.card.source = errand.source;
+            row.card.set_source(errand.source);
             row.card.target = errand.target;
             row.card.gone = false;
             row.card.first_seen.get_or_insert(now.wall);
@@ -132,6 +134,7 @@ impl Board {
             Seen::Arrived(dataset, snapshot) => {
                 let arrival = Success { at: now.wall, snapshot: Some(snapshot.to_owned()) };
                 row.card.datasets.insert(dataset.to_owned(), arrival);
+                row.arrived.insert(dataset.to_owned());
             }
         }
     }
@@ -141,8 +144,12 @@ impl Board {
         let Some(row) = self.jobs.get_mut(job) else { return };
         row.live.clear();
         row.card.totals.runs += 1;
+        let arrived = std::mem::take(&mut row.arrived);
         match outcome {
-            Ok(()) => row.written = None,
+            Ok(()) => {
+                row.written = None;
+                row.card.keep_only(&arrived);
+            }
             Err(what) => {
                 row.card.totals.failed_runs += 1;
                 row.card.last_failure = Some(LastFailure { at: now.wall, what: what.to_owned() });
@@ -180,6 +187,7 @@ impl Row {
             next_run: None,
             written: None,
             live: BTreeMap::new(),
+            arrived: BTreeSet::new(),
         }
     }
 

@@ -112,17 +112,50 @@ fn runs_failures_and_cuts_are_counted_and_go_on_from_the_card_that_was_kept() {
     let mut second = board(&[]);
     let errand = Errand { source: "tank/a".to_owned(), target: "elsewhere".to_owned() };
     second.configure([(job.clone(), errand)], at(90.), |_| read.clone());
-    second.ended(&job, Ok(()), at(93.));
+    second.ended(&job, Err("no room"), at(93.));
     let view = only(&mut second, 100.);
     let Totals { runs, failed_runs, retries, resumes, .. } = view.totals;
-    assert_eq!((runs, failed_runs, retries), (3, 1, 1));
+    assert_eq!((runs, failed_runs, retries), (3, 2, 1));
     assert_eq!((resumes, resumes.sum()), (Resumes { reconnect: 2, spool: 1, token: 1 }, 4));
     assert_eq!((view.first_seen, view.target.as_str()), (Some(at(0.).wall), "elsewhere"));
-    let failure = LastFailure { at: at(4.).wall, what: "no room".to_owned() };
-    assert_eq!(view.last_failure, Some(failure), "it is told after a success, too");
+    let failure = LastFailure { at: at(93.).wall, what: "no room".to_owned() };
+    assert_eq!(view.last_failure, Some(failure));
     let [dataset] = &view.datasets[..] else { panic!("{view:?}") };
     assert_eq!((dataset.dataset.as_str(), dataset.snapshot.as_deref()), ("tank/a", Some("s1")));
     assert_eq!(dataset.lag_seconds, 97);
+}
+
+#[test]
+fn a_dataset_that_is_no_more_is_forgotten_by_the_next_run_that_goes_well() {
+    let (mut board, job) = (board(&["a"]), name("a"));
+    let arrive = |board: &mut Board, datasets: &[&str], seconds| {
+        for dataset in datasets {
+            board.hear(&job, StreamId(1), Seen::Arrived(dataset, "s"), at(seconds));
+        }
+    };
+    let seen = |board: &mut Board| {
+        let datasets = only(board, 99.).datasets.into_iter();
+        datasets.map(|one| one.dataset).collect::<Vec<_>>()
+    };
+    arrive(&mut board, &["tank/a", "tank/a/b", "tank/a/c"], 1.);
+    board.ended(&job, Ok(()), at(2.));
+    assert_eq!(seen(&mut board), ["tank/a", "tank/a/b", "tank/a/c"]);
+    // Of one that has failed nobody knows what it would have come to.
+    arrive(&mut board, &["tank/a", "tank/a/d"], 3.);
+    board.ended(&job, Err("no room"), at(4.));
+    assert_eq!(seen(&mut board), ["tank/a", "tank/a/b", "tank/a/c", "tank/a/d"]);
+    arrive(&mut board, &["tank/a", "tank/a/c"], 5.);
+    board.ended(&job, Ok(()), at(6.));
+    assert_eq!(seen(&mut board), ["tank/a", "tank/a/c"]);
+    assert_eq!(board.card(&job).unwrap().datasets.len(), 2);
+    // A failure is told after a success, too.
+    assert_eq!(only(&mut board, 7.).last_failure.unwrap().at, at(4.).wall);
+    // Of another source nothing is known; the counts stay.
+    let errand = |source: &str| Errand { source: source.to_owned(), target: "there".to_owned() };
+    board.configure([(job.clone(), errand("tank/a"))], at(8.), |_| Card::default());
+    assert_eq!(seen(&mut board).len(), 2, "it is read again, and is the same");
+    board.configure([(job.clone(), errand("tank/z"))], at(9.), |_| Card::default());
+    assert_eq!((seen(&mut board).len(), only(&mut board, 9.).totals.runs), (0, 3));
 }
 
 #[test]
