@@ -5,6 +5,7 @@
 //! understood. All mistakes are told at once, each with its line and column. `docs/zferry.toml` is
 //! an example.
 
+mod defaults;
 mod flags;
 mod hooks;
 
@@ -65,6 +66,9 @@ const OWN_KEYS: [&str; 13] = [
 /// Flags that make no sense without a person who types them.
 const NO_KEYS: [&str; 4] = ["dry-run", "help", "json", "snapshot"];
 
+/// How many jobs run at once: one whose first copy takes days must not keep all others waiting.
+const PARALLEL: NonZeroUsize = NonZeroUsize::MIN.saturating_add(3);
+
 /// How often it is looked how much was written.
 const CHECK: Duration = Duration::from_secs(60);
 
@@ -81,6 +85,8 @@ impl Config {
         let mut reader = Reader { text, mistakes: Vec::new() };
         let config = reader.config(document.as_table());
         reader.mistakes.sort_by_key(|mistake| (mistake.line, mistake.column));
+        // One in `[defaults]` is found in each job.
+        reader.mistakes.dedup();
         if reader.mistakes.is_empty() { Ok(config) } else { Err(reader.mistakes) }
     }
 }
@@ -113,7 +119,7 @@ impl Reader<'_> {
     }
 
     fn config(&mut self, table: &Table) -> Config {
-        let mut config = Config { state: None, parallel: NonZeroUsize::MIN, jobs: Vec::new() };
+        let mut config = Config { state: None, parallel: PARALLEL, jobs: Vec::new() };
         let (mut defaults, mut jobs) = (Keys::new(), Vec::new());
         for (key, entry) in keys(table) {
             match (key, entry.value) {
@@ -161,8 +167,7 @@ impl Reader<'_> {
     }
 
     fn job(&mut self, table: &Table, defaults: &Keys<'_>) -> Option<(Job, Range<usize>)> {
-        let mut all = defaults.clone();
-        all.extend(keys(table));
+        let all = defaults::joined(&keys(table), defaults);
         let here = table.span().unwrap_or(0..0);
         let name = self.name(all.get("name"), &here);
         let [source, target] = ["source", "target"].map(|key| {
@@ -174,7 +179,8 @@ impl Reader<'_> {
         });
         let trigger = self.trigger(&all, &here);
         let flags: Vec<_> = all.iter().filter(|(key, _)| !OWN_KEYS.contains(key)).collect();
-        let copy = self.copy(source?, target?, &flags, &here);
+        let (source, target) = (source?, target?);
+        let copy = self.demand_needed(&all).and_then(|()| self.copy(source, target, &flags, &here));
         let hooks = self.hooks(&all);
         let (mut copy, trigger) = (copy?, trigger?);
         if let Err(failure) = copy.check() {

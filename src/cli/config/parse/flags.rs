@@ -3,13 +3,28 @@
 use std::ops::Range;
 
 use clap::error::{ContextKind, ContextValue};
-use clap::{ArgAction, Args, Command, FromArgMatches};
+use clap::{Arg, ArgAction, Args, Command, FromArgMatches};
 use toml_edit::{Item, Value};
 
-use super::{Entry, NO_KEYS, Reader};
+use super::defaults::{NEEDS, is_said};
+use super::{Entry, Keys, NO_KEYS, Reader};
 use crate::cli::replicate;
 
 impl Reader<'_> {
+    /// Tells of flags that say more of one that is not given; `None` if there are such.
+    pub fn demand_needed(&mut self, all: &Keys<'_>) -> Option<()> {
+        let before = self.mistakes.len();
+        for (key, needed) in NEEDS {
+            let Some(entry) = all.get(key).filter(|_| !is_said(all, needed)) else { continue };
+            let right = match needed {
+                "recursive" => "`recursive = true`",
+                _ => "a `spool`",
+            };
+            self.wrong(&entry.key, &format!("`{key}` needs {right} in this job"));
+        }
+        (self.mistakes.len() == before).then_some(())
+    }
+
     /// As if it was typed.
     pub fn copy(
         &mut self,
@@ -34,8 +49,10 @@ impl Reader<'_> {
             Err(error) => {
                 let span = blamed(&error, flags).unwrap_or_else(|| job.clone());
                 let told = error.render().to_string();
-                let first = told.lines().next().unwrap_or_default();
-                self.wrong(&span, first.trim_start_matches("error: "));
+                // What it is about may stand in lines of its own.
+                let lines = told.lines().map(str::trim).take_while(|line| !line.is_empty());
+                let told = lines.collect::<Vec<_>>().join(" ");
+                self.wrong(&span, told.trim_start_matches("error: "));
                 None
             }
         }
@@ -45,7 +62,15 @@ impl Reader<'_> {
     fn flag(&mut self, command: &Command, key: &str, entry: &Entry<'_>) -> Vec<String> {
         let known = command.get_arguments().find(|flag| flag.get_long() == Some(key));
         let Some(known) = known.filter(|_| !NO_KEYS.contains(&key)) else {
-            let what = format!("`{key}` is neither a word of a job nor a flag of zferry replicate");
+            let what = match named(command, key) {
+                Some(name) if NO_KEYS.contains(&name) => {
+                    format!("--{name} makes no sense in a job that runs by itself")
+                }
+                Some(name) => format!("--{key} is called `{name}` here"),
+                None => {
+                    format!("`{key}` is neither a word of a job nor a flag of zferry replicate")
+                }
+            };
             self.wrong(&entry.key, &what);
             return Vec::new();
         };
@@ -79,6 +104,15 @@ impl Reader<'_> {
             }
         }
     }
+}
+
+/// The name of a flag that may have others.
+fn named<'a>(command: &'a Command, key: &str) -> Option<&'a str> {
+    let is_it = |flag: &&Arg| {
+        flag.get_long() == Some(key)
+            || flag.get_all_aliases().is_some_and(|others| others.contains(&key))
+    };
+    command.get_arguments().find(is_it)?.get_long()
 }
 
 /// The value that clap does not like.
