@@ -17,6 +17,9 @@ pub struct History {
     /// It has not ended, or the process was gone before it did.
     #[serde(default)]
     pub unfinished: bool,
+    /// It has failed, and is to be tried again before it is due anew.
+    #[serde(default)]
+    pub again: bool,
     /// When the last run ended that went well.
     pub succeeded: Option<Timestamp>,
     /// The snapshot that the target has since then.

@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::history::History;
 use super::trigger::{Trigger, later};
@@ -82,10 +82,11 @@ struct Job {
     /// What its rhythm is counted from: when its last run began, or when it was heard of. Never
     /// later than now, whatever the clock does.
     base: Timestamp,
-    /// It is wanted, whatever the clocks say.
-    wanted: bool,
-    /// After a failure it begins by rhythm, or when this has come.
-    not_before: Option<Duration>,
+    /// When it is wanted whatever its rhythm says: since then, for much was written or a process
+    /// has left it unfinished; or from then on, after a failure.
+    wanted: Option<Duration>,
+    /// When its last run of this process ended: whoever runs does not wait.
+    idle_since: Option<Duration>,
     backoff: Backoff,
     /// When to look again how much was written.
     check_at: Duration,
@@ -127,6 +128,15 @@ impl JobName {
 impl fmt::Display for JobName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+impl Now {
+    /// What the clock on the wall would have shown then, had nobody turned it.
+    fn wall_at(self, up: Duration) -> Timestamp {
+        let ago = SignedDuration::try_from(self.up.saturating_sub(up));
+        let then = self.wall.saturating_sub(ago.unwrap_or(SignedDuration::MAX));
+        then.unwrap_or(Timestamp::MIN)
     }
 }
 
@@ -180,7 +190,7 @@ impl Scheduler {
             job.base = job.base.min(now.wall);
             if let Some(since) = job.due(name, now) {
                 due.push((since, name.clone()));
-            } else if job.wants_measuring(now) {
+            } else if job.measures_in(name, now).is_some_and(|wait| wait.is_zero()) {
                 job.measuring = true;
                 orders.push(Order::Measure(name.clone()));
             }
@@ -206,19 +216,22 @@ impl Scheduler {
         let idle = self.jobs.iter().filter(|(_, job)| job.state == State::Idle);
         let waits = idle.flat_map(|(name, job)| {
             let to_run = has_room.then(|| job.runs_in(name, now)).flatten();
-            [to_run, job.measures_in(now)].into_iter().flatten()
+            [to_run, job.measures_in(name, now)].into_iter().flatten()
         });
         waits.min().unwrap_or(LOOK_AGAIN).min(LOOK_AGAIN)
     }
 
-    /// A run has ended. Gives back what is now known of the job, if it still is one.
-    pub fn ended(&mut self, name: &JobName, how: Ended, now: Now) -> Option<&History> {
-        if self.jobs.get(name).is_some_and(|job| job.state == State::Leaving) {
+    /// A run has ended. Gives back what is to be kept of the job, also of one that is none any
+    /// more: it may come back.
+    pub fn ended(&mut self, name: &JobName, how: Ended, now: Now) -> Option<History> {
+        let job = self.jobs.get_mut(name)?;
+        let is_leaving = job.state == State::Leaving;
+        job.end(how, now);
+        let history = job.history.clone();
+        if is_leaving {
             self.jobs.remove(name);
         }
-        let job = self.jobs.get_mut(name)?;
-        job.end(how, now);
-        Some(&job.history)
+        Some(history)
     }
 
     /// So much was written to a job's source. `None`: nobody knows, which is a reason to run as
@@ -228,8 +241,10 @@ impl Scheduler {
         job.measuring = false;
         if let Some(written) = job.trigger.written {
             job.check_at = now.up + written.check;
-            if bytes.is_none_or(|bytes| bytes >= written.least) {
-                job.wanted = true;
+            // It may have begun by rhythm meanwhile.
+            let is_idle = job.state == State::Idle && job.wanted.is_none();
+            if is_idle && bytes.is_none_or(|bytes| bytes >= written.least) {
+                job.wanted = Some(now.up);
                 job.history.owed_since = None;
             }
         }
@@ -262,12 +277,12 @@ impl Job {
     fn new(name: &JobName, trigger: Trigger, history: History, now: Now) -> Job {
         Job {
             base: history.began.unwrap_or(now.wall).min(now.wall),
-            // The process was gone before its end, or the machine.
-            wanted: history.unfinished,
+            // The process was gone before its end or the machine, or before it was tried again.
+            wanted: (history.unfinished || history.again).then_some(now.up),
             trigger,
             history,
             state: State::Idle,
-            not_before: None,
+            idle_since: None,
             backoff: Backoff::new(RETRY_FIRST, RETRY_LONGEST, name.seed()),
             check_at: now.up,
             measuring: false,
@@ -284,27 +299,22 @@ impl Job {
         self.trigger.due(self.base, self.history.began.is_none(), name.seed())
     }
 
-    /// Since when it should run; `None`: it need not, or does.
+    /// Since when it waits for its turn; `None`: it need not run, or does.
     fn due(&self, name: &JobName, now: Now) -> Option<Timestamp> {
         if self.state != State::Idle {
             return None;
         }
         let by_rhythm = self.by_rhythm(name).filter(|&due| due <= now.wall);
-        let is_wanted = self.wanted && self.not_before.is_none_or(|until| until <= now.up);
-        by_rhythm.or_else(|| is_wanted.then_some(now.wall))
-    }
-
-    fn wants_measuring(&self, now: Now) -> bool {
-        let is_asked = self.state == State::Idle && !self.wanted && !self.measuring;
-        is_asked && self.trigger.written.is_some() && self.check_at <= now.up
+        let wanted = self.wanted.filter(|&since| since <= now.up).map(|since| now.wall_at(since));
+        let due = by_rhythm.into_iter().chain(wanted).min()?;
+        Some(self.idle_since.map_or(due, |since| due.max(now.wall_at(since))))
     }
 
     fn runs_in(&self, name: &JobName, now: Now) -> Option<Duration> {
         let until = |moment: Timestamp| {
             Duration::try_from(now.wall.duration_until(moment)).unwrap_or(Duration::ZERO)
         };
-        let until_up = |at: Duration| at.saturating_sub(now.up);
-        let wanted = self.wanted.then(|| self.not_before.map_or(Duration::ZERO, until_up));
+        let wanted = self.wanted.map(|from| from.saturating_sub(now.up));
         wanted.into_iter().chain(self.by_rhythm(name).map(until)).min()
     }
 
@@ -316,8 +326,11 @@ impl Job {
         self.runs_in(name, now).map(|wait| later(now.wall, wait))
     }
 
-    fn measures_in(&self, now: Now) -> Option<Duration> {
-        let is_asked = self.trigger.written.is_some() && !self.measuring && !self.wanted;
+    /// When to look how much was written; `None`: that decides nothing, for it runs, is looked at,
+    /// or is due without that and waits for its turn.
+    fn measures_in(&self, name: &JobName, now: Now) -> Option<Duration> {
+        let may_wait = self.state == State::Idle && self.wanted.is_none() && !self.measuring;
+        let is_asked = may_wait && self.trigger.written.is_some() && self.due(name, now).is_none();
         is_asked.then(|| self.check_at.saturating_sub(now.up))
     }
 
@@ -328,13 +341,14 @@ impl Job {
         self.history.owed_since.get_or_insert(now.wall);
         self.state = State::Running;
         self.base = now.wall;
-        (self.wanted, self.not_before) = (false, None);
+        self.wanted = None;
         self.history.began = Some(now.wall);
-        self.history.unfinished = true;
+        (self.history.unfinished, self.history.again) = (true, false);
     }
 
     fn end(&mut self, how: Ended, now: Now) {
         self.state = State::Idle;
+        self.idle_since = Some(now.up);
         self.history.unfinished = false;
         let check = self.trigger.written.map_or(Duration::ZERO, |written| written.check);
         self.check_at = now.up + check;
@@ -357,6 +371,7 @@ impl Job {
         };
         self.history.failures = self.history.failures.saturating_add(1);
         self.history.failure = Some(failure);
-        (self.wanted, self.not_before) = (true, Some(now.up + wait));
+        self.history.again = true;
+        self.wanted = Some(now.up + wait);
     }
 }

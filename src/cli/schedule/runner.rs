@@ -176,12 +176,14 @@ impl Runner {
         match news {
             News::Ended(name, outcome) => {
                 self.say(&name, &outcome);
-                self.scheduler.ended(&name, run::ended(&outcome), now);
+                // Also of a job that was taken away while it ran: it may come back.
+                if let Some(history) = self.scheduler.ended(&name, run::ended(&outcome), now) {
+                    self.histories.write(&name, &history);
+                }
                 let whole = outcome.as_ref().and_then(Copied::all);
                 let said = whole.err().map(ToString::to_string);
                 let said = said.as_deref().map_or(Ok(()), Err);
                 self.shared.with(|board, now| board.ended(&name, said, now));
-                self.keep(&name);
                 self.keep_card(&name);
             }
             News::Measured(name, Ok(bytes)) => {
