@@ -37,13 +37,15 @@ use crate::client::job::{Job, Wanted};
 use crate::client::prune::Retention;
 use crate::client::ssh::FarSide;
 use crate::client::{Dial, Manner, Options, Stop, TreeWatch};
-use crate::dataset::DatasetName;
 use crate::dataset::property::PropertyName;
+use crate::dataset::{DatasetName, SnapName};
 use crate::engine::settings::Settings;
 use crate::error::{Failure, Side};
 use crate::protocol::message::RelativeName;
 use crate::server::{self, Destination, Door, Incoming, Lasts, Pool, Stopping};
-use crate::zfs::Zfs;
+use crate::units::Bytes;
+use crate::zfs::written::Without;
+use crate::zfs::{Zfs, ZfsError};
 
 /// How long a receiver waits at most for a client that went away: after a client that was killed
 /// nobody else can have the dataset before.
@@ -201,6 +203,21 @@ impl Arguments {
     /// Whether all below the source is copied too.
     pub fn is_tree(&self) -> bool {
         self.tree.is_tree()
+    }
+
+    /// How much was written to what is copied of a source on this host, since a snapshot.
+    pub fn written_since(
+        &self,
+        zfs: &Zfs,
+        source: &DatasetName,
+        snapshot: &SnapName,
+    ) -> Result<Option<Bytes>, ZfsError> {
+        if !self.tree.is_tree() {
+            return zfs.written_since(source, snapshot);
+        }
+        let without = if self.takes_one() { Without::All } else { Without::Nothing };
+        let is_left_out = |dataset: &DatasetName| self.tree.leaves_out(source, dataset);
+        zfs.written_below(source, snapshot, without, is_left_out)
     }
 
     /// The source, on whichever host.

@@ -19,6 +19,7 @@ use crate::dataset::{DatasetName, SnapName};
 use crate::engine::settings::Settings;
 use crate::error::{Class, Failure, Side};
 use crate::pattern::Pattern;
+use crate::plan::tree::is_left_out;
 use crate::zfs::Zfs;
 
 /// As many sessions as a tree may have at once.
@@ -53,6 +54,11 @@ impl TreeFlags {
     /// Whether there is one.
     pub fn is_tree(&self) -> bool {
         self.recursive
+    }
+
+    /// Whether one at or below the source is left out by its name.
+    pub fn leaves_out(&self, source: &DatasetName, dataset: &DatasetName) -> bool {
+        is_left_out(source, dataset, &self.exclude_dataset)
     }
 
     /// How many sessions share what there is to one.

@@ -36,7 +36,7 @@ pub mod snapshot;
 mod texts;
 mod tree;
 pub mod version;
-mod written;
+pub mod written;
 
 /// Where `zfs` lies on systems that keep it out of a user's `PATH`.
 const USUAL_FOLDERS: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];

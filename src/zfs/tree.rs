@@ -18,7 +18,7 @@ use crate::listing::{Bookmark, Origin, Snapshot, SourceDataset, SourceState, Tar
 
 /// What an owner sets to `off` where a dataset and those below it are not to be replicated. ZFS
 /// hands it down.
-const REPLICATE: &str = "zferry:replicate";
+pub(super) const REPLICATE: &str = "zferry:replicate";
 
 /// What is asked of a dataset that is to be replicated. [`REPLICATE`] comes last: it is the one
 /// that anything may stand in.
@@ -162,17 +162,22 @@ impl SourceHead<'_> {
     /// Without its history.
     pub fn on_its_own(self, dataset: DatasetName) -> Result<SourceDataset, ZfsError> {
         let SourceHead { kind, guid, encrypted, origin, replicate, .. } = self;
-        let excluded = match replicate {
-            "-" | "on" | "true" | "yes" => false,
-            "off" | "false" | "no" => true,
-            _ => {
-                let (property, value) = (REPLICATE, replicate.to_owned());
-                return Err(ZfsError::Property { dataset, property, value });
-            }
-        };
+        let excluded = is_excluded(&dataset, replicate)?;
         let (snapshots, bookmarks) = (Vec::new(), Vec::new());
         let state = SourceState { dataset, kind, encrypted, snapshots, bookmarks, origin: None };
         Ok(SourceDataset { state, guid, origin, excluded })
+    }
+}
+
+/// Whether a dataset's owner does not want it replicated, as [`REPLICATE`] says.
+pub(super) fn is_excluded(dataset: &DatasetName, replicate: &str) -> Result<bool, ZfsError> {
+    match replicate {
+        "-" | "on" | "true" | "yes" => Ok(false),
+        "off" | "false" | "no" => Ok(true),
+        _ => {
+            let (dataset, value) = (dataset.clone(), replicate.to_owned());
+            Err(ZfsError::Property { dataset, property: REPLICATE, value })
+        }
     }
 }
 

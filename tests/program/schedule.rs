@@ -41,6 +41,46 @@ fn enough_new_data_starts_a_copy_and_less_does_not() {
 }
 
 #[test]
+fn of_a_tree_only_what_is_copied_counts_as_written() {
+    let tree = "written = \"1KiB\"\ncheck = \"1s\"\nrecursive = true\nblock-size = \"64KiB\"\n\
+                exclude-dataset = [\"scratch\"]";
+    // Of the second one the root is left out, and its child is not.
+    let host = Host::new(&(job("a", tree) + &job("b", tree)));
+    for below in ["tank/a/scratch", "tank/a/scratch/deep", "tank/a/off", "tank/a/kept"] {
+        host.zfs.dataset(below, "filesystem");
+        host.zfs.write(below, &content(3));
+    }
+    host.zfs.set("tank/a/off", "zferry:replicate", "off");
+    host.zfs.dataset("tank/b/kept", "filesystem");
+    host.zfs.set("tank/b", "zferry:replicate", "off");
+    host.zfs.set("tank/b/kept", "zferry:replicate", "on");
+    host.zfs.dataset("backup/b", "filesystem");
+    let scheduler = host.schedule();
+    host.wait_for_copies("a/kept", 1);
+    host.wait_for_copies("b/kept", 1);
+    let asked = |root: &str| {
+        let calls = host.zfs.calls().into_iter();
+        let is_it = |call: &Vec<String>| {
+            call.iter().any(|word| word.starts_with("written@")) && call.ends_with(&[root.into()])
+        };
+        calls.filter(is_it).count()
+    };
+    for root in ["tank/a", "tank/b"] {
+        let before = asked(root);
+        wait_for("it to look again", || (asked(root) >= before + 3).then_some(()));
+    }
+    assert_eq!((host.copies("a/kept"), host.copies("b/kept")), (1, 1));
+    // What was made since is copied, and so is what was written.
+    host.zfs.dataset("tank/a/new", "filesystem");
+    host.zfs.write("tank/a/new", &content(4));
+    host.wait_for_copies("a/new", 1);
+    host.zfs.was_written("tank/b/kept", 1 << 10);
+    host.wait_for_copies("b/kept", 2);
+    stopped(scheduler);
+    assert!(!host.zfs.exists("backup/a/scratch") && !host.zfs.exists("backup/a/off"));
+}
+
+#[test]
 fn a_restart_remembers_what_ran_and_makes_up_for_what_died() {
     let host = Host::new(&job("a", "every = \"1h\""));
     let scheduler = host.schedule();
@@ -68,6 +108,39 @@ fn a_restart_remembers_what_ran_and_makes_up_for_what_died() {
     assert_eq!(taken.len(), 1, "{taken:?}");
     assert_eq!(host.zfs.snapshots("tank/b"), taken, "what goes on takes no other snapshot");
     assert!(host.kept("b").contains("\"owed_since\":null"), "{}", host.kept("b"));
+}
+
+#[test]
+fn what_waits_to_be_tried_again_is_tried_at_once_by_the_next_scheduler() {
+    let host = Host::new(&job("c", "every = \"24h\""));
+    let scheduler = host.schedule();
+    host.wait_for_status("c", |job| job["failures_in_a_row"] == 1);
+    stopped(scheduler);
+    assert!(host.kept("c").contains("\"again\":true"), "{}", host.kept("c"));
+    host.zfs.dataset("tank/c", "filesystem");
+    let scheduler = host.schedule();
+    host.wait_for_copies("c", 1);
+    stopped(scheduler);
+    assert!(host.kept("c").contains("\"again\":false"), "{}", host.kept("c"));
+}
+
+#[test]
+fn a_job_that_is_taken_away_while_it_runs_is_no_unfinished_one_when_it_comes_back() {
+    let slow = "every = \"24h\"\nblock-size = \"64KiB\"";
+    let host = Host::new(&(job("a", slow) + &job("b", "every = \"24h\"")));
+    host.zfs.slow_send(64 << 10, Duration::from_millis(300));
+    let scheduler = host.schedule();
+    wait_for("its run", || {
+        let is_running = host.kept("a").contains("\"unfinished\":true");
+        (is_running && !running_zfs(&host.zfs).is_empty()).then_some(())
+    });
+    host.configure(&job("b", "every = \"24h\""));
+    scheduler.signal("HUP");
+    wait_for_words(&scheduler, "read the configuration again");
+    host.wait_for_copies("a", 1);
+    stopped(scheduler);
+    let kept = host.kept("a");
+    assert!(kept.contains("\"unfinished\":false") && kept.contains("\"succeeded\":\"20"), "{kept}");
 }
 
 #[test]

@@ -156,17 +156,12 @@ impl Runner {
         let snapshot = self.scheduler.history(&name).and_then(|known| known.snapshot.clone());
         let job = self.jobs.get(&name);
         let source = job.and_then(|job| job.copy.local_source());
-        let is_tree = job.is_some_and(|job| job.copy.is_tree());
-        let (Some(snapshot), Some(source)) = (snapshot, source) else {
+        let (Some(snapshot), Some(source), Some(job)) = (snapshot, source, job) else {
             return self.learn(News::Measured(name, Ok(None)));
         };
-        let (zfs, tell) = (self.zfs.clone(), self.tell.clone());
+        let (zfs, tell, job) = (self.zfs.clone(), self.tell.clone(), Arc::clone(job));
         tokio::task::spawn_blocking(move || {
-            let written = if is_tree {
-                zfs.written_below(&source, &snapshot)
-            } else {
-                zfs.written_since(&source, &snapshot)
-            };
+            let written = job.copy.written_since(&zfs, &source, &snapshot);
             let _nobody_listens = tell.send(News::Measured(name, written));
         });
     }

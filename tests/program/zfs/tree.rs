@@ -4,9 +4,11 @@ use std::fs;
 use std::process::Command;
 
 use tempfile::TempDir;
-use zferry::dataset::{Guid, Kind};
+use zferry::dataset::{DatasetName, Guid, Kind};
 use zferry::error::{Class, Side};
 use zferry::listing::{Origin, SourceDataset, TargetState};
+use zferry::units::Bytes;
+use zferry::zfs::written::Without;
 use zferry::zfs::{Zfs, ZfsError};
 
 use super::dataset;
@@ -62,6 +64,39 @@ fn a_tree_is_read_in_two_calls_and_each_dataset_is_what_it_is_alone() {
     let snapshot = "one".parse().unwrap();
     let origin = Some(Origin { dataset: dataset("tank/t/v"), snapshot });
     assert_eq!((&tree[2].origin, &tree[0].origin), (&origin, &None));
+}
+
+#[test]
+fn what_was_written_to_a_tree_is_asked_in_one_call_and_only_what_is_wanted_counts() {
+    let (host, zfs) = host();
+    for (name, bytes) in [("tank/t", 1), ("tank/t/b c", 10), ("tank/t/b c/d", 100)] {
+        host.was_written(name, bytes);
+    }
+    host.was_written("tank/t/v", 1000);
+    // It has no such snapshot.
+    host.write("tank/t/b-c", &[7; 10_000]);
+    let one = "one".parse().unwrap();
+    let root = dataset("tank/t");
+    let sum = |without, left_out: &str| {
+        let left_out = |dataset: &DatasetName| dataset.as_str() == left_out;
+        zfs.written_below(&root, &one, without, left_out).unwrap().map(|Bytes(bytes)| bytes)
+    };
+    let before = host.calls().len();
+    assert_eq!(sum(Without::All, ""), Some(11_111));
+    assert_eq!(host.calls().len(), before + 1);
+    assert_eq!(sum(Without::Nothing, ""), Some(1111));
+    assert_eq!(sum(Without::All, "tank/t/v"), Some(10_111));
+    // Handed down, and not by all.
+    host.set("tank/t", "zferry:replicate", "off");
+    assert_eq!(sum(Without::All, ""), None, "there is none of which that is known");
+    host.set("tank/t/b c", "zferry:replicate", "on");
+    assert_eq!(sum(Without::All, ""), Some(110));
+    host.set("tank/t/v", "zferry:replicate", "a\tb");
+    let odd = zfs.written_below(&root, &one, Without::All, |_| false).unwrap_err();
+    assert!(matches!(odd, ZfsError::Property { .. }), "{odd}");
+    let unread = |_: &DatasetName| false;
+    let absent = zfs.written_below(&dataset("tank/x"), &one, Without::All, unread);
+    assert!(matches!(absent, Err(ZfsError::Failed { .. })));
 }
 
 /// Has a part of a snapshot received, and no more.
