@@ -9,6 +9,7 @@ use std::io::{BufReader, Stdin};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU16;
 use std::thread;
+use std::time::Duration;
 
 use clap::{Args, Parser};
 use sys::control::{self, Runtime};
@@ -112,7 +113,7 @@ fn deliver() -> Result<(), Failure> {
         source: words.source.clone(),
         target: words.target.clone(),
         target_text: words.target_text.clone(),
-        wanted: words.choice.wanted(|| words.keeping.name())?,
+        wanted: words.choice.wanted(|| words.keeping.name(Duration::ZERO))?,
         intermediates: words.choice.intermediates(),
         chosen: words.choice.chosen(),
         retention: words.keeping.retention(words.choice.is_rehearsal()),
@@ -182,7 +183,7 @@ fn dial(words: &Words, ticket: &Ticket) -> Result<Dial, Failure> {
     Ok(Dial::Network { name: first.to_string(), addresses, limit, manner })
 }
 
-fn called(words: &Words, limit: std::time::Duration, manner: Manner) -> Result<Dial, Failure> {
+fn called(words: &Words, limit: Duration, manner: Manner) -> Result<Dial, Failure> {
     let listener = bind(Side::Source, Ipv4Addr::LOCALHOST.into(), words.ports)?;
     let called = Called::at(listener, |address| events::tell(&Event::Call { address }));
     Ok(Dial::Called { called, limit, manner })

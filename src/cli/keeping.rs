@@ -1,6 +1,8 @@
 //! What stays of what was copied: the same flags for a copy that this host sends and for one that
 //! ssh has another host send.
 
+use std::time::Duration;
+
 use clap::Args;
 use jiff::Timestamp;
 
@@ -39,10 +41,12 @@ impl KeepFlags {
         Retention { source: rules(self.keep), target: rules(self.keep_target), dry_run }
     }
 
-    /// The name of a snapshot that is taken now.
-    pub fn name(&self) -> Result<SnapName, Failure> {
+    /// The name of a snapshot that is taken now, by a clock that is so much ahead: where others
+    /// have taken the names of this second.
+    pub fn name(&self, ahead: Duration) -> Result<SnapName, Failure> {
+        let now = Timestamp::now();
         self.template
-            .name_at(Timestamp::now())
+            .name_at(now.checked_add(ahead).unwrap_or(now))
             .map_err(|error| usage(Side::Source, format!("--template {}: {error}", self.template)))
     }
 
@@ -70,6 +74,15 @@ mod tests {
     use super::*;
     use crate::dataset::Guid;
     use crate::listing::Snapshot;
+
+    #[test]
+    fn a_name_may_be_that_of_a_second_to_come() {
+        let flags = KeepFlags { keep: None, keep_target: None, template: Template::default() };
+        let name = |seconds| flags.name(Duration::from_secs(seconds)).unwrap();
+        let time = |name: SnapName| flags.template.time_of(&name).unwrap();
+        let (now, then) = (time(name(0)), time(name(100)));
+        assert!((99..=110).contains(&then.duration_since(now).as_secs()), "{now} {then}");
+    }
 
     fn made(name: &str, created: &str) -> Candidate {
         let snapshot = Snapshot { name: name.parse().unwrap(), guid: Guid(1), createtxg: 1 };

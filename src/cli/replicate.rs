@@ -44,6 +44,7 @@ use crate::error::{Failure, Side};
 use crate::protocol::message::RelativeName;
 use crate::server::{self, Destination, Door, Incoming, Lasts, Pool, Stopping};
 use crate::units::Bytes;
+use crate::zfs::snapshot::is_name_taken;
 use crate::zfs::written::Without;
 use crate::zfs::{Zfs, ZfsError};
 
@@ -125,15 +126,44 @@ pub(super) fn copy(
         Source::Ssh { host, dataset } => {
             fetch::fetch(arguments, (&host, &dataset), loudness, halt, watch)
         }
-        Source::Local(dataset) => send(arguments, (dataset, owed_since), loudness, halt, watch),
+        Source::Local(dataset) => send(arguments, (&dataset, owed_since), loudness, &halt, watch),
     }
 }
 
+/// How many names are tried for a snapshot that is to be taken, each a second on: as many copies of
+/// one dataset may begin at once.
+const NAMES_MOST: u64 = 10;
+
+/// Sends from this host. A name that another copy's snapshot has got in the same second is no
+/// trouble of anybody's.
 fn send(
     arguments: &Arguments,
-    (source, owed_since): (DatasetName, Option<Timestamp>),
+    what: (&DatasetName, Option<Timestamp>),
     loudness: Loudness,
-    halt: Halt,
+    halt: &Halt,
+    watch: &dyn TreeWatch,
+) -> Result<Copied, Failure> {
+    let named = |seconds| {
+        let ahead = Duration::from_secs(seconds);
+        send_named(arguments, what, ahead, (loudness, halt.clone()), watch)
+    };
+    for seconds in 0..NAMES_MOST - 1 {
+        match named(seconds) {
+            Err(failure) if is_name_taken(&failure) => {
+                tracing::debug!(%failure, "the next second's name is tried");
+            }
+            copied => return copied,
+        }
+    }
+    named(NAMES_MOST - 1)
+}
+
+/// The same with the name of a snapshot that would be taken so long from now.
+fn send_named(
+    arguments: &Arguments,
+    (source, owed_since): (&DatasetName, Option<Timestamp>),
+    ahead: Duration,
+    (loudness, halt): (Loudness, Halt),
     watch: &dyn TreeWatch,
 ) -> Result<Copied, Failure> {
     let target = Target::parse(&arguments.target)?;
@@ -156,9 +186,9 @@ fn send(
     // Behind whatever else can be a mistake: it starts a process on another host.
     let (route, dataset) =
         route(target, (&zfs, &engine), connections.most(), (arguments, loudness))?;
-    let wanted = arguments.wanted(owed_since, &zfs, &source)?;
+    let wanted = arguments.wanted((owed_since, ahead), &zfs, source)?;
     let job = Job {
-        source,
+        source: source.clone(),
         target: dataset,
         target_text: arguments.target.clone(),
         wanted,
@@ -249,7 +279,7 @@ impl Arguments {
     /// earlier run of the same copy has taken, if it is owed since then.
     fn wanted(
         &self,
-        owed_since: Option<Timestamp>,
+        (owed_since, ahead): (Option<Timestamp>, Duration),
         zfs: &Zfs,
         source: &DatasetName,
     ) -> Result<Wanted, Failure> {
@@ -259,7 +289,7 @@ impl Arguments {
                 return Ok(Wanted::Named(name.clone()));
             }
         }
-        self.choice.wanted(|| self.keeping.name())
+        self.choice.wanted(|| self.keeping.name(ahead))
     }
 
     /// What stays on each side.

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use crate::server::Stopping;
 
 /// What ends a copy before its time.
+#[derive(Clone, Debug)]
 pub(super) enum Halt {
     /// Ctrl-C and SIGTERM.
     BySignal,

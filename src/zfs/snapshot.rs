@@ -7,7 +7,11 @@ use jiff::Timestamp;
 
 use super::{Zfs, ZfsError};
 use crate::dataset::{DatasetName, SnapName};
+use crate::error::{Failure, Side};
 use crate::retention::Template;
+
+/// What it says of a name that is taken.
+const TAKEN: &str = "': dataset already exists";
 
 /// Bytes of names that one call takes. Linux takes a quarter of the stack limit (8 MiB by default)
 /// for arguments and environment, each argument with a pointer of 8 bytes; half of that is left.
@@ -32,6 +36,14 @@ impl Zfs {
             _ => self.ask(&words).map(drop),
         }
     }
+}
+
+/// Whether a call of `zfs snapshot` says of itself that such a name was taken already: then it has
+/// taken none, and another name may do.
+pub fn is_name_taken(failure: &Failure) -> bool {
+    let Failure { side, what, .. } = failure;
+    let is_ours = *side == Side::Source && what.starts_with("zfs snapshot ");
+    is_ours && what.contains(": cannot create snapshot '") && what.contains(TAKEN)
 }
 
 /// Of which datasets of a tree a snapshot is taken.
@@ -71,6 +83,21 @@ mod tests {
         assert_eq!(all.join(" "), "snapshot -r -- tank/a@s");
         let these = Members::These(vec![root, "tank/a/b".parse().unwrap()]);
         assert_eq!(tree_arguments(&these, &name).join(" "), "snapshot -- tank/a@s tank/a/b@s");
+    }
+
+    #[test]
+    fn only_a_snapshot_that_was_to_be_taken_here_has_a_name_that_may_be_another() {
+        let call = "zfs snapshot -- t/a@s";
+        let taken = format!("{call}: cannot create snapshot 't/a@s': dataset already exists");
+        let failure = |side, what: &str| Failure::new(side, crate::error::Class::Refused, what);
+        assert!(is_name_taken(&failure(Side::Source, &taken)));
+        let gone = format!("{call}: cannot open 't/a': dataset does not exist");
+        let received = "zfs receive into t/a: cannot create snapshot: destination already exists";
+        for (side, what) in
+            [(Side::Target, &*taken), (Side::Source, &gone), (Side::Source, received)]
+        {
+            assert!(!is_name_taken(&failure(side, what)), "{what}");
+        }
     }
 
     #[test]

@@ -5,6 +5,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::thread;
 use std::time::Duration;
 
+use jiff::Timestamp;
+use zferry::retention::Template;
+
 use crate::support::host::{Running, running_zfs, wait_for, wait_for_words, zferry_on};
 use crate::support::scheduled::{Host, content, job, stopped};
 
@@ -141,6 +144,34 @@ fn a_job_that_is_taken_away_while_it_runs_is_no_unfinished_one_when_it_comes_bac
     stopped(scheduler);
     let kept = host.kept("a");
     assert!(kept.contains("\"unfinished\":false") && kept.contains("\"succeeded\":\"20"), "{kept}");
+}
+
+#[test]
+fn jobs_of_one_source_that_begin_in_one_second_take_a_snapshot_each() {
+    let b = job("b", "every = \"24h\"").replace("tank/b", "tank/a");
+    let host = Host::new(&format!("parallel = 2\n{}{b}", job("a", "every = \"24h\"")));
+    let scheduler = host.schedule();
+    let kept = wait_for("both runs to end", || {
+        let kept = ["a", "b"].map(|name| host.kept(name));
+        kept.iter().all(|kept| kept.contains("\"unfinished\":false")).then_some(kept)
+    });
+    stopped(scheduler);
+    assert!(kept.iter().all(|kept| kept.contains("\"failures\":0")), "{kept:?}");
+    assert_eq!(host.zfs.snapshots("tank/a").len(), 2);
+}
+
+#[test]
+fn a_name_that_is_taken_already_is_followed_by_the_next() {
+    let host = Host::new("");
+    let template = Template::default();
+    let now = Timestamp::now();
+    let names: Vec<_> = (0..5).map(|ahead| now + Duration::from_secs(ahead)).collect();
+    for name in names.iter().map(|&time| template.name_at(time).unwrap()) {
+        host.zfs.snapshot("tank/a", name.as_str(), b"by somebody else");
+    }
+    let words = ["replicate", "tank/a", "backup/a", "--cache", "8MiB"];
+    Running::start(&mut zferry_on(&host.zfs, &words)).ended().succeeded();
+    assert_eq!(host.copies("a"), 6, "theirs, and its own");
 }
 
 #[test]
