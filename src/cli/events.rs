@@ -88,7 +88,7 @@ pub(super) fn for_another_host() -> Box<dyn TreeWatch> {
 
 impl TreeWatch for Events {
     fn planned(&self, planned: &Planned) {
-        tell(&Event::Planned(*planned));
+        tell(&Event::Planned(planned.clone()));
     }
 
     fn dataset(&self, dataset: &DatasetName) -> Box<dyn Watch + '_> {

@@ -154,6 +154,7 @@ fn alone(job: &Job, held: Held) -> Copied {
 /// What became of a tree as a whole.
 fn whole(job: &Job, outcome: TreeOutcome) -> Result<Copied, Failure> {
     let TreeOutcome { copied, left_out, extra } = outcome;
+    let is_root_there = left_out.iter().all(|(dataset, _)| *dataset != job.source);
     for (dataset, why) in left_out {
         tracing::info!(%dataset, ?why, "left out");
     }
@@ -186,7 +187,9 @@ fn whole(job: &Job, outcome: TreeOutcome) -> Result<Copied, Failure> {
         count => format!("{count} datasets"),
     };
     let holds = match snapshot_of(&job.wanted, of_root.as_ref()) {
-        Some(snapshot) => format!("{} ({datasets})", job.source.at(snapshot)),
+        Some(snapshot) if is_root_there => format!("{} ({datasets})", job.source.at(snapshot)),
+        // The root itself has no such snapshot.
+        Some(snapshot) => format!("{} ({datasets}, @{snapshot})", job.source),
         None => format!("{} ({datasets})", job.source),
     };
     let snapshot = snapshot_of(&job.wanted, of_root.as_ref()).cloned();

@@ -37,6 +37,12 @@ impl<'a> Carrier<'a> {
         Carrier { zfs, dial, options, session: None, connected: false }
     }
 
+    /// Another one, to the same server: that this one has reached it is good enough for both.
+    pub fn beside(&self, options: Options) -> Carrier<'a> {
+        let Carrier { zfs, dial, connected, .. } = *self;
+        Carrier { zfs, dial, options, session: None, connected }
+    }
+
     /// Makes the target hold what is wanted, and prunes then. What both sides hold need not be
     /// asked for if it is `known`.
     pub async fn copy(
@@ -127,8 +133,9 @@ impl<'a> Carrier<'a> {
     }
 
     /// What need not be kept goes, on both sides. Where that fails for good the copy is not made
-    /// again: the target has what was wanted.
-    async fn prune(
+    /// again: the target has what was wanted. `arrived` is what the copy has brought, if that was
+    /// just now.
+    pub async fn prune(
         &mut self,
         job: &Job,
         mut arrived: Option<Guid>,

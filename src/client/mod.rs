@@ -33,7 +33,7 @@ pub use self::limit::Limit;
 pub use self::session::Session;
 pub use self::stripes::Connections;
 pub use self::tree::{TreeJob, TreeOutcome, replicate_tree};
-pub use self::watch::{Held, Layer, Planned, Stop, TreeWatch, Watch, Would};
+pub use self::watch::{Held, Layer, Planned, Stop, TreeWatch, Watch, Without, Would};
 
 use std::num::NonZeroU16;
 use std::time::Duration;

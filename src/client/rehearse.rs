@@ -7,7 +7,7 @@ use super::carrier::Carrier;
 use super::copying::Known;
 use super::hold::{needed, tag_of};
 use super::job::{Job, Wanted, drive};
-use super::prune::{Pruned, after_copy};
+use super::prune::{Pruned, Retention, after_copy};
 use super::tree::TreeJob;
 use super::watch::{Planned, Stop, TreeWatch, Would};
 use super::{Dial, Options};
@@ -17,6 +17,7 @@ use crate::error::{Failure, Side};
 use crate::listing::{Snapshot, SourceState, TargetState};
 use crate::plan::tree::{Task, Verdict, plan_tree};
 use crate::plan::{Base, Plan, Step, plan};
+use crate::retention::{Report, Rules};
 use crate::units::Bytes;
 use crate::zfs::command::call;
 use crate::zfs::estimate::Rest;
@@ -80,7 +81,7 @@ impl Rehearsal<'_> {
         if let Wanted::Taken(name) = wanted {
             let wished: Vec<_> =
                 listed.iter().map(|it| (it.state.dataset.clone(), it.excluded)).collect();
-            self.run(Side::Source, &tree_arguments(&job.members(&wished), &name));
+            self.run(Side::Source, &tree_arguments(&job.members(&wished)?, &name));
             for it in &mut listed {
                 with_one_more(&mut it.state, &name);
             }
@@ -172,15 +173,22 @@ impl Rehearsal<'_> {
                 }
             }
         }
-        self.prune(job).await
+        self.prune(job, target).await
     }
 
-    /// What would go, of what is there now.
-    async fn prune(&mut self, job: &Job) -> Result<(), Failure> {
-        let Some(session) = self.carrier.standing() else { return Ok(()) };
-        let pruned =
-            after_copy(session, self.zfs, (&job.source, &job.target), &job.retention, None);
-        let Pruned { source, target } = pruned.await?;
+    /// What would go, of what is there now: where the target is yet to be made, nothing on either
+    /// side.
+    async fn prune(&mut self, job: &Job, target: &TargetState) -> Result<(), Failure> {
+        let Retention { source, target: of_target, .. } = &job.retention;
+        let pruned = if *target == TargetState::Absent {
+            let nothing = |_: &Rules| Report::default();
+            Pruned { source: source.as_ref().map(nothing), target: of_target.as_ref().map(nothing) }
+        } else {
+            let Some(session) = self.carrier.standing() else { return Ok(()) };
+            let ends = (&job.source, &job.target);
+            after_copy(session, self.zfs, ends, &job.retention, None).await?
+        };
+        let Pruned { source, target } = pruned;
         let source = source.map(|report| (Side::Source, report));
         let target = target.map(|report| (Side::Target, report));
         for (side, report) in source.into_iter().chain(target) {
@@ -199,7 +207,7 @@ impl Rehearsal<'_> {
     }
 
     /// What the first stream would take along.
-    async fn properties(&self, job: &Job, kind: Kind) -> Result<Properties, Failure> {
+    async fn properties(&mut self, job: &Job, kind: Kind) -> Result<Properties, Failure> {
         let (dataset, names) = (job.source.clone(), job.properties.clone());
         let set = self.ask(move |zfs| zfs.properties(&dataset, &names)).await?;
         job.checked(&set, kind)
@@ -210,7 +218,7 @@ impl Rehearsal<'_> {
     }
 
     /// About how many bytes would be sent, where that can be known.
-    async fn size(&self, job: &Job, planned: &Plan) -> Result<Option<Bytes>, Failure> {
+    async fn size(&mut self, job: &Job, planned: &Plan) -> Result<Option<Bytes>, Failure> {
         let (dataset, planned) = (job.source.clone(), planned.clone());
         self.ask(move |zfs| {
             Ok(match &planned {
@@ -228,12 +236,13 @@ impl Rehearsal<'_> {
         .await
     }
 
+    /// Asks the source, and keeps the session alive meanwhile.
     async fn ask<T: Send + 'static>(
-        &self,
+        &mut self,
         work: impl FnOnce(&Zfs) -> Result<T, ZfsError> + Send + 'static,
     ) -> Result<T, Failure> {
         let zfs = self.zfs.clone();
-        drive(move || work(&zfs)).await
+        self.carrier.meanwhile(drive(move || work(&zfs))).await
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a user sees of a copy, and how a user stops one.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
@@ -9,7 +10,7 @@ use super::figures::{Moment, Summary};
 use super::job::Outcome;
 use crate::dataset::{DatasetName, SnapName};
 use crate::error::{Failure, Side};
-use crate::plan::tree::{Tree, Verdict};
+use crate::plan::tree::{Lack, LeftOut, Tree, Verdict};
 use crate::retention::Report;
 use crate::server::Stopping;
 use crate::units::Bytes;
@@ -104,7 +105,7 @@ impl From<Outcome> for Held {
 }
 
 /// What is going to be done for a tree.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Planned {
     /// How many datasets are to be held by the target.
     pub datasets: usize,
@@ -118,12 +119,32 @@ pub struct Planned {
     pub left_out: usize,
     /// How many the target has besides.
     pub extra: usize,
+    /// Those of the datasets that are left out which nobody has left out: they have no snapshot
+    /// that could be sent. Together for each reason.
+    #[serde(default)]
+    pub without_snapshot: Vec<Without>,
 }
+
+/// Datasets that have no snapshot that could be sent, all for the same reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Without {
+    /// Why not.
+    pub why: Lack,
+    /// How many there are.
+    pub count: usize,
+    /// Their names; of many the first.
+    pub datasets: Vec<DatasetName>,
+}
+
+/// So many datasets without a snapshot are named for each reason: what another host tells must come
+/// in one line.
+const NAMED_MAX: usize = 50;
 
 impl Planned {
     pub(super) fn of(tree: &Tree) -> Planned {
         let (left_out, extra) = (tree.left_out.len(), tree.extra.len());
-        let mut planned = Planned { left_out, extra, ..Planned::default() };
+        let without_snapshot = Without::of(tree);
+        let mut planned = Planned { left_out, extra, without_snapshot, ..Planned::default() };
         for task in &tree.tasks {
             planned.datasets += 1;
             match task.verdict {
@@ -133,6 +154,22 @@ impl Planned {
             }
         }
         planned
+    }
+}
+
+impl Without {
+    fn of(tree: &Tree) -> Vec<Without> {
+        let mut all: BTreeMap<Lack, Without> = BTreeMap::new();
+        for (dataset, why) in &tree.left_out {
+            let &LeftOut::NoSnapshot(why) = why else { continue };
+            let without = || Without { why, count: 0, datasets: Vec::new() };
+            let without = all.entry(why).or_insert_with(without);
+            without.count += 1;
+            if without.datasets.len() < NAMED_MAX {
+                without.datasets.push(dataset.clone());
+            }
+        }
+        all.into_values().collect()
     }
 }
 

@@ -46,6 +46,14 @@ pub enum Refusal {
         /// How many it has.
         count: usize,
     },
+    /// The owner leaves out the root of a tree, and nothing below it is brought back.
+    #[error(
+        "nothing of {dataset} is to be copied: zferry:replicate=off leaves it out, and all below it"
+    )]
+    AllLeftOut {
+        /// The root of the source.
+        dataset: DatasetName,
+    },
     /// What the target has under another name, and was this dataset once.
     #[error(
         "{} is not there, but {was} has snapshots of {}: that was renamed since", .sides.target,
@@ -192,6 +200,14 @@ impl Refusal {
                  -t snapshot -o name,creation {}",
                 typed(dataset.as_str())
             ),
+            Refusal::AllLeftOut { dataset } => {
+                let name = typed(dataset.as_str());
+                format!(
+                    "see where that is set: zfs get -r -s local,received,inherited \
+                     zferry:replicate {name}; what is to be copied all the same: zfs set \
+                     zferry:replicate=on {name}"
+                )
+            }
             Refusal::NoName { .. } => {
                 "choose a target with a shorter name, or leave it out: --exclude-dataset".to_owned()
             }
@@ -248,6 +264,7 @@ impl Refusal {
         match self {
             Refusal::NothingToSend { .. }
             | Refusal::NoneChosen { .. }
+            | Refusal::AllLeftOut { .. }
             | Refusal::UnknownSnapshot { .. } => Side::Source,
             _ => Side::Target,
         }

@@ -430,6 +430,7 @@ fn refused_rightly(source: &SourceState, held: &[Snapshot], refusal: &Refusal) -
         Refusal::NameTaken { wanted, .. } => held.iter().any(|held| held.name == wanted.name),
         // Trees and patterns have tests of their own.
         Refusal::NoneChosen { .. }
+        | Refusal::AllLeftOut { .. }
         | Refusal::Renamed { .. }
         | Refusal::NoName { .. }
         | Refusal::UnknownSnapshot { .. }

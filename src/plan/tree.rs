@@ -11,8 +11,10 @@ mod tests;
 
 use std::collections::HashMap;
 
+use serde::{Deserialize, Serialize};
+
 use self::order::{Waits, ordered};
-use super::{Plan, Policy, Refusal, Sides, plan};
+use super::{Goal, Plan, Policy, Refusal, Sides, plan};
 use crate::dataset::{DatasetName, Guid, NameError};
 use crate::listing::{
     OriginSnapshot, Snapshot, SourceDataset, SourceState, TargetState, TargetTree,
@@ -66,8 +68,32 @@ pub enum LeftOut {
     Asked,
     /// By its own property.
     Property,
-    /// It has no snapshot that could be sent: not the one that was asked for, or none at all.
-    NoSnapshot,
+    /// It has no snapshot that could be sent.
+    NoSnapshot(Lack),
+}
+
+/// Why a dataset has no snapshot that could be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Lack {
+    /// It has none at all, and none is taken.
+    HasNone,
+    /// None of those that it has is to be copied, by what their names say.
+    NoneChosen,
+    /// It has none of the name that was asked for.
+    NotNamed,
+    /// It was made after a snapshot was taken of all others.
+    TooNew,
+}
+
+impl Task {
+    /// What this one is a clone of, if the target has yet to make it of that.
+    pub fn needs(&self) -> Option<&DatasetName> {
+        match &self.target {
+            TargetState::Present { snapshots, .. } if !snapshots.is_empty() => None,
+            _ => self.source.origin.as_ref().map(|origin| &origin.dataset),
+        }
+    }
 }
 
 /// A dataset that is to be replicated, and its counterpart.
@@ -110,7 +136,7 @@ pub fn plan_tree(
             _ if excluded => LeftOut::Property,
             Err(reason) => {
                 refusal.get_or_insert(Box::new(reason));
-                LeftOut::NoSnapshot
+                LeftOut::NoSnapshot(lack(&state, policy))
             }
             Ok(_) => {
                 let target = counterpart.unwrap_or(TargetState::Absent);
@@ -120,13 +146,21 @@ pub fn plan_tree(
         };
         left_out.push((state.dataset, why));
     }
-    if let (true, Some(refusal)) = (pairs.is_empty(), refusal) {
-        return Err(refusal);
+    if pairs.is_empty() {
+        return Err(refusal.unwrap_or_else(|| Box::new(Refusal::AllLeftOut { dataset: root })));
     }
     let mut extra: Vec<DatasetName> = targets.values().map(|(name, _)| name.clone()).collect();
     extra.sort();
     let tasks = Judging::new(&target_root, policy, targets.into_values()).tasks(pairs);
     Ok(Tree { tasks, left_out, extra })
+}
+
+fn lack(source: &SourceState, policy: &Policy) -> Lack {
+    match policy.goal {
+        Goal::Named(_) => Lack::NotNamed,
+        Goal::Newest if source.snapshots.is_empty() => Lack::HasNone,
+        Goal::Newest => Lack::NoneChosen,
+    }
 }
 
 /// The name below a root, without the slash; empty for the root itself.

@@ -4,6 +4,7 @@
 //! row that matches counts, so a text stands above every other that is a part of it. A row must not
 //! promise more than ZFS's words do: what is not listed is told as it is.
 
+use super::ZfsError;
 use crate::error::Class::{self, Internal, Interrupted, Machine, Refused, Wait};
 
 /// One text that we know. In `remedy`, `{}` stands for the dataset and `{pool}` for its pool; an
@@ -34,6 +35,16 @@ pub(super) const DEAD_TOKEN: [&str; 3] =
 /// What keeps a snapshot from being destroyed and may pass: a hold, a clone, a send or a mount.
 pub(super) const STAYS: [&str; 4] =
     ["it's being held", "has dependent clones", "snapshot is cloned", "dataset is busy"];
+
+/// What is said of a dataset that is not there.
+const GONE: &str = "dataset does not exist";
+
+impl ZfsError {
+    /// Whether something that it was called with is not there, or not any more.
+    pub fn says_gone(&self) -> bool {
+        matches!(self, ZfsError::Failed { ended, .. } if ended.stderr.contains(GONE))
+    }
+}
 
 /// `zfs receive`; its dataset is the target.
 #[rustfmt::skip]
@@ -131,7 +142,7 @@ pub(super) const SEND: &[Row] = &[
 #[rustfmt::skip]
 pub(super) const CALL: &[Row] = &[
     row("permission denied", Machine, "see what zfs allow grants this user, or run as root"),
-    row("dataset does not exist", Refused, "check the name: zfs list"),
+    row(GONE, Refused, "check the name: zfs list"),
     row("dataset already exists", Refused, "choose another name"),
     row("dataset is busy", Wait, ""),
     row("it's being held", Refused, "see who holds it: zfs holds"),

@@ -1,5 +1,6 @@
 //! A clone as its client sends it: one stream from the snapshot that it was made of, as a clone
-//! again, and gone on with as one where it was cut.
+//! again, and gone on with as one where it was cut. In a tree, what it is made of is not pruned
+//! before it is there.
 
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use zferry::server::Stopping;
 use zferry::units::Bytes;
 use zferry::zfs::Zfs;
 
-use crate::support::host::Server;
+use crate::support::host::{self, Ended, Server};
 use crate::support::small;
 use crate::support::stand_in::{Failing, StandIn};
 
@@ -130,4 +131,87 @@ fn a_clone_that_was_cut_is_finished_as_a_clone() {
     assert_is_clone(&source, &target);
     let sent = sends(&source);
     assert!(sent[1].starts_with("send -t 1-"), "it began anew: {sent:?}");
+}
+
+/// A host with tank/t/o, which has five snapshots, and tank/t/c, a clone of the first.
+fn template() -> StandIn {
+    let host = StandIn::new();
+    for name in ["tank/t", "tank/t/c", "tank/t/o"] {
+        host.dataset(name, "filesystem");
+    }
+    for name in ["tank/t", "tank/t/o"] {
+        for day in 1..=5 {
+            host.snapshot(name, &of_day(day), name.as_bytes());
+        }
+    }
+    host.is_clone("tank/t/c", "tank/t/o@s_20260101-000000");
+    host.snapshot("tank/t/c", &of_day(5), b"clone");
+    host
+}
+
+fn of_day(day: u32) -> String {
+    format!("s_2026010{day}-000000")
+}
+
+/// Copies the tree, and keeps one snapshot of each dataset at the target.
+fn copy_and_prune(host: &StandIn, more: &[&str]) -> Ended {
+    let flags = ["-r", "--no-snapshot", "--cache", "64MiB", "--template", "s_%Y%m%d-%H%M%S"];
+    let keep = ["--keep-target", "last=1"];
+    host::replicate(host, "tank/t", "backup/t", &[&flags, &keep[..], more].concat()).ended()
+}
+
+#[track_caller]
+fn is_a_clone_of_what_was_pruned(host: &StandIn) {
+    let calls: Vec<String> = host.calls().iter().map(|call| call.join(" ")).collect();
+    let made =
+        calls.iter().position(|call| call.contains("-o origin=backup/t/o@s_20260101-000000"));
+    let pruned = calls.iter().position(|call| call.starts_with("destroy -- backup/t/o@"));
+    assert!(made.unwrap() < pruned.unwrap(), "{calls:?}");
+    assert_eq!(host.content(&format!("backup/t/c@{}", of_day(5))), b"clone");
+    for name in ["backup/t", "backup/t/o", "backup/t/c"] {
+        assert_eq!(host.snapshots(name), [of_day(5)], "{name}");
+    }
+}
+
+#[test]
+fn what_a_clone_is_made_of_is_pruned_when_the_clone_is_there() {
+    for parallel in ["1", "4"] {
+        let host = template();
+        let told = copy_and_prune(&host, &["--json", "--parallel", parallel]).succeeded();
+        is_a_clone_of_what_was_pruned(&host);
+        let told = String::from_utf8(told.stdout).unwrap();
+        let events: Vec<serde_json::Value> =
+            told.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let copied = |name: &str| {
+            let all = events.iter().filter(|event| event["event"] == "copied");
+            all.filter(|event| event["dataset"] == name).collect::<Vec<_>>()
+        };
+        for (name, pruned) in [("tank/t", 4), ("tank/t/o", 4), ("tank/t/c", 0)] {
+            let copied = copied(name);
+            assert_eq!((copied.len(), &copied[0]["pruned"]), (1, &pruned.into()), "{told}");
+        }
+        let done = events.last().unwrap();
+        assert_eq!((&done["event"], &done["pruned"]), (&"done".into(), &8.into()), "{told}");
+    }
+}
+
+#[test]
+fn what_a_clone_is_still_to_be_made_of_stays_and_that_is_told() {
+    let host = template();
+    let flags = ["-r", "--no-snapshot", "--cache", "64MiB", "--exclude-dataset", "c"];
+    host::replicate(&host, "tank/t", "backup/t", &flags).ended().succeeded();
+    host.fail_send(&Failing { after_bytes: 10, status: "1", words: "Input/output error" });
+    copy_and_prune(&host, &[]).failed_with(
+        1,
+        &[
+            "zferry: tank/t/c: source: ",
+            "zferry: tank/t/o: copied, but pruning failed: target: tank/t/c is still to be made",
+            "1 of 3 datasets were not copied: tank/t/c; ",
+            "; and pruning failed of 1: tank/t/o; ",
+        ],
+    );
+    assert_eq!(host.snapshots("backup/t/o").len(), 5);
+    assert_eq!(host.snapshots("backup/t"), [of_day(5)], "others are pruned");
+    copy_and_prune(&host, &[]).succeeded();
+    is_a_clone_of_what_was_pruned(&host);
 }

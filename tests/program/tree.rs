@@ -130,6 +130,71 @@ fn what_is_left_out_is_neither_snapshotted_nor_copied() {
 }
 
 #[test]
+fn a_tree_of_which_all_is_left_out_is_a_mistake_and_no_snapshot_is_told_that_was_not_taken() {
+    let pair = Pair::new();
+    pair.source.set("tank/t", "zferry:replicate", "off");
+    for flags in [&[][..], &["--no-snapshot"], &["-n"], &["--exclude-dataset", "a"]] {
+        let ended = pair.copy(flags).failed_with(
+            2,
+            &[
+                "nothing of tank/t is to be copied: zferry:replicate=off leaves it out",
+                "zfs get -r -s local,received,inherited zferry:replicate tank/t",
+            ],
+        );
+        assert_eq!(said(&ended), "");
+    }
+    assert_eq!(calls(&pair.source, "snapshot"), [""; 0]);
+    assert!(!pair.target.exists("backup/t"));
+    // One below it is brought back: there is a place for it, and the root has no such snapshot.
+    pair.target.dataset("backup/t", "filesystem");
+    pair.source.set("tank/t/v", "zferry:replicate", "on");
+    let told = said(&pair.copy(&[]).succeeded());
+    assert!(told.starts_with("tank/t (1 dataset, @zferry_"), "{told}");
+    pair.is_whole(&["tank/t/v"]);
+}
+
+#[test]
+fn a_dataset_without_a_snapshot_is_named_and_no_failure() {
+    let pair = Pair::new();
+    pair.source.dataset("tank/t/new", "filesystem");
+    let without = |flags: &[&str], words: &str| {
+        let ended = pair.copy(flags).succeeded();
+        assert_eq!(ended.stderr.matches("not copied").count(), 1, "{}", ended.stderr);
+        assert!(ended.stderr.contains(words), "{words}: {}", ended.stderr);
+    };
+    without(
+        &["--no-snapshot"],
+        "zferry: tank/t/new is not copied: it has no snapshot to send (zferry takes none with \
+         --no-snapshot); to leave it out with all below it: --exclude-dataset, or zfs set \
+         zferry:replicate=off tank/t/new\n",
+    );
+    without(
+        &["--snapshot", "two"],
+        "tank/t/new is not copied: it has no snapshot of the name that",
+    );
+    pair.source.snapshot("tank/t/new", "other", b"x");
+    without(&["--no-snapshot", "--include-snapshot", "t*"], "none that --include-snapshot and");
+    pair.source.destroy("tank/t/new@other");
+    for number in 1..=6 {
+        pair.source.dataset(&format!("tank/t/new/{number}"), "filesystem");
+    }
+    without(
+        &["--no-snapshot", "-n"],
+        "zferry: 7 datasets are not copied: tank/t/new, tank/t/new/1, ",
+    );
+    without(&["--no-snapshot"], ", tank/t/new/4 and 2 more: they have no snapshot to send (zferry");
+    let told = pair.copy(&["--no-snapshot", "--json"]).succeeded();
+    let planned = &events(&told)[0]["without_snapshot"][0];
+    assert_eq!((&planned["why"], &planned["count"]), (&"has-none".into(), &7.into()));
+    assert_eq!(planned["datasets"][6], "tank/t/new/6");
+    let told = pair.copy(&["--no-snapshot", "--quiet"]).succeeded();
+    assert_eq!(told.stderr, "");
+    // What is left out by whoever asks, or by its owner, is nothing to tell.
+    let told = pair.copy(&["--no-snapshot", "--exclude-dataset", "new"]).succeeded();
+    assert!(!told.stderr.contains("not copied"), "{}", told.stderr);
+}
+
+#[test]
 fn one_dataset_that_fails_is_named_and_keeps_no_other_from_being_copied() {
     let pair = Pair::new();
     pair.copy(&["--no-snapshot", "--exclude-dataset", "a"]).succeeded();
@@ -248,6 +313,26 @@ fn a_dry_run_tells_every_command_and_changes_nothing() {
     let count = |name: &str| events.iter().filter(|event| event["event"] == name).count();
     assert_eq!((count("would-copy"), count("begin")), (5, 0));
     assert!(count("would-run") > 20);
+}
+
+#[test]
+fn a_dry_run_whose_source_takes_long_to_answer_keeps_its_session() {
+    let pair = Pair::new();
+    let told = said(&pair.copy(&["-n", "--no-snapshot", "--keep-target", "last=1"]).succeeded());
+    assert_eq!(told.matches("  target: no snapshot goes\n").count(), 5, "{told}");
+    pair.copy(&["--no-snapshot"]).succeeded();
+    for name in TREE {
+        pair.source.snapshot(name, "three", b"more");
+    }
+    // Longer than a server waits for one who says nothing.
+    pair.source.pause_before("send", Duration::from_secs(23));
+    let flags = ["-n", "--no-snapshot", "--keep-target", "last=1"];
+    let told = said(&pair.copy(&flags).succeeded());
+    assert!(told.contains("tank/t/z z -> backup/t/z z: 1 stream"), "{told}");
+    // What a server does not do for anybody is nothing that it would do.
+    let refused = "  target: nothing would be pruned: target: ";
+    assert_eq!(told.matches(refused).count(), 5, "{told}");
+    assert!(!told.contains("no snapshot goes"), "{told}");
 }
 
 #[test]

@@ -8,9 +8,11 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::{LINE_EVERY, Show, say};
-use crate::client::{Held, Moment, Planned, TreeWatch, Watch, Would};
-use crate::dataset::{DatasetName, SnapName};
-use crate::error::Failure;
+use crate::client::{Held, Moment, Planned, TreeWatch, Watch, Without, Would};
+use crate::dataset::{DatasetName, SnapName, typed};
+use crate::error::{Failure, Side};
+use crate::plan::tree::Lack;
+use crate::retention::Report;
 use crate::units::Bytes;
 
 /// Shows how far a tree is, on stderr.
@@ -122,7 +124,12 @@ impl SoFar {
 
 impl TreeWatch for ShowTree {
     fn planned(&self, planned: &Planned) {
-        self.so_far.borrow_mut().planned = *planned;
+        self.so_far.borrow_mut().planned = planned.clone();
+        if !self.quiet {
+            for without in &planned.without_snapshot {
+                self.say(&format!("zferry: {}", not_copied(without)));
+            }
+        }
         if let Some(bars) = &self.bars {
             bars.begin(&self.root, planned);
         }
@@ -170,18 +177,66 @@ impl TreeWatch for ShowTree {
                 let bytes = bytes.map(|bytes| format!(", about {bytes}")).unwrap_or_default();
                 format!("{dataset} -> {target}: {streams}{bytes}")
             }
-            Would::Prune { side, report } => {
-                let names: Vec<_> = report.destroyed.iter().map(SnapName::as_str).collect();
-                match report.count {
-                    0 => format!("  {side}: no snapshot goes"),
-                    1 => format!("  {side}: 1 snapshot goes: {}", names.join(", ")),
-                    count => format!("  {side}: {count} snapshots go: {}", names.join(", ")),
-                }
-            }
+            Would::Prune { side, report } => would_go(*side, report),
             Would::Run { side, command } => format!("  {side}: {command}"),
         };
         say(&mut std::io::stdout(), &line);
     }
+}
+
+/// Which snapshots would go, or why nobody can say that.
+fn would_go(side: Side, report: &Report) -> String {
+    if let Some(failure) = &report.failure {
+        return format!("  {side}: nothing would be pruned: {failure}");
+    }
+    let names: Vec<_> = report.destroyed.iter().map(SnapName::as_str).collect();
+    match report.count {
+        0 => format!("  {side}: no snapshot goes"),
+        1 => format!("  {side}: 1 snapshot goes: {}", names.join(", ")),
+        count => format!("  {side}: {count} snapshots go: {}", names.join(", ")),
+    }
+}
+
+/// Which datasets are not copied that nobody has left out, and what to do about it.
+fn not_copied(without: &Without) -> String {
+    const MOST: usize = 5;
+    let Without { why, count, datasets } = without;
+    let have = if *count == 1 { "it has" } else { "they have" };
+    let why = match why {
+        Lack::HasNone => {
+            format!("{have} no snapshot to send (zferry takes none with --no-snapshot)")
+        }
+        Lack::NoneChosen => {
+            format!("{have} none that --include-snapshot and --exclude-snapshot let through")
+        }
+        Lack::NotNamed => format!("{have} no snapshot of the name that --snapshot says"),
+        Lack::TooNew => {
+            let were = if *count == 1 { "it was" } else { "they were" };
+            format!("{were} made after the snapshot was taken; the next run copies what is new")
+        }
+    };
+    let end = match (without.why, datasets.as_slice()) {
+        (Lack::TooNew, _) => String::new(),
+        (_, [one]) if *count == 1 => {
+            let name = typed(one.as_str());
+            format!(
+                "; to leave it out with all below it: --exclude-dataset, or zfs set \
+                 zferry:replicate=off {name}"
+            )
+        }
+        _ => "; to leave one out with all below it: --exclude-dataset, or zfs set \
+              zferry:replicate=off"
+            .to_owned(),
+    };
+    if let (1, [one]) = (*count, datasets.as_slice()) {
+        return format!("{one} is not copied: {why}{end}");
+    }
+    let names: Vec<&str> = datasets.iter().take(MOST).map(DatasetName::as_str).collect();
+    let more = match count.saturating_sub(names.len()) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!("{count} datasets are not copied: {}{more}: {why}{end}", names.join(", "))
 }
 
 impl Drop for ShowTree {

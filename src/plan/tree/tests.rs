@@ -120,9 +120,41 @@ fn what_is_left_out_is_told_with_the_reason_and_all_below_a_pattern_with_it() {
         ("tank/tmp", LeftOut::Asked),
         ("tank/tmp/x", LeftOut::Asked),
         ("tank/off", LeftOut::Property),
-        ("tank/new", LeftOut::NoSnapshot),
+        ("tank/new", LeftOut::NoSnapshot(Lack::HasNone)),
     ];
     assert_eq!(left_out, expected);
+}
+
+#[test]
+fn what_a_dataset_lacks_is_told_by_what_was_asked_for() {
+    let of = source("tank a1 b2\ntank/x\ntank/y b3");
+    let chosen = Chosen { include: vec![name("a")], exclude: Vec::new() };
+    let named = Policy { goal: Goal::Named(name("a")), ..policy() };
+    for (policy, expected) in [
+        (policy(), &[("tank/x", Lack::HasNone)][..]),
+        (Policy { chosen, ..policy() }, &[("tank/x", Lack::HasNone), ("tank/y", Lack::NoneChosen)]),
+        (named, &[("tank/x", Lack::NotNamed), ("tank/y", Lack::NotNamed)]),
+    ] {
+        let tree = plan_tree(of.clone(), target(""), &policy, &[]).unwrap();
+        let lacking = expected.iter().map(|&(it, lack)| (name(it), LeftOut::NoSnapshot(lack)));
+        assert_eq!(tree.left_out, lacking.collect::<Vec<_>>(), "{policy:?}");
+    }
+}
+
+#[test]
+fn a_tree_of_which_all_is_left_out_is_refused_with_where_to_look() {
+    let mut of = source("tank a1\ntank/x a2\ntank/y a3");
+    of.iter_mut().for_each(|it| it.excluded = true);
+    let refusal = plan_tree(of.clone(), target(""), &policy(), &[]).unwrap_err();
+    assert!(matches!(*refusal, Refusal::AllLeftOut { .. }), "{refusal}");
+    assert!(refusal.to_string().contains("zferry:replicate=off"), "{refusal}");
+    let look = "zfs get -r -s local,received,inherited zferry:replicate tank";
+    assert!(refusal.remedy().contains(look), "{}", refusal.remedy());
+    of[2].excluded = false;
+    assert_eq!(short(&planned(of.clone(), "")), ["backup/t/y: 1"]);
+    // Brought back by its owner, and left out by whoever asks.
+    let refusal = plan_tree(of, target(""), &policy(), &[name("y")]).unwrap_err();
+    assert!(matches!(*refusal, Refusal::AllLeftOut { .. }), "{refusal}");
 }
 
 #[test]
@@ -163,10 +195,15 @@ fn a_clone_is_made_of_its_origin_and_waits_for_it() {
     assert_eq!(short(&tree), ["backup/t: =a", "backup/t/o: 2", "backup/t/c: 1 after 1"]);
     let origin = tree.tasks[2].source.origin.as_ref().unwrap();
     assert_eq!((origin.dataset.as_str(), origin.snapshot.guid), ("tank/o", Guid(3)));
+    assert_eq!(tree.tasks[2].needs(), Some(&name("tank/o")));
     // What is there already need not be waited for.
     let tree = planned(of.clone(), "backup/t a1\nbackup/t/o a2 b3");
     assert_eq!(short(&tree), ["backup/t: =a", "backup/t/o: =b", "backup/t/c: 1"]);
-    assert!(tree.tasks[2].source.origin.is_some());
+    assert_eq!(tree.tasks[2].needs(), Some(&name("tank/o")), "it is still to be made of that");
+    // One that the target has is made already.
+    let tree = planned(of.clone(), "backup/t a1\nbackup/t/c c7\nbackup/t/o a2 b3");
+    assert_eq!((tree.tasks.len(), tree.tasks[1].needs()), (3, None));
+    assert!(tree.tasks.iter().all(|task| task.needs().is_none()));
 }
 
 #[test]
