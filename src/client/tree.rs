@@ -65,7 +65,7 @@ struct Run<'a> {
     ended: Notify,
     copied: RefCell<Vec<(DatasetName, Result<Held, Failure>)>>,
     /// By their places: those that are pruned when clones of them are there.
-    unpruned: RefCell<BTreeMap<usize, (Job, Held)>>,
+    unpruned: RefCell<BTreeMap<usize, (Box<Job>, Held)>>,
     /// How many carriers have not ended.
     carriers: Cell<u16>,
     /// Why no carrier reaches the server any more.
@@ -77,7 +77,7 @@ enum Copied {
     /// There is no more to do.
     Held(Held),
     /// It is pruned later, by this job.
-    Unpruned(Job, Held),
+    Unpruned(Box<Job>, Held),
 }
 
 /// Makes the target hold all that is wanted of a tree. Fails only if nothing can be done at all.
@@ -288,7 +288,7 @@ impl Run<'_> {
         let retention = is_pruned_later.then(|| std::mem::take(&mut job.retention));
         let held = carrier.copy(&job, Some(known), watch.as_mut(), stop).await?;
         Ok(match retention {
-            Some(retention) => Copied::Unpruned(Job { retention, ..job }, held),
+            Some(retention) => Copied::Unpruned(Box::new(Job { retention, ..job }), held),
             None => Copied::Held(held),
         })
     }

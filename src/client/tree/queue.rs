@@ -59,8 +59,9 @@ impl Queue {
             tasks.iter().map(|task| &task.source.dataset).zip(0..).collect();
         let mut clones = vec![Vec::new(); tasks.len()];
         for (place, task) in tasks.iter().enumerate() {
-            let origin = task.needs().and_then(|origin| places.get(origin));
-            origin.into_iter().for_each(|&origin| clones[origin].push(place));
+            if let Some(&origin) = task.needs().and_then(|origin| places.get(origin)) {
+                clones[origin].push(place);
+            }
         }
         let slot = |(task, clones): (Task, Vec<usize>)| Slot {
             dataset: task.source.dataset.clone(),
@@ -171,7 +172,9 @@ mod tests {
         let mut tasks = tasks(&vec![&[][..]; count + 1]);
         let snapshot = Snapshot { name: "s".parse().unwrap(), guid: Guid(1), createtxg: 1 };
         let origin = OriginSnapshot { dataset: tasks[0].source.dataset.clone(), snapshot };
-        tasks[1..].iter_mut().for_each(|clone| clone.source.origin = Some(origin.clone()));
+        for clone in &mut tasks[1..] {
+            clone.source.origin = Some(origin.clone());
+        }
         Queue::new(tasks)
     }
 

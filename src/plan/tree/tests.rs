@@ -144,7 +144,9 @@ fn what_a_dataset_lacks_is_told_by_what_was_asked_for() {
 #[test]
 fn a_tree_of_which_all_is_left_out_is_refused_with_where_to_look() {
     let mut of = source("tank a1\ntank/x a2\ntank/y a3");
-    of.iter_mut().for_each(|it| it.excluded = true);
+    for it in &mut of {
+        it.excluded = true;
+    }
     let refusal = plan_tree(of.clone(), target(""), &policy(), &[]).unwrap_err();
     assert!(matches!(*refusal, Refusal::AllLeftOut { .. }), "{refusal}");
     assert!(refusal.to_string().contains("zferry:replicate=off"), "{refusal}");
