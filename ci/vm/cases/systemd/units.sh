@@ -244,6 +244,7 @@ case_schedules_without_privileges() {
   as_zferry keys trust server "$address:$port" "$own" >/dev/null
   start_unit
   make_small tank/data
+  zfs snapshot tank/data@one
   zfs allow -u zferry "$(granted_on tank/data)" tank/data
   cat >/etc/zferry/zferry.toml <<TOML
 [[job]]
