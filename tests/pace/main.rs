@@ -7,6 +7,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod level;
 mod limit;
 mod long_path;
 mod meter;
