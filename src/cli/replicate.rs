@@ -147,15 +147,15 @@ fn send(
         let ahead = Duration::from_secs(seconds);
         send_named(arguments, what, ahead, (loudness, halt.clone()), watch)
     };
-    for seconds in 0..NAMES_MOST - 1 {
-        match named(seconds) {
-            Err(failure) if is_name_taken(&failure) => {
-                tracing::debug!(%failure, "the next second's name is tried");
-            }
-            copied => return copied,
+    let mut copied = named(0);
+    for seconds in 1..NAMES_MOST {
+        if !copied.as_ref().is_err_and(is_name_taken) {
+            break;
         }
+        tracing::debug!("the next second's name is tried");
+        copied = named(seconds);
     }
-    named(NAMES_MOST - 1)
+    copied
 }
 
 /// The same with the name of a snapshot that would be taken so long from now.

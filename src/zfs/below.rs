@@ -7,7 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::command::Output;
-use super::listing::{NO_DATASET, TargetHead, read_target, target_arguments};
+use super::listing::{TargetHead, read_target, target_arguments};
+use super::texts::NO_DATASET;
 use super::{Zfs, ZfsError};
 use crate::dataset::{DatasetName, Guid, SnapName};
 use crate::listing::TargetState;

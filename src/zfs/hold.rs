@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use super::texts::NO_DATASET;
 use super::{Zfs, ZfsError};
 use crate::dataset::{DatasetName, SnapName};
 
@@ -60,7 +61,7 @@ impl Zfs {
         snapshots: &[SnapName],
         tag: &Tag,
     ) -> Result<(), ZfsError> {
-        let benign = ["no such tag on this dataset", "dataset does not exist"];
+        let benign = ["no such tag on this dataset", NO_DATASET];
         self.hold_or_release("release", &benign, dataset, snapshots, tag)
     }
 

@@ -6,12 +6,10 @@
 //! be read must never be skipped: a newest snapshot that we overlook turns a plan into a wrong one.
 
 use super::command::Output;
+use super::texts::NO_DATASET;
 use super::{Zfs, ZfsError};
 use crate::dataset::{DatasetName, Guid, Kind};
 use crate::listing::{Bookmark, Snapshot, SourceState, TargetState};
-
-/// The words of `zfs` for a dataset or snapshot that is not there.
-pub(super) const NO_DATASET: &str = "dataset does not exist";
 
 /// What is asked of a dataset that receives. The token comes last: it is the one that may be long.
 pub(super) const TARGET_COLUMNS: &str = "name,type,guid,encryption,receive_resume_token";

@@ -36,13 +36,13 @@ pub(super) const DEAD_TOKEN: [&str; 3] =
 pub(super) const STAYS: [&str; 4] =
     ["it's being held", "has dependent clones", "snapshot is cloned", "dataset is busy"];
 
-/// What is said of a dataset that is not there.
-const GONE: &str = "dataset does not exist";
+/// What is said of a dataset or snapshot that is not there.
+pub(super) const NO_DATASET: &str = "dataset does not exist";
 
 impl ZfsError {
     /// Whether something that it was called with is not there, or not any more.
     pub fn says_gone(&self) -> bool {
-        matches!(self, ZfsError::Failed { ended, .. } if ended.stderr.contains(GONE))
+        matches!(self, ZfsError::Failed { ended, .. } if ended.stderr.contains(NO_DATASET))
     }
 }
 
@@ -142,7 +142,7 @@ pub(super) const SEND: &[Row] = &[
 #[rustfmt::skip]
 pub(super) const CALL: &[Row] = &[
     row("permission denied", Machine, "see what zfs allow grants this user, or run as root"),
-    row(GONE, Refused, "check the name: zfs list"),
+    row(NO_DATASET, Refused, "check the name: zfs list"),
     row("dataset already exists", Refused, "choose another name"),
     row("dataset is busy", Wait, ""),
     row("it's being held", Refused, "see who holds it: zfs holds"),

@@ -9,9 +9,9 @@ use std::collections::HashMap;
 
 use super::command::Output;
 use super::listing::{
-    NO_DATASET, Point, TARGET_COLUMNS, is_encrypted, is_value, read_kind, read_place, read_target,
-    sort,
+    Point, TARGET_COLUMNS, is_encrypted, is_value, read_kind, read_place, read_target, sort,
 };
+use super::texts::NO_DATASET;
 use super::{Zfs, ZfsError};
 use crate::dataset::{DatasetName, Guid, Kind};
 use crate::listing::{Bookmark, Origin, Snapshot, SourceDataset, SourceState, TargetDataset};
